@@ -1,0 +1,253 @@
+"""The command line: thin commands; each imports its room only when it runs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from medvlp.domain import domains
+from medvlp.errors import MedvlpError
+
+app = typer.Typer(
+    name="medvlp",
+    help="Train and judge medical vision-language models on your own archive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+err = Console(stderr=True, soft_wrap=True)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Configuration overrides such as trainer.steps=200.")
+]
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """Phantom archives, training and a report in all three domains, in a few minutes."""
+    from medvlp.demo import run_demo
+
+    out.print(f"Report: {run_demo(folder)}")
+
+
+@app.command()
+def phantom(
+    domain: Annotated[str, typer.Argument(help="cxr, volumetric or video.")],
+    folder: Annotated[Path, typer.Option("--out", help="New folder for the archive.")],
+    n: Annotated[int, typer.Option("--n", help="Patients.", min=1)] = 100,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Domain setting such as size=128; repeat.")
+    ] = None,
+) -> None:
+    """Write a made-up archive whose ground truth is known."""
+    from medvlp.phantom.write import write_phantom
+
+    write_phantom(domain, folder, n=n, seed=seed, settings=settings or [])
+
+
+@app.command()
+def index(
+    source: Annotated[Path, typer.Argument(help="Folder or table to index.")],
+    kind: Annotated[str, typer.Option("--kind", help="dicom, nifti, video, table, nih-cxr14, ...")],
+    manifest: Annotated[Path, typer.Option("--out", help="Manifest folder to write.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML with the options below.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option such as reports=reports.csv or columns.text=Befund."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Existing key file, to share pseudonyms.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an existing manifest.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+) -> None:
+    """Read an archive into a manifest: validated, pseudonymous, split by patient."""
+    from medvlp.archive.index import index_archive
+
+    summary = index_archive(
+        source, kind=kind, out=manifest, config=config, overrides=settings or [], key=key,
+        replace=replace,
+    )  # fmt: skip
+    out.print(summary.table())
+    if as_json:
+        typer.echo(json.dumps(summary.counts()))
+
+
+@app.command()
+def verify(
+    manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
+) -> None:
+    """Check a manifest's schema, digests, references and splits."""
+    from medvlp.data.verify import verify_manifest
+
+    out.print(verify_manifest(manifest))
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path, typer.Argument(help="Experiment YAML, such as configs/cxr/smoke.yaml.")
+    ],
+    overrides: Overrides = None,
+    run: Annotated[Path, typer.Option("--out", help="Run folder; an existing run resumes.")] = Path(
+        "runs/latest"
+    ),
+) -> None:
+    """Train a model; the run folder ends with the bundle."""
+    from medvlp.train.fit import train_run
+
+    out.print(train_run(config, overrides or [], run))
+
+
+@app.command()
+def zeroshot(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="DICOM files, series folders, NIfTI, PNG, MP4.")
+    ],
+    prompts: Annotated[Path | None, typer.Option("--prompts", help="Prompt file (YAML).")] = None,
+    labels: Annotated[str | None, typer.Option("--labels", help="Comma-separated labels.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write the scores as CSV.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write them as JSON lines.")
+    ] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option("--heatmaps", help="Folder for one overlay PNG per prompt.")
+    ] = None,
+) -> None:
+    """Score inputs against prompts, without training."""
+    from medvlp.evaluate.zeroshot import zeroshot_files
+
+    zeroshot_files(
+        bundle, inputs, prompts=prompts, labels=labels, csv=csv, json_file=json_file,
+        heatmaps=heatmaps, console=out,
+    )  # fmt: skip
+
+
+@app.command()
+def embed(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    inputs: Annotated[list[Path], typer.Argument(help="A manifest, or files and folders.")],
+    index_dir: Annotated[Path, typer.Option("--out", help="Folder for the index.")],
+) -> None:
+    """Embed a manifest or files into an index that `search` reads."""
+    from medvlp.evaluate.search import embed_inputs
+
+    out.print(embed_inputs(bundle, inputs, index_dir))
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    index_dir: Annotated[Path, typer.Option("--index", help="Folder written by embed.")],
+    k: Annotated[int, typer.Option("--k", help="Hits to show.", min=1)] = 10,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the hits as JSON.")
+    ] = None,
+) -> None:
+    """Find studies, slices or moments in video by text."""
+    from medvlp.evaluate.search import search_index
+
+    out.print(search_index(query, index_dir, k=k, json_file=json_file))
+
+
+@app.command()
+def evaluate(
+    protocol: Annotated[Path, typer.Argument(help="Protocol YAML.")],
+    bundle: Annotated[list[Path], typer.Option("--bundle", help="Bundle folder; repeat.")],
+    folder: Annotated[Path, typer.Option("--out", help="Predictions folder.")],
+    overrides: Overrides = None,
+) -> None:
+    """Predict, then compute metrics with intervals and the trivial rows."""
+    from medvlp.evaluate.run import evaluate_protocol
+
+    out.print(evaluate_protocol(protocol, bundle, folder, overrides or []))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Predictions folder, or a folder of such.")],
+) -> None:
+    """Make one HTML page and report.json from predictions alone."""
+    from medvlp.report.build import build_report
+
+    out.print(f"Report: {build_report(folder)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, devices, decoders, disk; what is missing and how to mend it."""
+    from medvlp.doctor import examine
+
+    if not examine(out):
+        raise typer.Exit(1)
+
+
+def _add_domain_commands() -> None:
+    for domain in domains().values():
+        for name, ref in domain.commands.items():
+            app.command(name)(ref.load())
+
+
+def _fail(line: str, code: int) -> int:
+    err.print(f"[bold red]medvlp:[/] {line}", highlight=False)
+    return code
+
+
+def _no_space(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def run_guarded(action: Callable[[], Any]) -> int:
+    """Run `action`; every failure becomes one line on stderr and an exit code."""
+    try:
+        action()
+    except MedvlpError as error:
+        return _fail(f"{error.message}\n  remedy: {error.remedy}", error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept\n  remedy: repeat the command", 130)
+    except OSError as error:
+        if os.environ.get("MEDVLP_DEBUG"):
+            raise
+        # An operating-system message quotes the path, and a hospital's path can name a patient.
+        what = "the disk is full" if _no_space(error) else (error.strerror or type(error).__name__)
+        return _fail(f"{what}\n  remedy: mend that and repeat the command", 3)
+    except Exception as error:
+        if os.environ.get("MEDVLP_DEBUG"):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        return _fail(
+            f"internal error {type(error).__name__} at {where}\n"
+            "  remedy: repeat with MEDVLP_DEBUG=1 for the details (they may name patients)",
+            1,
+        )
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `medvlp` command."""
+    try:
+        _add_domain_commands()
+    except MedvlpError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    sys.exit(run_guarded(app))

@@ -1,0 +1,1 @@
+"""The data room: manifest, splits, text, batches, cache and counter-based randomness."""

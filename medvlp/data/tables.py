@@ -1,0 +1,121 @@
+"""The manifest's tables: column names, types and the words allowed in them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+LEVELS = ("report", "section", "sentence", "procedure", "phase", "step", "clip")
+"""Text-node levels: the radiology tree, then the surgical tree."""
+
+SPLITS = ("train", "valid", "test")
+
+SAMPLES = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("domain", pa.string()),
+        ("patient", pa.string()),
+        ("study", pa.string()),
+        ("series", pa.string()),
+        ("source", pa.string()),
+        ("sha256", pa.string()),
+        ("kind", pa.string()),
+        ("modality", pa.string()),
+        ("view", pa.string()),
+        ("laterality", pa.string()),
+        ("shape", pa.list_(pa.int32())),
+        ("spacing_mm", pa.list_(pa.float64())),
+        ("fps", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("reader", pa.string()),
+        ("acquired", pa.string()),
+        ("site", pa.string()),
+        ("scanner", pa.string()),
+        ("sex", pa.string()),
+        ("age_band", pa.string()),
+        ("split", pa.string()),
+        ("source_split", pa.string()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+"""One row a sample. `kind`: dicom, series, nifti, image, video, frames. `shape`: array order of
+the domain's reader, (rows, columns) or (slices, rows, columns) or (frames, rows, columns).
+`acquired`: ISO date, shifted per patient. `split`: one of `SPLITS`, the one that is used;
+`source_split`: the name the source itself gave, if any. `reader`: which decoder reads it."""
+
+TEXTS = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("node", pa.string()),
+        ("parent", pa.string()),
+        ("level", pa.string()),
+        ("source", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("order", pa.int32()),
+        ("text", pa.string()),
+        ("confidence", pa.float64()),
+    ]
+)
+"""One row a text node. `source`: where the words come from (``report``, ``asr:<system>``,
+``synthetic:<rule>``, ``findings``/``impression``/... for sections, the heading's canonical name).
+`order` counts siblings from 0; roots have a null `parent`."""
+
+LABELS = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("name", pa.string()),
+        ("value", pa.float32()),
+        ("source", pa.string()),
+    ]
+)
+"""`value`: 1 present, 0 absent, -1 uncertain, null unknown."""
+
+ENTITIES = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("node", pa.string()),
+        ("anatomy", pa.string()),
+        ("observation", pa.string()),
+        ("presence", pa.float32()),
+        ("laterality", pa.string()),
+    ]
+)
+
+REGIONS = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("name", pa.string()),
+        ("kind", pa.string()),
+        ("geometry", pa.list_(pa.float64())),
+        ("ref", pa.string()),
+    ]
+)
+"""`kind` box: geometry (x0, y0, x1, y1) or (x0, y0, z0, x1, y1, z1) in pixels or voxels of the
+stored array; interval: (start_s, end_s); mask: `ref` is an opaque source id."""
+
+REJECTS = pa.schema(
+    [
+        ("source", pa.string()),
+        ("stage", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+"""One row a file that was quarantined (stage walk, read, decode, join, ...) or ignored
+(stage ``ignored``). Messages carry tag numbers and codes, never values."""
+
+SUBSETS = pa.schema([("subset", pa.string()), ("sample", pa.string())])
+"""Few-shot subsets of the training split: ``1%`` within ``10%`` within ``100%`` by patient, and
+``<label>/1-shot`` within ``4-shot`` within ``16-shot`` for draws 0 to 4: ``<label>/4-shot/0``."""
+
+TABLES = {
+    "samples": SAMPLES,
+    "texts": TEXTS,
+    "labels": LABELS,
+    "entities": ENTITIES,
+    "regions": REGIONS,
+    "rejects": REJECTS,
+    "subsets": SUBSETS,
+}

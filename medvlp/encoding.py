@@ -1,0 +1,76 @@
+"""What towers return and what objectives read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFeatures:
+    """An image tower's output, whatever the input's number of dimensions."""
+
+    pooled_BD: Tensor
+    tokens_BPD: Tensor
+    """Patch tokens in raster order; P is the product of `grid`."""
+
+    grid: tuple[int, ...]
+    """(h,w), (d,h,w) or (f,h,w)."""
+
+    maps: tuple[Tensor, ...]
+    """Multi-scale maps, fine to coarse, each (B,C,*grid)."""
+
+
+class ImageEncoder(nn.Module):
+    """Base class of image towers."""
+
+    width: int
+    """D of `pooled_BD` and `tokens_BPD`."""
+
+    def forward(self, image: Tensor) -> ImageFeatures:
+        """Encode (B,C,H,W), (B,C,D,H,W) or (B,F,C,H,W)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """A text tower's output for (M,T) token ids."""
+
+    pooled_MD: Tensor
+    tokens_MTD: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Widths that an objective with parameters of its own needs."""
+
+    image: int
+    text: int
+    embed: int
+    labels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encodings:
+    """Both towers' output for a batch, as objectives see it."""
+
+    image: ImageFeatures
+    image_BE: Tensor
+    """L2-normalised joint embedding."""
+
+    patch_BPE: Tensor
+    """Patch tokens through the image projection, not normalised: their mean, normalised, is
+    `image_BE` wherever the tower pools by the mean."""
+
+    text_BNE: Tensor
+    """L2-normalised; rows of absent texts are zero."""
+
+    token_BNTE: Tensor
+    """Text tokens through the text projection, not normalised."""
+
+    scale: Tensor
+    """Inverse temperature, a positive scalar that the model owns."""
+
+    bias: Tensor
+    """Logit bias (SigLIP), a scalar."""

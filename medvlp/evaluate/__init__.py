@@ -1,0 +1,1 @@
+"""The evaluate room: protocols, predictions, metrics with intervals, controls."""

@@ -1,0 +1,1 @@
+"""The losses room: pure functions first, thin modules second."""

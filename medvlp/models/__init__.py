@@ -1,0 +1,1 @@
+"""The models room: image and text towers, the two-tower model, and the bundle."""

@@ -1,0 +1,1 @@
+"""What all phantoms share: patients, report grammar, writers and ground-truth tables."""

@@ -1,0 +1,1 @@
+"""The report room: HTML for people and JSON for programs, from the predictions alone."""

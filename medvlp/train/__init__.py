@@ -1,0 +1,1 @@
+"""The train room: batch to named losses, the fit, optimiser and checkpoints."""

@@ -1,0 +1,19 @@
+"""The surgical video domain."""
+
+from __future__ import annotations
+
+from medvlp.domain import Domain, Ref
+
+DOMAIN = Domain(
+    name="video",
+    title="Surgical video",
+    kinds={
+        "video": Ref("medvlp_video.source:index_video"),
+        "cholect50": Ref("medvlp_video.cholect50:index_cholect50"),
+    },
+    probe=Ref("medvlp_video.read:probe"),
+    resolve=Ref("medvlp_video.read:resolve"),
+    preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
+    encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
+    phantom=Ref("medvlp_video.phantom:write_video"),
+)

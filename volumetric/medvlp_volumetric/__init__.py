@@ -1,0 +1,21 @@
+"""The 3D CT domain."""
+
+from __future__ import annotations
+
+from medvlp.domain import Domain, Ref
+
+DOMAIN = Domain(
+    name="volumetric",
+    title="3D CT",
+    modalities=("CT",),
+    dicom_unit="series",
+    kinds={"nifti": Ref("medvlp_volumetric.nifti:index_nifti")},
+    probe=Ref("medvlp_volumetric.read:probe"),
+    resolve=Ref("medvlp_volumetric.read:resolve"),
+    preprocess={"ct": Ref("medvlp_volumetric.preprocess:CtPreprocessConfig")},
+    encoders={
+        "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
+        "vit3d": Ref("medvlp_volumetric.encoders:Vit3dConfig"),
+    },
+    phantom=Ref("medvlp_volumetric.phantom:write_ct"),
+)
