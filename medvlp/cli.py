@@ -7,19 +7,21 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from typer.exceptions import TyperException
 
+from medvlp import __version__
 from medvlp.domain import domains
 from medvlp.errors import MedvlpError
 
 app = typer.Typer(
     name="medvlp",
-    help="Train and judge medical vision-language models on your own archive.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,6 +34,24 @@ Overrides = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"medvlp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def front(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Train and judge medical vision-language models on your own archive."""
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path(
@@ -41,7 +61,7 @@ def demo(
     """Phantom archives, training and a report in all three domains, in a few minutes."""
     from medvlp.demo import run_demo
 
-    out.print(f"Report: {run_demo(folder)}")
+    typer.echo(f"Report: {run_demo(folder)}")
 
 
 @app.command()
@@ -49,7 +69,7 @@ def phantom(
     domain: Annotated[str, typer.Argument(help="cxr, volumetric or video.")],
     folder: Annotated[Path, typer.Option("--out", help="New folder for the archive.")],
     n: Annotated[int, typer.Option("--n", help="Patients.", min=1)] = 100,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same archive.")] = 0,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Domain setting such as size=128; repeat.")
     ] = None,
@@ -99,7 +119,7 @@ def verify(
     """Check a manifest's schema, digests, references and splits."""
     from medvlp.data.verify import verify_manifest
 
-    out.print(verify_manifest(manifest))
+    typer.echo(verify_manifest(manifest))
 
 
 @app.command()
@@ -115,7 +135,7 @@ def train(
     """Train a model; the run folder ends with the bundle."""
     from medvlp.train.fit import train_run
 
-    out.print(train_run(config, overrides or [], run))
+    typer.echo(train_run(config, overrides or [], run))
 
 
 @app.command()
@@ -152,7 +172,7 @@ def embed(
     """Embed a manifest or files into an index that `search` reads."""
     from medvlp.evaluate.search import embed_inputs
 
-    out.print(embed_inputs(bundle, inputs, index_dir))
+    typer.echo(embed_inputs(bundle, inputs, index_dir))
 
 
 @app.command()
@@ -163,11 +183,14 @@ def search(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the hits as JSON.")
     ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="The index's bundle, where it was moved.")
+    ] = None,
 ) -> None:
     """Find studies, slices or moments in video by text."""
     from medvlp.evaluate.search import search_index
 
-    out.print(search_index(query, index_dir, k=k, json_file=json_file))
+    search_index(query, index_dir, k=k, json_file=json_file, bundle=bundle, console=out)
 
 
 @app.command()
@@ -180,7 +203,7 @@ def evaluate(
     """Predict, then compute metrics with intervals and the trivial rows."""
     from medvlp.evaluate.run import evaluate_protocol
 
-    out.print(evaluate_protocol(protocol, bundle, folder, overrides or []))
+    typer.echo(evaluate_protocol(protocol, bundle, folder, overrides or []))
 
 
 @app.command()
@@ -190,7 +213,7 @@ def report(
     """Make one HTML page and report.json from predictions alone."""
     from medvlp.report.build import build_report
 
-    out.print(f"Report: {build_report(folder)}")
+    typer.echo(f"Report: {build_report(folder)}")
 
 
 @app.command()
@@ -208,46 +231,88 @@ def _add_domain_commands() -> None:
             app.command(name)(ref.load())
 
 
-def _fail(line: str, code: int) -> int:
-    err.print(f"[bold red]medvlp:[/] {line}", highlight=False)
+def _fail(what: str, remedy: str, code: int) -> int:
+    line = " ".join(f"{what}; remedy: {remedy}".split())
+    err.print(f"[bold red]medvlp:[/] {escape(line)}", highlight=False)
     return code
 
 
-def _no_space(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _no_space(error: BaseException) -> bool:
+    """Whether the disk is full, also where a library has turned the error into one of its own."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    words = ("No space left", "File too large", "disk is full", "requested and")
+    return any(
+        getattr(e, "errno", None) in numbers or any(word in str(e) for word in words)
+        for e in _chain(error)
+    )
+
+
+def _no_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _unexpected(error: Exception) -> int:
+    if _no_space(error):
+        return _fail("the disk is full", "make room and repeat the command", 3)
+    if _no_memory(error):
+        return _fail("out of memory", "use a smaller batch or smaller images", 3)
+    if isinstance(error, OSError):
+        # An operating-system message quotes the path, and a hospital's path can name a patient.
+        what = error.strerror or type(error).__name__
+        return _fail(f"{what}{_where(error)}", "check the paths given, or set MEDVLP_DEBUG=1", 3)
+    return _fail(
+        f"internal error {type(error).__name__}{_where(error)}",
+        "repeat with MEDVLP_DEBUG=1 for the details (they may name patients)",
+        1,
+    )
+
+
+def _where(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" at {Path(frame.filename).name}:{frame.lineno}"
 
 
 def run_guarded(action: Callable[[], Any]) -> int:
-    """Run `action`; every failure becomes one line on stderr and an exit code."""
+    """Run `action`; every failure becomes one line on stderr and an exit code.
+
+    Returns:
+        0 done, 1 internal error, 2 wrong use or input, 3 disk, memory or file system, 130
+        interrupted; or the number that `action` itself returned.
+    """
     try:
-        action()
+        code = action()
     except MedvlpError as error:
-        return _fail(f"{error.message}\n  remedy: {error.remedy}", error.exit_code)
+        return _fail(error.message, error.remedy, error.exit_code)
+    except TyperException as error:
+        # A bare `medvlp` has printed its help and brings no message.
+        message = error.format_message().rstrip(".")
+        return _fail(message, "see --help", error.exit_code) if message else error.exit_code
     except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept\n  remedy: repeat the command", 130)
-    except OSError as error:
-        if os.environ.get("MEDVLP_DEBUG"):
-            raise
-        # An operating-system message quotes the path, and a hospital's path can name a patient.
-        what = "the disk is full" if _no_space(error) else (error.strerror or type(error).__name__)
-        return _fail(f"{what}\n  remedy: mend that and repeat the command", 3)
+        code = 130
     except Exception as error:
         if os.environ.get("MEDVLP_DEBUG"):
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        return _fail(
-            f"internal error {type(error).__name__} at {where}\n"
-            "  remedy: repeat with MEDVLP_DEBUG=1 for the details (they may name patients)",
-            1,
-        )
-    return 0
+        return _unexpected(error)
+    if code == 130:
+        return _fail("interrupted; what was finished is kept", "repeat the command to go on", 130)
+    return code if isinstance(code, int) else 0
+
+
+def _run() -> Any:
+    _add_domain_commands()
+    return app(standalone_mode=False)
 
 
 def main() -> None:
     """Entry point of the `medvlp` command."""
-    try:
-        _add_domain_commands()
-    except MedvlpError as error:
-        sys.exit(_fail(str(error), error.exit_code))
-    sys.exit(run_guarded(app))
+    sys.exit(run_guarded(_run))
+
+
+if __name__ == "__main__":
+    main()
