@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,6 +29,10 @@ class ImageEncoder(nn.Module):
     width: int
     """D of `pooled_BD` and `tokens_BPD`."""
 
+    portable: Any = None
+    """A configuration that rebuilds this tower without the files that its first weights came
+    from; None where the tower's own configuration already does."""
+
     def forward(self, image: Tensor) -> ImageFeatures:
         """Encode (B,C,H,W), (B,C,D,H,W) or (B,F,C,H,W)."""
         raise NotImplementedError
@@ -39,6 +44,23 @@ class TextFeatures:
 
     pooled_MD: Tensor
     tokens_MTD: Tensor
+
+
+class TextEncoder(nn.Module):
+    """Base class of text towers."""
+
+    width: int
+    """D of `pooled_MD` and `tokens_MTD`."""
+
+    max_tokens: int
+    """The longest text that it takes, in tokens."""
+
+    portable: Any = None
+    """As `ImageEncoder.portable`."""
+
+    def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
+        """Encode token ids; rows that `mask_MT` blanks out wholly give finite, meaningless rows."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,185 @@
+"""2D image towers: a ResNet and a vision transformer, both from transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
+
+from medvlp.config import STRICT
+from medvlp.encoding import ImageEncoder, ImageFeatures
+from medvlp.errors import ConfigError
+from medvlp.models.pretrained import describe, from_description, load_pretrained
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResNet2dConfig:
+    """A residual network (arXiv:1512.03385); the grid is 1/(4·2^(stages-1)) of the image."""
+
+    kind: Literal["resnet"] = "resnet"
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    """Blocks of each stage; (2, 2, 2, 2) of basic blocks is ResNet-18."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of each stage; the last is the tower's width."""
+
+    block: Literal["basic", "bottleneck"] = "basic"
+    stem: int = 64
+    """Channels after the first convolution."""
+
+    norm: Literal["batch", "group"] = "batch"
+    """``group`` depends on one sample alone, so that several devices compute what one would."""
+
+    pretrained: str | None = None
+    """A local folder of transformers' `ResNetModel`; it then decides the architecture."""
+
+    architecture: dict[str, Any] | None = None
+    """What `pretrained` decided; a bundle carries it in place of the folder's name."""
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != len(self.widths):
+            raise ValueError(f"{len(self.depths)} depths but {len(self.widths)} widths")
+        if self.norm == "group" and self.pretrained:
+            raise ValueError("pretrained weights come with batch norm; set norm to batch")
+
+    def build(self, channels: int) -> ImageEncoder:
+        """The tower for images of `channels` channels."""
+        if self.pretrained:
+            return _ResNet2d(load_pretrained(ResNetModel, self.pretrained), self, channels)
+        own: dict[str, Any] = {
+            "num_channels": channels,
+            "embedding_size": self.stem,
+            "hidden_sizes": list(self.widths),
+            "depths": list(self.depths),
+            "layer_type": self.block,
+        }
+        config = from_description(self.architecture) if self.architecture else ResNetConfig(**own)
+        backbone = ResNetModel(config)
+        if self.norm == "group":
+            group_norm(backbone)
+        return _ResNet2d(backbone, self, channels)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Vit2dConfig:
+    """A vision transformer (arXiv:2010.11929); positions are interpolated for other sizes."""
+
+    kind: Literal["vit"] = "vit"
+    size: int = 224
+    """Side of the images it is made for, in pixels."""
+
+    patch: int = 16
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    pretrained: str | None = None
+    """A local folder of transformers' `ViTModel`; it then decides the architecture."""
+
+    architecture: dict[str, Any] | None = None
+    """What `pretrained` decided; a bundle carries it in place of the folder's name."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+        if self.size % self.patch:
+            raise ValueError(f"size {self.size} is no multiple of patch {self.patch}")
+
+    def build(self, channels: int) -> ImageEncoder:
+        """The tower for images of `channels` channels."""
+        if self.pretrained:
+            backbone = load_pretrained(ViTModel, self.pretrained, add_pooling_layer=False)
+            return _Vit2d(backbone, self, channels)
+        own: dict[str, Any] = {
+            "image_size": self.size,
+            "patch_size": self.patch,
+            "num_channels": channels,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.depth,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.width,
+        }
+        config = from_description(self.architecture) if self.architecture else ViTConfig(**own)
+        return _Vit2d(ViTModel(config, add_pooling_layer=False), self, channels)
+
+
+CORE_ENCODERS: dict[str, type] = {"resnet": ResNet2dConfig, "vit": Vit2dConfig}
+"""The core's image towers by `kind`; a domain brings more."""
+
+
+def group_norm(model: nn.Module) -> None:
+    """Put `nn.GroupNorm` (arXiv:1803.08494) in the place of every batch norm, in place."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+                width = child.num_features
+                groups = (
+                    math.gcd(width, 32) if width >= 128 else math.gcd(width, max(1, width // 4))
+                )
+                setattr(module, name, nn.GroupNorm(groups, width))
+
+
+class _Backbone(ImageEncoder):
+    def __init__(self, backbone: Any, config: Any, channels: int) -> None:
+        super().__init__()
+        expected = backbone.config.num_channels
+        if expected != channels and channels != 1:
+            raise ConfigError(
+                f"encoder takes {expected} channels, the preprocessing gives {channels}",
+                remedy="choose weights and a preprocessing contract of equal channels",
+            )
+        self.backbone = backbone
+        self._channels = expected
+        if config.pretrained:
+            self.portable = dataclasses.replace(
+                config, pretrained=None, architecture=describe(backbone)
+            )
+
+    def _input(self, image_BCHW: Tensor) -> Tensor:
+        # Gray images enter RGB weights as three equal channels.
+        return image_BCHW.expand(-1, self._channels, -1, -1)
+
+
+class _ResNet2d(_Backbone):
+    def __init__(self, backbone: Any, config: ResNet2dConfig, channels: int) -> None:
+        super().__init__(backbone, config, channels)
+        self.width = backbone.config.hidden_sizes[-1]
+
+    def forward(self, image: Tensor) -> ImageFeatures:
+        out = self.backbone(self._input(image), output_hidden_states=True)
+        tokens_BPD = out.last_hidden_state.flatten(2).transpose(1, 2)
+        return ImageFeatures(
+            pooled_BD=tokens_BPD.mean(1),
+            tokens_BPD=tokens_BPD,
+            grid=tuple(out.last_hidden_state.shape[2:]),
+            maps=tuple(out.hidden_states[1:]),
+        )
+
+
+class _Vit2d(_Backbone):
+    def __init__(self, backbone: Any, config: Vit2dConfig, channels: int) -> None:
+        super().__init__(backbone, config, channels)
+        self.width = backbone.config.hidden_size
+
+    def forward(self, image: Tensor) -> ImageFeatures:
+        patch, side = self.backbone.config.patch_size, self.backbone.config.image_size
+        height, width = image.shape[2:]
+        out = self.backbone(
+            self._input(image),
+            output_hidden_states=True,
+            interpolate_pos_encoding=(height, width) != (side, side),
+        )
+        grid = (height // patch, width // patch)
+        tokens_BPD = out.last_hidden_state[:, 1:]
+        depth = len(out.hidden_states) - 1
+        inner = sorted({max(1, depth * quarter // 4) for quarter in (1, 2, 3)} - {depth})
+        levels = [*(out.hidden_states[layer][:, 1:] for layer in inner), tokens_BPD]
+        return ImageFeatures(
+            pooled_BD=tokens_BPD.mean(1),
+            tokens_BPD=tokens_BPD,
+            grid=grid,
+            maps=tuple(level.transpose(1, 2).unflatten(2, grid) for level in levels),
+        )

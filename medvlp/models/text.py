@@ -1,0 +1,132 @@
+"""The text tower: a BERT-type encoder, small from scratch or from any local folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, Self
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from transformers import AutoModel, BertConfig
+
+from medvlp.config import STRICT
+from medvlp.encoding import TextEncoder, TextFeatures
+from medvlp.errors import ConfigError
+from medvlp.models.pretrained import describe, from_description, load_pretrained
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TextTowerConfig:
+    """A BERT (arXiv:1810.04805), or whatever encoder a local folder holds."""
+
+    kind: Literal["bert"] = "bert"
+    width: int = 256
+    depth: int = 4
+    heads: int = 4
+    pool: Literal["cls", "mean"] = "mean"
+    """The first token's vector, or the mean over a text's real tokens."""
+
+    max_tokens: int = 128
+    dropout: float = 0.0
+    pretrained: str | None = None
+    """A local folder of a transformers encoder; it then decides the architecture, and the
+    tokenizer must be that folder's own."""
+
+    freeze: bool = False
+    """Leave the tower's weights as they are; the projection still learns."""
+
+    architecture: dict[str, Any] | None = None
+    """What `pretrained` decided; a bundle carries it in place of the folder's name."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+
+    def build(self, vocab_size: int, pad_id: int) -> TextEncoder:
+        """The tower for a tokenizer of `vocab_size` tokens.
+
+        Raises:
+            ConfigError: A pretrained folder that cannot be used, or that knows fewer tokens or
+                positions than asked for.
+        """
+        if self.pretrained:
+            backbone: Any = load_pretrained(AutoModel, self.pretrained, attn_implementation="sdpa")
+        else:
+            own = self._config(vocab_size, pad_id)
+            backbone = AutoModel.from_config(own, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+        _drop_pooler(backbone)
+        _check(backbone, vocab_size, self.max_tokens)
+        return _TransformerText(backbone, self)
+
+    def _config(self, vocab_size: int, pad_id: int) -> Any:
+        if self.architecture:
+            return from_description(self.architecture)
+        return BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=self.width,
+            num_hidden_layers=self.depth,
+            num_attention_heads=self.heads,
+            intermediate_size=4 * self.width,
+            max_position_embeddings=self.max_tokens,
+            hidden_dropout_prob=self.dropout,
+            attention_probs_dropout_prob=self.dropout,
+            pad_token_id=pad_id,
+        )
+
+
+def _drop_pooler(backbone: Any) -> None:
+    # BERT's pooler would be a weight without a gradient, at which data-parallel training stops.
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+
+
+def _check(backbone: Any, vocab_size: int, max_tokens: int) -> None:
+    rows = backbone.get_input_embeddings().weight.shape[0]
+    if vocab_size > rows:
+        raise ConfigError(
+            f"text tower knows {rows} tokens, the tokenizer has {vocab_size}",
+            remedy="use the tokenizer of the folder that the weights come from",
+        )
+    positions = getattr(backbone.config, "max_position_embeddings", max_tokens)
+    if max_tokens > positions:
+        raise ConfigError(
+            f"text.max_tokens is {max_tokens}, the text tower has {positions} positions",
+            remedy=f"set text.max_tokens to at most {positions}",
+        )
+
+
+class _TransformerText(TextEncoder):
+    def __init__(self, backbone: Any, config: TextTowerConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.width = backbone.config.hidden_size
+        self.max_tokens = config.max_tokens
+        self._pool = config.pool
+        self._frozen = config.freeze
+        if config.freeze:
+            backbone.requires_grad_(False)
+        if config.pretrained:
+            self.portable = dataclasses.replace(
+                config, pretrained=None, architecture=describe(backbone)
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self._frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
+        # Attention over nothing is not a number: an absent text attends to its first token.
+        seen_MT = mask_MT.clone()
+        seen_MT[:, 0] |= ~mask_MT.any(1)
+        out = self.backbone(input_ids=ids_MT, attention_mask=seen_MT.long())
+        tokens_MTD = out.last_hidden_state
+        if self._pool == "cls":
+            pooled_MD = tokens_MTD[:, 0]
+        else:
+            weight_MT1 = seen_MT.unsqueeze(2).to(tokens_MTD.dtype)
+            pooled_MD = (tokens_MTD * weight_MT1).sum(1) / weight_MT1.sum(1)
+        return TextFeatures(pooled_MD=pooled_MD, tokens_MTD=tokens_MTD)
