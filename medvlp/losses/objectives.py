@@ -1,0 +1,143 @@
+"""The core's objectives: configuration classes and the thin modules that they build."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from medvlp.config import STRICT
+from medvlp.data.batch import Batch
+from medvlp.encoding import Encodings, ImageFeatures, Sizes
+from medvlp.errors import ConfigError
+from medvlp.losses.gather import contrast_clip, contrast_siglip, global_sum, world
+from medvlp.losses.objective import Objective
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClipConfig:
+    """Symmetric InfoNCE (arXiv:2103.00020); several texts of a sample are all its positives."""
+
+    kind: Literal["clip"] = "clip"
+    weight: float = 1.0
+
+    def build(self, sizes: Sizes) -> Objective:
+        """The objective; `sizes` plays no part."""
+        return ClipObjective()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SigLipConfig:
+    """Pairwise sigmoid loss (arXiv:2303.15343); several texts of a sample are all its positives.
+
+    The paper starts the model at `init_temperature` 0.1 and `init_bias` -10.
+    """
+
+    kind: Literal["siglip"] = "siglip"
+    weight: float = 1.0
+
+    def build(self, sizes: Sizes) -> Objective:
+        """The objective; `sizes` plays no part."""
+        return SigLipObjective()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LabelsConfig:
+    """Binary cross-entropy of each label from a linear head on the pooled image features."""
+
+    kind: Literal["labels"] = "labels"
+    weight: float = 1.0
+    uncertain: Literal["ignore", "positive", "negative"] = "ignore"
+    """What an uncertain label (-1) counts as (arXiv:1901.07031, section 3)."""
+
+    def build(self, sizes: Sizes) -> Objective:
+        """The objective with its head.
+
+        Raises:
+            ConfigError: The data brings no label.
+        """
+        if not sizes.labels:
+            raise ConfigError(
+                "objective labels: the data has no labels", remedy="name some in data.labels"
+            )
+        return LabelsObjective(self, sizes)
+
+
+CORE_OBJECTIVES: dict[str, type] = {
+    "clip": ClipConfig,
+    "siglip": SigLipConfig,
+    "labels": LabelsConfig,
+}
+"""The core's objectives by `kind`; a domain brings more."""
+
+
+class ClipObjective(Objective):
+    """`medvlp.losses.gather.contrast_clip` of a batch."""
+
+    scope: ClassVar[Literal["batch", "sample"]] = "batch"
+    reads: ClassVar[frozenset[str]] = frozenset({"image_BE", "text_BNE", "scale", "text_mask_BNT"})
+
+    def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
+        """The loss over all ranks."""
+        text_ME, owner_M = present_texts(encodings, batch)
+        return contrast_clip(encodings.image_BE, text_ME, owner_M, encodings.scale)
+
+
+class SigLipObjective(Objective):
+    """`medvlp.losses.gather.contrast_siglip` of a batch."""
+
+    scope: ClassVar[Literal["batch", "sample"]] = "batch"
+    reads: ClassVar[frozenset[str]] = frozenset(
+        {"image_BE", "text_BNE", "scale", "bias", "text_mask_BNT"}
+    )
+
+    def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
+        """The loss over all ranks."""
+        text_ME, owner_M = present_texts(encodings, batch)
+        return contrast_siglip(
+            encodings.image_BE, text_ME, owner_M, encodings.scale, encodings.bias
+        )
+
+
+class LabelsObjective(Objective):
+    """A linear head and its masked binary cross-entropy, averaged over the known labels."""
+
+    scope: ClassVar[Literal["batch", "sample"]] = "sample"
+    reads: ClassVar[frozenset[str]] = frozenset({"image", "labels_BL"})
+
+    def __init__(self, config: LabelsConfig, sizes: Sizes) -> None:
+        super().__init__()
+        self.config = config
+        self.head = nn.Linear(sizes.image, sizes.labels)
+
+    def scores(self, features: ImageFeatures) -> Tensor:
+        """Logit of each label (B,L), in float32."""
+        logits_BL: Tensor = self.head(features.pooled_BD)
+        return logits_BL.float()
+
+    def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
+        """The mean over all ranks' known labels."""
+        known_BL, target_BL = self._target(batch.labels_BL)
+        loss_BL = F.binary_cross_entropy_with_logits(
+            self.scores(encodings.image), target_BL, reduction="none"
+        )
+        count = global_sum(known_BL.sum()).clamp(min=1)
+        return world()[1] * torch.where(known_BL, loss_BL, 0.0).sum() / count
+
+    def _target(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+        uncertain_BL = labels_BL == -1
+        known_BL = ~labels_BL.isnan()
+        if self.config.uncertain == "ignore":
+            known_BL &= ~uncertain_BL
+        fill = float(self.config.uncertain == "positive")
+        target_BL = torch.where(uncertain_BL, fill, labels_BL)
+        return known_BL, torch.where(known_BL, target_BL, 0.0)
+
+
+def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
+    present_BN = batch.text_mask_BNT.any(2)
+    return encodings.text_BNE[present_BN], present_BN.nonzero()[:, 0]

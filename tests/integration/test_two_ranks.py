@@ -1,0 +1,75 @@
+"""Two gloo ranks compute what one would: losses, gradients, uneven numbers of texts."""
+
+import subprocess
+import sys
+
+import torch
+
+SCRIPT = """
+import sys
+import torch
+import torch.distributed as dist
+from medvlp.losses.gather import contrast_clip, contrast_siglip
+from medvlp.losses.objectives import LabelsConfig
+from medvlp.encoding import ImageFeatures, Sizes
+from types import SimpleNamespace
+
+folder, rank, ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if ranks > 1:
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
+torch.manual_seed(0)
+raw_image, raw_text = torch.randn(6, 5), torch.randn(7, 5)
+owner = torch.tensor([0, 0, 2, 3, 4, 5, 5])
+labels = torch.tensor([[1.0], [0.0], [float("nan")], [1.0], [float("nan")], [float("nan")]])
+rows = slice(3 * rank, 3 * rank + 3) if ranks > 1 else slice(0, 6)
+texts = (owner >= rows.start) & (owner < rows.stop)
+layer = torch.nn.Linear(5, 4)
+scale, bias = torch.nn.Parameter(torch.tensor(9.0)), torch.nn.Parameter(torch.tensor(-1.0))
+labels_objective = LabelsConfig().build(Sizes(image=4, text=4, embed=4, labels=1))
+weights = [*layer.parameters(), scale, bias, *labels_objective.parameters()]
+results = {}
+for name in ("clip", "siglip", "labels"):
+    for weight in weights:
+        weight.grad = None
+    image = torch.nn.functional.normalize(layer(raw_image[rows]), dim=1)
+    text = torch.nn.functional.normalize(layer(raw_text[texts]).tanh(), dim=1)
+    own = owner[texts] - rows.start
+    if name == "clip":
+        loss = contrast_clip(image, text, own, scale)
+    elif name == "siglip":
+        loss = contrast_siglip(image, text, own, scale, bias)
+    else:
+        features = ImageFeatures(pooled_BD=image, tokens_BPD=image, grid=(1,), maps=())
+        loss = labels_objective(
+            SimpleNamespace(image=features), SimpleNamespace(labels_BL=labels[rows])
+        )
+    loss.backward()
+    grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+    result = torch.cat([value.detach().flatten() for value in (loss, *grads)])
+    if ranks > 1:
+        dist.all_reduce(result)
+        result /= ranks
+    results[name] = result
+if rank == 0:
+    torch.save(results, f"{folder}/{ranks}.pt")
+if ranks > 1:
+    dist.destroy_process_group()
+"""
+
+
+def run(folder, ranks):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(rank), str(ranks)])
+        for rank in range(ranks)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0] * ranks
+    return torch.load(folder / f"{ranks}.pt", weights_only=True)
+
+
+def test_two_ranks_equal_one(tmp_path):
+    one, two = run(tmp_path, 1), run(tmp_path, 2)
+    assert one.keys() == two.keys() == {"clip", "siglip", "labels"}
+    for name, value in one.items():
+        assert value.abs().sum() > 0
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,128 @@
+"""Objectives on batches: absent texts, label masks, and their registry."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import medvlp
+from medvlp.config import one_of_kinds, validate
+from medvlp.data.batch import Batch
+from medvlp.encoding import Encodings, ImageFeatures, Sizes
+from medvlp.errors import ConfigError
+from medvlp.losses.objectives import CORE_OBJECTIVES, ClipConfig, LabelsConfig, SigLipConfig
+
+SIZES = Sizes(image=3, text=4, embed=4, labels=2)
+
+
+def encodings(count, texts, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image = F.normalize(torch.randn(count, 4, generator=generator), dim=-1).requires_grad_()
+    text = F.normalize(torch.randn(count, texts, 4, generator=generator), dim=-1).requires_grad_()
+    pooled = torch.randn(count, 3, generator=generator).requires_grad_()
+    return Encodings(
+        image=ImageFeatures(pooled_BD=pooled, tokens_BPD=pooled[:, None], grid=(1, 1), maps=()),
+        image_BE=image,
+        patch_BPE=image[:, None],
+        text_BNE=text,
+        token_BNTE=text[:, :, None],
+        scale=torch.tensor(8.0, requires_grad=True),
+        bias=torch.tensor(-2.0, requires_grad=True),
+    )
+
+
+def batch(count, texts, absent=(), labels=None):
+    mask = torch.ones(count, texts, 3, dtype=torch.bool)
+    for row, column in absent:
+        mask[row, column] = False
+    return Batch(
+        image=torch.zeros(count, 1, 2, 2),
+        text_BNT=torch.ones(count, texts, 3, dtype=torch.long),
+        text_mask_BNT=mask,
+        level_BN=torch.zeros(count, texts, dtype=torch.long),
+        labels_BL=torch.zeros(count, 2) if labels is None else torch.tensor(labels),
+        sample=tuple(map(str, range(count))),
+    )
+
+
+def test_one_text_a_sample_is_the_plain_loss():
+    enc = encodings(5, 1)
+    torch.testing.assert_close(
+        ClipConfig().build(SIZES)(enc, batch(5, 1)),
+        medvlp.losses.clip_loss(enc.image_BE, enc.text_BNE[:, 0], 8.0),
+    )
+    torch.testing.assert_close(
+        SigLipConfig().build(SIZES)(enc, batch(5, 1)),
+        medvlp.losses.siglip_loss(enc.image_BE, enc.text_BNE[:, 0], 8.0, -2.0),
+    )
+
+
+@pytest.mark.parametrize("config", [ClipConfig(), SigLipConfig()])
+def test_absent_texts_play_no_part(config):
+    objective, enc = config.build(SIZES), encodings(4, 2)
+    absent = [(0, 1), (2, 0), (3, 0), (3, 1)]
+    loss = objective(enc, batch(4, 2, absent))
+    (grad,) = torch.autograd.grad(loss, enc.text_BNE)
+    for row, column in absent:
+        assert grad[row, column].abs().sum() == 0
+    other = encodings(4, 2)
+    text = other.text_BNE.detach().clone()
+    text[tuple(zip(*absent, strict=True))] = 99.0
+    changed = Encodings(**{**other.__dict__, "text_BNE": text})
+    torch.testing.assert_close(objective(changed, batch(4, 2, absent)), loss)
+
+
+@pytest.mark.parametrize("config", [ClipConfig(), SigLipConfig()])
+def test_a_batch_without_any_text_gives_zero_with_a_gradient(config):
+    enc = encodings(2, 1)
+    loss = config.build(SIZES)(enc, batch(2, 1, [(0, 0), (1, 0)]))
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, enc.image_BE)[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "expected"),
+    [
+        ("ignore", (math.log1p(math.exp(-1)) + math.log1p(math.exp(1))) / 2),
+        ("positive", (2 * math.log1p(math.exp(-1)) + math.log1p(math.exp(1))) / 3),
+        ("negative", (math.log1p(math.exp(-1)) + 2 * math.log1p(math.exp(1))) / 3),
+    ],
+)
+def test_labels_by_hand(uncertain, expected):
+    objective = LabelsConfig(uncertain=uncertain).build(SIZES)
+    with torch.no_grad():
+        objective.head.weight.zero_()
+        objective.head.bias.fill_(1.0)
+    enc = encodings(2, 1)
+    labels = [[1.0, 0.0], [-1.0, math.nan]]
+    loss = objective(enc, batch(2, 1, labels=labels))
+    assert loss.item() == pytest.approx(expected)
+    logits = objective.scores(enc.image)
+    grad = torch.autograd.grad(loss, objective.head.bias)[0]
+    assert grad.isfinite().all()
+    assert logits.shape == (2, 2)
+
+
+def test_unknown_labels_give_no_gradient():
+    objective, enc = LabelsConfig().build(SIZES), encodings(2, 1)
+    labels = [[math.nan, math.nan], [math.nan, 1.0]]
+    loss = objective(enc, batch(2, 1, labels=labels))
+    (grad,) = torch.autograd.grad(loss, enc.image.pooled_BD)
+    assert grad[0].abs().sum() == 0
+    assert grad[1].abs().sum() > 0
+    nothing = objective(enc, batch(2, 1, labels=[[math.nan] * 2] * 2))
+    assert nothing.item() == 0
+
+
+def test_labels_objective_needs_labels():
+    with pytest.raises(ConfigError, match="no labels"):
+        LabelsConfig().build(Sizes(image=3, text=4, embed=4, labels=0))
+
+
+def test_kinds_choose_their_configuration():
+    union = one_of_kinds(CORE_OBJECTIVES.values())
+    for kind, config_class in CORE_OBJECTIVES.items():
+        assert isinstance(validate(union, {"kind": kind}, "test"), config_class)
+    with pytest.raises(ConfigError):
+        validate(union, {"kind": "other"}, "test")
