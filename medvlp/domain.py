@@ -73,7 +73,7 @@ class Domain:
     """``kind`` -> evaluation task; beside the core's."""
 
     phantom: Ref | None = None
-    """``(out, PhantomConfig) -> None``: writes an archive whose ground truth is known."""
+    """`medvlp.phantom.write.Phantom`: what writes an archive whose ground truth is known."""
 
     commands: Mapping[str, Ref] = field(default_factory=dict)
     """Further command-line commands, such as the video domain's ``timeline``."""

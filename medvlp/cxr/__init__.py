@@ -16,5 +16,5 @@ DOMAIN = Domain(
     probe=Ref("medvlp.cxr.read:probe"),
     resolve=Ref("medvlp.cxr.read:resolve"),
     preprocess={"cxr": Ref("medvlp.cxr.preprocess:CxrPreprocessConfig")},
-    phantom=Ref("medvlp.cxr.phantom:write_cxr"),
+    phantom=Ref("medvlp.cxr.phantom:PHANTOM"),
 )

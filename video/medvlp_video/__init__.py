@@ -15,5 +15,5 @@ DOMAIN = Domain(
     resolve=Ref("medvlp_video.read:resolve"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
     encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
-    phantom=Ref("medvlp_video.phantom:write_video"),
+    phantom=Ref("medvlp_video.phantom:PHANTOM"),
 )

@@ -17,5 +17,5 @@ DOMAIN = Domain(
         "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders:Vit3dConfig"),
     },
-    phantom=Ref("medvlp_volumetric.phantom:write_ct"),
+    phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),
 )
