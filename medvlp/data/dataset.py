@@ -1,0 +1,253 @@
+"""Items to batches: every draw follows from (seed, epoch, item), and training is one stream."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerFast
+
+from medvlp.data.batch import Batch
+from medvlp.data.cache import ArrayCache
+from medvlp.data.items import Item, TextNode, TextPolicy
+from medvlp.data.preprocess import Preprocess
+from medvlp.data.randomness import generator
+from medvlp.data.tables import LEVELS
+from medvlp.data.tokenizer import encode
+from medvlp.errors import ConfigError, RunError
+
+Index = tuple[int, int]
+"""(epoch, item)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One item ready to be batched."""
+
+    image: Tensor
+    ids: tuple[list[int], ...]
+    levels: tuple[int, ...]
+    labels_L: Tensor
+    sample: str
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that could not be read.
+
+    Worker processes hand it over as a value, because an exception would cross the process
+    boundary with a traceback in its message.
+    """
+
+    sample: str
+    reason: str
+
+    def error(self) -> RunError:
+        """What the training process raises for it."""
+        return RunError(
+            f"sample {self.sample} cannot be read ({self.reason})",
+            remedy="run medvlp verify on the manifest, or index the archive again without the file",
+        )
+
+
+class PairDataset(Dataset[Example | BadSample]):
+    """Reads items by (epoch, index).
+
+    Args:
+        items: What to read.
+        preprocess: The preprocessing contract.
+        tokenizer: The tokenizer.
+        cache: Decoded arrays; None decodes each time.
+        policy: How a text is chosen among an item's.
+        seed: The run's seed.
+        max_tokens: Longer texts are cut.
+        augment: Whether the image is augmented (training).
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        preprocess: Preprocess,
+        tokenizer: PreTrainedTokenizerFast,
+        cache: ArrayCache | None,
+        policy: TextPolicy,
+        seed: int,
+        *,
+        max_tokens: int,
+        augment: bool,
+    ) -> None:
+        self.items = items
+        self.preprocess = preprocess
+        self.tokenizer = tokenizer
+        self.cache = cache
+        self.policy = policy
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Index) -> Example | BadSample:
+        """The item `index[1]` as it is drawn in epoch `index[0]`."""
+        epoch, i = index
+        item = self.items[i]
+        try:
+            image = self._image(item, epoch)
+        except Exception as error:
+            return BadSample(item.sample, _reason(error))
+        nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
+        return Example(
+            image=image,
+            ids=tuple(encode(self.tokenizer, node.text, self.max_tokens) for node in nodes),
+            levels=tuple(LEVELS.index(node.level) for node in nodes),
+            labels_L=torch.from_numpy(item.labels_L),
+            sample=item.sample,
+        )
+
+    def _image(self, item: Item, epoch: int) -> Tensor:
+        read = self.preprocess.read
+        stored = (
+            read(item.source_paths, item.span) if self.cache is None else self.cache.get(item, read)
+        )
+        rng = generator(self.seed, epoch, item.key, "augment") if self.augment else None
+        return self.preprocess.tensor(stored, rng)
+
+
+def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> list[TextNode]:
+    """The item's texts for one draw, at most `policy.n`; joined ones take the first's level."""
+    nodes = list(item.texts)
+    if policy.choose == "random":
+        drawn = rng.permutation(len(nodes))[: policy.n]
+        return [nodes[i] for i in drawn]
+    if policy.choose == "join":
+        return [_join(nodes)] if nodes else []
+    return nodes[: policy.n]
+
+
+def collater(
+    pad_id: int, texts: int
+) -> Callable[[Sequence[Example | BadSample]], Batch | BadSample]:
+    """The function that stacks examples; a bad sample among them takes the batch's place.
+
+    Args:
+        pad_id: The tokenizer's padding id.
+        texts: N; items with fewer texts are filled with absent ones.
+    """
+    return functools.partial(_collate, pad_id=pad_id, texts=texts)
+
+
+def _collate(
+    examples: Sequence[Example | BadSample], *, pad_id: int, texts: int
+) -> Batch | BadSample:
+    good: list[Example] = []
+    for example in examples:
+        if isinstance(example, BadSample):
+            return example
+        good.append(example)
+    longest = max((len(ids) for example in good for ids in example.ids), default=1)
+    text_BNT = torch.full((len(good), texts, longest), pad_id, dtype=torch.long)
+    mask_BNT = torch.zeros(len(good), texts, longest, dtype=torch.bool)
+    level_BN = torch.full((len(good), texts), -1, dtype=torch.long)
+    for b, example in enumerate(good):
+        for n, ids in enumerate(example.ids):
+            text_BNT[b, n, : len(ids)] = torch.tensor(ids)
+            mask_BNT[b, n, : len(ids)] = True
+            level_BN[b, n] = example.levels[n]
+    return Batch(
+        image=torch.stack([example.image for example in good]),
+        text_BNT=text_BNT,
+        text_mask_BNT=mask_BNT,
+        level_BN=level_BN,
+        labels_BL=torch.stack([example.labels_L for example in good]),
+        sample=tuple(example.sample for example in good),
+    )
+
+
+class StepSampler(Sampler[list[Index]]):
+    """The whole training as one stream of steps.
+
+    Step s draws its batch from epoch ``s // (count // batch)``; each epoch is shuffled by its own
+    counter-based draw and its remainder is left out, so that a batch never holds an item twice.
+    The global batch is dealt to the ranks by stride: any world size sees the same global batches.
+
+    Args:
+        count: Items.
+        batch: Items of a global batch.
+        seed: The run's seed.
+        start: The first step to give, when a run resumes.
+        total: Steps of the whole run; the sampler's length, whatever `start` is.
+        rank: This process.
+        world: Processes.
+
+    Raises:
+        ConfigError: Too few items for one batch, or a batch that the ranks cannot share evenly.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        *,
+        seed: int,
+        total: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if count < batch:
+            raise ConfigError(
+                f"data.batch_size={batch} exceeds the {count} items of the split",
+                remedy="lower data.batch_size, or add data",
+            )
+        if batch % world:
+            raise ConfigError(
+                f"data.batch_size={batch} is no multiple of the {world} processes",
+                remedy="choose a multiple",
+            )
+        self.count = count
+        self.batch = batch
+        self.seed = seed
+        self.start = start
+        self.total = total
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[list[Index]]:
+        per_epoch = self.count // self.batch
+        shuffled, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.start, self.total):
+            epoch, place = divmod(step, per_epoch)
+            if epoch != shuffled:
+                order = generator(self.seed, epoch, "items", "order").permutation(self.count)
+                shuffled = epoch
+            batch = order[place * self.batch : (place + 1) * self.batch]
+            yield [(epoch, int(i)) for i in batch[self.rank :: self.world]]
+
+
+def _reason(error: Exception) -> str:
+    """A reader's code or the system's word for it; never a message, which may quote a path."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return str(getattr(error, "code", type(error).__name__))
+
+
+def _join(nodes: Sequence[TextNode]) -> TextNode:
+    first = nodes[0]
+    return TextNode(
+        node=first.node,
+        level=first.level,
+        source=first.source,
+        text=" ".join(node.text.strip() for node in nodes),
+        start_s=first.start_s,
+        end_s=first.end_s,
+    )

@@ -1,0 +1,363 @@
+"""From manifest tables to what is trained on: one item per image-text pair or time window."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medvlp.config import STRICT
+from medvlp.data.preprocess import Span
+from medvlp.data.randomness import generator
+from medvlp.data.tables import LEVELS
+from medvlp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medvlp.data.manifest import Manifest
+
+Level = Literal[
+    "report", "section", "sentence", "procedure", "phase", "step", "clip"
+]  # the words of `LEVELS`
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PhantomData:
+    """A phantom archive that the training run writes and indexes into its own folder."""
+
+    n: Positive = 100
+    """Patients."""
+
+    seed: int = 0
+    settings: tuple[str, ...] = ()
+    """Phantom settings such as ``size=64``."""
+
+    kind: str
+    """The source kind that reads the archive, such as ``dicom``."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TextPolicy:
+    """Which of a sample's text nodes are trained on, and how they become a draw."""
+
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("section", "sentence")
+    sources: tuple[str, ...] | None = None
+    """Text sources to use, such as ``impression``; every source if not given."""
+
+    choose: Literal["random", "first", "all", "join"] = "random"
+    """``random``: `n` nodes, drawn anew each epoch; ``first``: the first in reading order; ``all``:
+    every node up to `n`; ``join``: every node as one text in reading order."""
+
+    n: Positive = 1
+    """Texts of a sample in a batch (N)."""
+
+    def __post_init__(self) -> None:
+        if self.n > 1 and self.choose in ("first", "join"):
+            raise ValueError(f"n={self.n} needs choose random or all, not {self.choose}")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TokenizerConfig:
+    """A tokenizer trained on the training split's own texts, or one from a local folder."""
+
+    vocab_size: Annotated[int, Field(ge=300)] = 8192
+    path: Path | None = None
+    """A pretrained tokenizer's folder, or a ``vocab.txt``; then `vocab_size` is not used."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """What a run trains on."""
+
+    manifests: tuple[Path, ...] = ()
+    """Manifest folders, mixed into one data set."""
+
+    phantom: PhantomData | None = None
+    """Made-up data instead of manifests, written into the run folder."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Samples that are contrasted with each other, over all devices together."""
+
+    texts: TextPolicy = TextPolicy()
+    labels: tuple[str, ...] = ()
+    """Label names, in the order of the batch's label columns."""
+
+    subset: str | None = None
+    """A few-shot subset of the training split, such as ``10%``."""
+
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Reading processes per device; 0 reads in the training process."""
+
+    cache: Path | Literal["memory"] | None = None
+    """Folder for decoded arrays (made if need be), ``memory`` for small sets, or none."""
+
+    tokenizer: TokenizerConfig = TokenizerConfig()
+
+    def __post_init__(self) -> None:
+        if bool(self.manifests) == (self.phantom is not None):
+            raise ValueError("give either manifests or phantom")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextNode:
+    """One node of a sample's text tree."""
+
+    node: str
+    level: str
+    source: str
+    text: str
+    start_s: float | None
+    end_s: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing to encode: a sample's image, or a span of a recording, with its texts."""
+
+    sample: str
+    patient: str
+    sha256: str
+    source_paths: tuple[Path, ...]
+    span: Span | None
+    texts: tuple[TextNode, ...]
+    labels_L: NDArray[np.float32]
+    """1 present, 0 absent, -1 uncertain, NaN unknown."""
+
+    split: str
+
+    @property
+    def key(self) -> str:
+        """The sample, with its span if it has one: what random draws are keyed by."""
+        return self.sample if self.span is None else f"{self.sample}@{self.span[0]}-{self.span[1]}"
+
+
+def pair_items(manifests: Sequence[Manifest], config: DataConfig, split: str) -> list[Item]:
+    """Image-text pairs of a split: one per sample, or one per text node that has a time span.
+
+    Samples without a text that the policy wants give no item. `config.subset` narrows the
+    training split only.
+
+    Raises:
+        ConfigError: A label or subset name that occurs in none of the manifests.
+    """
+    _check_names(manifests, config)
+    items: list[Item] = []
+    for manifest in manifests:
+        chosen = _split_rows(manifest, config.subset if split == "train" else None, split)
+        labels = _Labels(manifest, config.labels)
+        texts = _texts(manifest, config.texts)
+        for row in chosen:
+            nodes = texts.get(row["sample"], ())
+            items.extend(_pairs(row, nodes, labels, manifest.paths(row["source"])))
+    return items
+
+
+def window_items(
+    manifest: Manifest, split: str, window_s: float, stride_s: float, labels: Sequence[str]
+) -> list[Item]:
+    """Every window of every recording in a split, labelled by the intervals at its middle.
+
+    Args:
+        manifest: The manifest; samples without a duration give no window.
+        split: The split's name.
+        window_s: Length of a window in seconds; the last one ends with the recording.
+        stride_s: Seconds between the starts of neighbouring windows.
+        labels: Names in the order of `labels_L`: 1 where an interval of that name covers the
+            middle, 0 elsewhere, NaN in a recording without intervals.
+    """
+    table = _Labels(manifest, labels)
+    items = []
+    for row in _split_rows(manifest, None, split):
+        paths = manifest.paths(row["source"])
+        for span in _windows(row["duration_s"] or 0.0, window_s, stride_s):
+            items.append(_item(row, (), table.of(row["sample"], span), paths, span))
+    return items
+
+
+def count_textless(manifests: Sequence[Manifest], config: DataConfig, split: str) -> int:
+    """Samples of a split that no text of the policy belongs to, and that are not trained on."""
+    count = 0
+    for manifest in manifests:
+        texts = _texts(manifest, config.texts)
+        rows = _split_rows(manifest, config.subset if split == "train" else None, split)
+        count += sum(row["sample"] not in texts for row in rows)
+    return count
+
+
+def permute_images(items: Sequence[Item], seed: int) -> list[Item]:
+    """The image-blind control: every patient's texts and labels with another patient's images.
+
+    Patients are permuted along one seeded cycle, so nobody keeps an image of their own, and one
+    patient's images stay together.
+
+    Raises:
+        ConfigError: Fewer than two patients.
+    """
+    by_patient: dict[str, list[Item]] = {}
+    for item in items:
+        by_patient.setdefault(item.patient, []).append(item)
+    patients = sorted(by_patient)
+    if len(patients) < 2:
+        raise ConfigError(
+            f"control image-blind: {len(patients)} patient(s) in a split cannot be permuted",
+            remedy="use data of at least two patients per split",
+        )
+    order = generator(seed, 0, "patients", "image-blind").permutation(len(patients))
+    following = {patients[a]: patients[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
+    rank = {id(item): i for group in by_patient.values() for i, item in enumerate(group)}
+    blind = []
+    for item in items:
+        donors = by_patient[following[item.patient]]
+        donor = donors[rank[id(item)] % len(donors)]
+        blind.append(
+            dataclasses.replace(
+                item, sha256=donor.sha256, source_paths=donor.source_paths, span=donor.span
+            )
+        )
+    return blind
+
+
+def _check_names(manifests: Sequence[Manifest], config: DataConfig) -> None:
+    known: set[str] = set()
+    subsets: set[str] = set()
+    for manifest in manifests:
+        known.update(manifest.labels["name"].unique())
+        known.update(_intervals(manifest)["name"].unique())
+        subsets.update(manifest.subsets["subset"].unique())
+    missing = [name for name in config.labels if name not in known]
+    if missing:
+        raise ConfigError(
+            f"data.labels: {', '.join(missing)}: no such label in the manifests",
+            remedy=f"choose from: {', '.join(sorted(known)[:20]) or 'none, they hold no labels'}",
+        )
+    if config.subset is not None and config.subset not in subsets:
+        raise ConfigError(
+            f"data.subset: {config.subset}: no such subset in the manifests",
+            remedy=f"choose from: {', '.join(sorted(subsets)[:20]) or 'none, they hold none'}",
+        )
+
+
+def _split_rows(manifest: Manifest, subset: str | None, split: str) -> list[dict[str, Any]]:
+    rows = manifest.samples.filter(pl.col("split") == split)
+    if subset is not None:
+        members = manifest.subsets.filter(pl.col("subset") == subset)
+        rows = rows.join(members, on="sample", how="semi")
+    return rows.sort("sample").to_dicts()
+
+
+def _texts(manifest: Manifest, policy: TextPolicy) -> dict[str, tuple[TextNode, ...]]:
+    """Wanted nodes of each sample in reading order: coarse levels first, then time and order."""
+    rows = manifest.texts.filter(pl.col("level").is_in(policy.levels))
+    if policy.sources is not None:
+        rows = rows.filter(pl.col("source").is_in(policy.sources))
+    rows = rows.filter(pl.col("text").str.strip_chars().str.len_chars() > 0)
+    place = {row["node"]: row for row in manifest.texts.iter_rows(named=True)}
+
+    def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        orders: list[int] = []
+        node: Mapping[str, Any] | None = row
+        while node is not None:
+            orders.append(node["order"] or 0)
+            node = place.get(node["parent"])
+        return (LEVELS.index(row["level"]), row["start_s"] or 0.0, orders[::-1], row["node"])
+
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.iter_rows(named=True):
+        grouped.setdefault(row["sample"], []).append(row)
+    fields = [f.name for f in dataclasses.fields(TextNode)]
+    return {
+        sample: tuple(
+            TextNode(**{name: row[name] for name in fields})
+            for row in sorted(group, key=reading_order)
+        )
+        for sample, group in grouped.items()
+    }
+
+
+def _pairs(
+    row: Mapping[str, Any], nodes: Sequence[TextNode], labels: _Labels, paths: tuple[Path, ...]
+) -> Iterator[Item]:
+    sample = row["sample"]
+    timed = [
+        (node, (node.start_s, node.end_s))
+        for node in nodes
+        if node.start_s is not None and node.end_s is not None
+    ]
+    if nodes and not timed:
+        yield _item(row, tuple(nodes), labels.of(sample, None), paths, None)
+    for node, span in timed:
+        yield _item(row, (node,), labels.of(sample, span), paths, span)
+
+
+def _item(
+    row: Mapping[str, Any],
+    texts: tuple[TextNode, ...],
+    labels_L: NDArray[np.float32],
+    paths: tuple[Path, ...],
+    span: Span | None,
+) -> Item:
+    return Item(
+        sample=row["sample"],
+        patient=row["patient"],
+        sha256=row["sha256"],
+        source_paths=paths,
+        span=span,
+        texts=texts,
+        labels_L=labels_L,
+        split=row["split"],
+    )
+
+
+def _windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Span]:
+    if duration_s <= 0:
+        return
+    count = max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1
+    for i in range(count):
+        start = max(0.0, min(i * stride_s, duration_s - window_s))
+        yield (start, min(start + window_s, duration_s))
+
+
+def _intervals(manifest: Manifest) -> pl.DataFrame:
+    return manifest.regions.filter(pl.col("kind") == "interval")
+
+
+class _Labels:
+    """Label vectors: sample-wide values, and inside a span those of the intervals."""
+
+    def __init__(self, manifest: Manifest, names: Sequence[str]) -> None:
+        self.column = {name: i for i, name in enumerate(names)}
+        self.values: dict[str, list[tuple[int, float]]] = {}
+        self.intervals: dict[str, list[tuple[int, float, float]]] = {}
+        if not names:
+            return
+        for row in manifest.labels.iter_rows(named=True):
+            if row["name"] in self.column and row["value"] is not None:
+                entry = (self.column[row["name"]], row["value"])
+                self.values.setdefault(row["sample"], []).append(entry)
+        for row in _intervals(manifest).iter_rows(named=True):
+            timed = self.intervals.setdefault(row["sample"], [])
+            if row["name"] in self.column:
+                timed.append((self.column[row["name"]], *row["geometry"][:2]))
+
+    def of(self, sample: str, span: Span | None) -> NDArray[np.float32]:
+        """The label vector (L,) of a sample, or of the moment in the middle of `span`."""
+        labels_L = np.full(len(self.column), np.nan, dtype=np.float32)
+        if span is not None and sample in self.intervals:
+            middle = (span[0] + span[1]) / 2
+            labels_L[:] = 0.0
+            for column, start, end in self.intervals[sample]:
+                if start <= middle < end:
+                    labels_L[column] = 1.0
+            return labels_L
+        for column, value in self.values.get(sample, ()):
+            labels_L[column] = value
+        return labels_L

@@ -1,0 +1,126 @@
+"""Tokenizers: trained on the user's own reports by default, or loaded from a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from medvlp.digest import digest_bytes
+from medvlp.errors import InputError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer for these texts: any language, lower case, no unknown words.
+
+    (WordPiece training in `tokenizers` numbers its pieces anew in every process, so that no run
+    would repeat.)
+
+    Args:
+        texts: The training split's texts; never those of other splits.
+        vocab_size: Upper limit of entries; a piece must occur twice to become one, so that no
+            word of a single report stands in the vocabulary.
+
+    Raises:
+        InputError: There is no text.
+    """
+    corpus = list(texts)
+    if not any(text.strip() for text in corpus):
+        raise InputError(
+            "tokenizer: the training split holds no text of the wanted levels and sources",
+            remedy="widen data.texts.levels and data.texts.sources",
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return _wrap(tokenizer)
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """A tokenizer from a local folder, ours or any pretrained model's, or from a ``vocab.txt``.
+
+    Raises:
+        InputError: The folder or file is missing or holds no tokenizer that can be read.
+    """
+    vocabulary = path if path.is_file() else path / "vocab.txt"
+    try:
+        if path.is_dir() and (path / "tokenizer.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, local_files_only=True, trust_remote_code=False, use_fast=True
+            )
+        else:
+            tokenizer = _from_vocabulary(vocabulary)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"tokenizer: {path.name} holds no readable tokenizer.json or vocab.txt",
+            remedy="name a folder with tokenizer.json, or a vocab.txt with one piece a line",
+        ) from error
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"tokenizer: {path.name} has no padding token",
+            remedy="add a pad_token to its tokenizer_config.json",
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write ``tokenizer.json`` and its config to `folder`."""
+    tokenizer.save_pretrained(folder)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The same vocabulary, rules and special tokens give the same digest."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    # Encoding leaves its last truncation and padding in the object; they are no part of it.
+    backend.no_truncation()
+    backend.no_padding()
+    return digest_bytes(backend.to_str().encode())
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, text: str, max_tokens: int) -> list[int]:
+    """Token ids with special tokens, at most `max_tokens`."""
+    ids: list[int] = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+    return ids
+
+
+def _from_vocabulary(path: Path) -> PreTrainedTokenizerFast:
+    pieces = path.read_text(encoding="utf-8").splitlines()
+    if not set(SPECIAL) <= set(pieces):
+        raise ValueError("a WordPiece vocabulary holds " + ", ".join(SPECIAL))
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    lowercase = not any(p != p.lower() for p in pieces if p not in SPECIAL)
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return _wrap(tokenizer)
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )

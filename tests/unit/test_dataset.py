@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import torch
+
+from medvlp.data.cache import ArrayCache
+from medvlp.data.dataset import BadSample, PairDataset, StepSampler, choose_texts, collater
+from medvlp.data.items import Item, TextNode, TextPolicy
+from medvlp.data.randomness import generator
+from medvlp.data.tables import LEVELS
+from medvlp.data.tokenizer import train_tokenizer
+from medvlp.errors import ConfigError
+
+WORDS = ["no effusion on the left", "effusion on the right", "heart size is normal"]
+
+
+def node(i: int) -> TextNode:
+    return TextNode(
+        node=f"n{i}",
+        level="sentence",
+        source="findings",
+        text=WORDS[i % 3],
+        start_s=None,
+        end_s=None,
+    )
+
+
+def item(i: int, texts: int = 2) -> Item:
+    return Item(
+        sample=f"s{i}",
+        patient=f"p{i}",
+        sha256=f"{i:064d}",
+        source_paths=(),
+        span=None,
+        texts=tuple(node(j) for j in range(texts)),
+        labels_L=np.array([float(i % 2), np.nan], dtype=np.float32),
+        split="train",
+    )
+
+
+class Noise:
+    """A contract whose augmentation is pure noise."""
+
+    config = None
+
+    def __init__(self, broken: frozenset[str] = frozenset()) -> None:
+        self.broken = broken
+
+    def read(self, paths, span=None):
+        if self.broken:
+            error = ValueError("secret path")
+            error.code = "truncated_pixels"
+            raise error
+        return np.zeros((4, 4), np.uint8)
+
+    def tensor(self, stored, rng=None):
+        noise = 0.0 if rng is None else rng.normal(size=stored.shape)
+        return torch.as_tensor(stored + noise, dtype=torch.float32)[None]
+
+
+def dataset(augment: bool = True, preprocess: Noise | None = None, **policy: object) -> PairDataset:
+    return PairDataset(
+        [item(i) for i in range(4)],
+        preprocess or Noise(),
+        train_tokenizer(WORDS * 2, 300),
+        ArrayCache(None, "c"),
+        TextPolicy(**policy),
+        0,
+        max_tokens=16,
+        augment=augment,
+    )
+
+
+def test_a_draw_depends_on_epoch_and_item_alone() -> None:
+    first, second = dataset(), dataset()
+    _ = second[(7, 3)]  # draws made before must not matter
+    assert torch.equal(first[(1, 2)].image, second[(1, 2)].image)
+    assert first[(1, 2)].ids == second[(1, 2)].ids
+    assert not torch.equal(first[(1, 2)].image, first[(2, 2)].image)
+    assert not torch.equal(first[(1, 2)].image, first[(1, 3)].image)
+
+
+def test_without_augmentation_epochs_give_the_same_image() -> None:
+    data = dataset(augment=False)
+    assert torch.equal(data[(0, 0)].image, data[(1, 0)].image)
+
+
+def test_text_choices() -> None:
+    three = item(0, texts=3)
+
+    def draw(epoch: int, **policy: object) -> list[str]:
+        rng = generator(0, epoch, three.key, "text")
+        return [n.text for n in choose_texts(three, TextPolicy(**policy), rng)]
+
+    assert draw(0, choose="first") == [WORDS[0]]
+    assert draw(0, choose="all", n=2) == WORDS[:2]
+    assert draw(0, choose="join") == [" ".join(WORDS)]
+    assert {draw(e, choose="random")[0] for e in range(40)} == set(WORDS)
+    assert sorted(draw(3, choose="random", n=3)) == sorted(WORDS)
+
+
+def test_collate_pads_texts_tokens_and_levels() -> None:
+    data = dataset(choose="all", n=2)
+    data.items = [item(0, texts=1), item(1, texts=2)]
+    batch = collater(0, 2)([data[(0, 0)], data[(0, 1)]])
+    ids = data[(0, 1)].ids
+    assert batch.text_BNT.shape == (2, 2, max(map(len, ids)))
+    assert batch.text_mask_BNT.sum(-1).tolist()[1] == [len(i) for i in ids]
+    assert not batch.text_mask_BNT[0, 1].any()
+    assert batch.level_BN.tolist()[0] == [LEVELS.index("sentence"), -1]
+    assert torch.equal(
+        batch.text_BNT[~batch.text_mask_BNT], torch.zeros_like(batch.text_BNT[~batch.text_mask_BNT])
+    )
+    assert batch.labels_BL[:, 0].tolist() == [0.0, 1.0]
+    assert batch.sample == ("s0", "s1")
+
+
+def test_a_sample_that_fails_is_named_by_pseudonym_and_code_only() -> None:
+    data = dataset(preprocess=Noise(broken=frozenset({"s0"})))
+    bad = collater(0, 1)([data[(0, 0)]])
+    assert bad == BadSample("s0", "truncated_pixels")
+    assert "secret" not in str(bad.error())
+
+
+def test_sampler_covers_each_epoch_without_repetition() -> None:
+    steps = list(StepSampler(10, 3, seed=1, total=7))
+    assert [{e for e, _ in step} for step in steps] == [{0}] * 3 + [{1}] * 3 + [{2}]
+    for epoch in (0, 1):
+        seen = [i for step in steps for e, i in step if e == epoch]
+        assert len(seen) == len(set(seen)) == 9
+    assert steps[0] != [(0, i) for _, i in steps[3]]
+
+
+def test_sampler_resumes_the_same_stream_and_keeps_its_length() -> None:
+    whole = StepSampler(10, 4, seed=1, total=9)
+    rest = StepSampler(10, 4, seed=1, total=9, start=5)
+    assert list(whole)[5:] == list(rest)
+    assert len(whole) == len(rest) == 9
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_each_global_batch(world: int) -> None:
+    one = list(StepSampler(16, 8, seed=3, total=4))
+    ranks = [list(StepSampler(16, 8, seed=3, total=4, rank=r, world=world)) for r in range(world)]
+    for step, shares in zip(one, zip(*ranks, strict=True), strict=True):
+        assert {len(share) for share in shares} == {8 // world}
+        assert sorted(pair for share in shares for pair in share) == sorted(step)
+
+
+@pytest.mark.parametrize(("count", "batch", "world"), [(3, 4, 1), (8, 3, 2)])
+def test_sampler_refuses_what_cannot_be_dealt(count: int, batch: int, world: int) -> None:
+    with pytest.raises(ConfigError, match=r"data\.batch_size"):
+        StepSampler(count, batch, seed=0, total=1, world=world)
