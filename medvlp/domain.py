@@ -52,7 +52,7 @@ class Domain:
     """Whether one DICOM file or one series makes a sample."""
 
     kinds: Mapping[str, Ref] = field(default_factory=dict)
-    """``--kind`` word -> source kind: ``(root, intake, options) -> None``."""
+    """``--kind`` word -> source kind: ``(root, intake) -> None``."""
 
     probe: Ref
     """``(paths) -> Probe``: shape, spacing, rate and duration of one sample's files."""

@@ -39,8 +39,9 @@ SAMPLES = pa.schema(
         ("flags", pa.list_(pa.string())),
     ]
 )
-"""One row a sample. `kind`: dicom, series, nifti, image, video, frames. `shape`: array order of
-the domain's reader, (rows, columns) or (slices, rows, columns) or (frames, rows, columns).
+"""One row a sample. `kind`: dicom, series, nifti, image, video, frames, or report where there are
+words but no pixels. `shape`: array order of the domain's reader, (rows, columns) or (slices, rows,
+columns) or (frames, rows, columns). `flags`: remarks such as ``no_text``, ``no_patient_id``.
 `acquired`: ISO date, shifted per patient. `split`: one of `SPLITS`, the one that is used;
 `source_split`: the name the source itself gave, if any. `reader`: which decoder reads it."""
 
@@ -104,11 +105,13 @@ REJECTS = pa.schema(
     ]
 )
 """One row a file that was quarantined (stage walk, read, decode, join, ...) or ignored
-(stage ``ignored``). Messages carry tag numbers and codes, never values."""
+(stage ``ignored``); besides one for each refused row of a table (stage ``row``), which is no file.
+Messages carry tag numbers and codes, never values."""
 
 SUBSETS = pa.schema([("subset", pa.string()), ("sample", pa.string())])
 """Few-shot subsets of the training split: ``1%`` within ``10%`` within ``100%`` by patient, and
-``<label>/1-shot`` within ``4-shot`` within ``16-shot`` for draws 0 to 4: ``<label>/4-shot/0``."""
+``<label>/1-shot`` within ``4-shot`` within ``16-shot`` for draws 0 to 4: ``<label>/4-shot/0``.
+A k-shot subset has k samples of different patients with the label, and k known to be without it."""
 
 TABLES = {
     "samples": SAMPLES,

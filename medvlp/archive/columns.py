@@ -1,0 +1,102 @@
+"""User's tables: CSV or Parquet of any encoding and separator, with columns mapped by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medvlp.archive.options import Columns
+from medvlp.errors import ArchiveError, ConfigError
+
+Row = Mapping[str, Any]
+
+_SEPARATORS = ",;\t|"
+
+
+class UserTable:
+    """A table with its columns found; cells are text without blanks around it, or None.
+
+    Args:
+        path: The CSV or Parquet file.
+        columns: What the user calls the columns.
+        fields: The fields that are looked for; the others are left alone.
+        required: Those without which the table is of no use.
+
+    Raises:
+        ArchiveError: The file is no readable table.
+        ConfigError: A named or required column is not there; names those that are.
+    """
+
+    def __init__(
+        self, path: Path, columns: Columns, fields: Collection[str], required: Iterable[str] = ()
+    ) -> None:
+        self.path = path
+        self.frame = read_table(path)
+        self._check(columns.labels)
+        named = {field: name for field, name in columns.named().items() if field in fields}
+        self._check(named.values())
+        free = {field: field for field in fields if field in self.frame.columns}
+        self.column = {**free, **named}
+        for field in required:
+            if field not in self.column:
+                raise self._missing(field, f"give --set columns.{field}=<one of them>")
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Row numbers from 1, and the cells of the mapped fields (None where there is none)."""
+        names = list(self.column)
+        chosen = self.frame.select([self.column[name] for name in names]) if names else None
+        if chosen is not None:
+            for i, cells in enumerate(chosen.iter_rows(), start=1):
+                yield i, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)}
+
+    def _check(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.frame.columns:
+                raise self._missing(name, "correct the name under columns")
+
+    def _missing(self, name: str, remedy: str) -> ConfigError:
+        there = ", ".join(self.frame.columns)
+        return ConfigError(
+            f"{self.path.name} has no column {name!r} (columns there: {there})", remedy=remedy
+        )
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A CSV (UTF-8 or Latin-1; comma, semicolon, tab or bar) or Parquet table.
+
+    CSV cells stay text, so that leading zeros of record numbers survive.
+
+    Raises:
+        ArchiveError: The file is no readable table.
+    """
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pl.read_parquet(path)
+        text = decode(path.read_bytes())
+        head = text.partition("\n")[0]
+        separator = max(_SEPARATORS, key=head.count)
+        return pl.read_csv(
+            text.encode(), separator=separator, infer_schema=False, truncate_ragged_lines=True
+        )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ArchiveError(
+            f"the table {path.name} cannot be read", remedy="give a CSV or Parquet file"
+        ) from error
+
+
+def decode(data: bytes) -> str:
+    """Text from UTF-8 with or without a mark, else from Latin-1."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _cell(cell: Any) -> Any:
+    if cell is None or isinstance(cell, list):
+        return cell
+    text = str(cell).strip()
+    return text or None

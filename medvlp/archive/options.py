@@ -1,0 +1,106 @@
+"""The options of `medvlp index`, and how a table's columns are named."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medvlp.config import STRICT, plain
+from medvlp.data.splits import Fractions
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Columns:
+    """What the user's columns are called; a column left out is looked for under its own name."""
+
+    path: str | None = None
+    patient: str | None = None
+    study: str | None = None
+    study_uid: str | None = None
+    accession: str | None = None
+    series: str | None = None
+    text: str | None = None
+    date: str | None = None
+    modality: str | None = None
+    view: str | None = None
+    laterality: str | None = None
+    sex: str | None = None
+    age: str | None = None
+    site: str | None = None
+    scanner: str | None = None
+    split: str | None = None
+    labels: tuple[str, ...] = ()
+    """Wide label columns, one each, with 1, 0, -1 (uncertain) or blank."""
+
+    label_list: str | None = None
+    """One column with the names of the labels that are present."""
+
+    label_separator: str = "|"
+    """What stands between the names in `label_list`."""
+
+    def named(self) -> dict[str, str]:
+        """The single columns that the user named: field -> column."""
+        skip = ("labels", "label_separator")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SplitConfig:
+    """How patients are divided."""
+
+    policy: Literal["source", "hash"] = "source"
+    """Source: the source's own split where it has one. Hash: by the patient's pseudonym alone,
+    which manifests that share a key then share."""
+
+    fractions: Fractions = Field(default_factory=Fractions)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class IndexConfig:
+    """Everything that `--config` and `--set` may say."""
+
+    domain: str | None = None
+    """Domain of the samples, where the kind does not say it."""
+
+    reports: Path | None = None
+    """Reports as CSV or Parquet, or a folder with one .txt a study."""
+
+    columns: Columns = Field(default_factory=Columns)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+
+    headings: Path | None = None
+    """YAML file with section headings in place of the English ones."""
+
+    issuer: str = ""
+    """Who gives out the patient numbers, where sites that share a key number independently."""
+
+    site: str | None = None
+    """Site to write for samples that name none."""
+
+    label_source: str = "table"
+    """What to write as the source of a table's labels."""
+
+    workers: int = Field(default=4, ge=1, le=64)
+    """Files read at a time."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the kind itself, such as options.synthetic_text=false for nih-cxr14."""
+
+
+def public_options(config: IndexConfig) -> dict[str, Any]:
+    """The options without paths and without free words, which may name a hospital's patient."""
+    values: dict[str, Any] = plain(config)
+    values["reports"] = config.reports is not None
+    values["headings"] = config.headings is not None
+    values["options"] = {
+        name: value
+        for name, value in config.options.items()
+        if isinstance(value, bool | int | float)
+    }
+    del values["workers"]
+    return values

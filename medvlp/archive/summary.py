@@ -1,0 +1,71 @@
+"""What an indexing came to, for people and for programs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from medvlp.data.tables import SPLITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Counts of files, and of the samples made from them."""
+
+    found: int
+    accepted: int
+    quarantined: int
+    ignored: int
+    samples: int
+    textless: int
+    by_split: Mapping[tuple[str, str], int]
+    """Samples of each (domain, split)."""
+
+    by_code: Mapping[tuple[str, str], int]
+    """Rejects of each (stage, code)."""
+
+    @classmethod
+    def of(
+        cls,
+        counts: Mapping[str, int],
+        samples: Iterable[Mapping[str, Any]],
+        rejects: Iterable[Mapping[str, Any]],
+    ) -> Summary:
+        """The summary of a ledger's counts and a manifest's rows."""
+        rows = list(samples)
+        return cls(
+            **counts,
+            samples=len(rows),
+            textless=sum("no_text" in row["flags"] for row in rows),
+            by_split=Counter((row["domain"], row["split"]) for row in rows),
+            by_code=Counter((row["stage"], row["code"]) for row in rejects),
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Files: found = accepted + quarantined + ignored."""
+        return {
+            "found": self.found,
+            "accepted": self.accepted,
+            "quarantined": self.quarantined,
+            "ignored": self.ignored,
+        }
+
+    def table(self) -> Table:
+        """The summary for the terminal."""
+        table = Table(title="Indexed", show_header=False)
+        for name, count in self.counts().items():
+            table.add_row(f"files {name}", f"{count:,}")
+        table.add_section()
+        table.add_row("samples", f"{self.samples:,}")
+        table.add_row("samples without text", f"{self.textless:,}")
+        for domain in sorted({domain for domain, _ in self.by_split}):
+            split = (f"{s} {self.by_split.get((domain, s), 0):,}" for s in SPLITS)
+            table.add_row(f"  {domain}", ", ".join(split))
+        table.add_section()
+        for (stage, code), count in sorted(self.by_code.items()):
+            table.add_row(f"{stage}: {code}", f"{count:,}")
+        return table

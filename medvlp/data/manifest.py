@@ -1,0 +1,371 @@
+"""The manifest: one folder of Parquet tables that describes a data set, and its private folder.
+
+`OUT/` holds the tables of `medvlp.data.tables` and `manifest.json`; nothing in it names a patient.
+`OUT.private/` (mode 0700) holds the key of the pseudonyms and `sources.parquet`, the only place
+where a source id is tied to a path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medvlp import __version__
+from medvlp.data.tables import SCHEMA_VERSION, TABLES
+from medvlp.digest import digest_file, digest_plain
+from medvlp.errors import ManifestError
+
+INFO = "manifest.json"
+KEY = "key"
+SOURCES = "sources.parquet"
+
+_SOURCES_SCHEMA = pa.schema([("source", pa.string()), ("part", pa.int32()), ("path", pa.string())])
+_REINDEX = "index the source again with medvlp index"
+
+Row = dict[str, Any]
+
+
+class Manifest:
+    """An opened manifest; tables are read when they are first asked for.
+
+    Use `Manifest.open`, which checks the schema and every table's digest.
+    """
+
+    def __init__(self, path: Path, info: Mapping[str, Any]) -> None:
+        self.path = path
+        self.info = dict(info)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Manifest:
+        """Open the manifest in the folder `path`.
+
+        Raises:
+            ManifestError: It is missing, of another schema version, or a table is missing,
+                damaged, or has other columns than the schema.
+        """
+        folder = Path(path)
+        info = _read_info(folder)
+        for name, schema in TABLES.items():
+            _check_table(folder, name, schema, info)
+        return cls(folder, info)
+
+    def _table(self, name: str) -> pl.DataFrame:
+        return pl.read_parquet(self.path / f"{name}.parquet")
+
+    @cached_property
+    def samples(self) -> pl.DataFrame:
+        """One row a sample."""
+        return self._table("samples")
+
+    @cached_property
+    def texts(self) -> pl.DataFrame:
+        """One row a text node."""
+        return self._table("texts")
+
+    @cached_property
+    def labels(self) -> pl.DataFrame:
+        """One row a sample and label name."""
+        return self._table("labels")
+
+    @cached_property
+    def entities(self) -> pl.DataFrame:
+        """One row an anatomy and observation that a text node names."""
+        return self._table("entities")
+
+    @cached_property
+    def regions(self) -> pl.DataFrame:
+        """One row a box, mask or interval."""
+        return self._table("regions")
+
+    @cached_property
+    def rejects(self) -> pl.DataFrame:
+        """One row a file that was quarantined or ignored, or a table's row that was refused."""
+        return self._table("rejects")
+
+    @cached_property
+    def subsets(self) -> pl.DataFrame:
+        """Few-shot subsets of the training split."""
+        return self._table("subsets")
+
+    @property
+    def key_id(self) -> str:
+        """Public fingerprint of the key that made the pseudonyms."""
+        return str(self.info["key_id"])
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that the samples belong to, sorted."""
+        return tuple(self.info["domains"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all tables: equal digests mean the same data."""
+        return tables_digest(self.info)
+
+    @property
+    def private(self) -> Path:
+        """The private folder beside this manifest."""
+        return private_folder(self.path)
+
+    def paths(self, source: str) -> tuple[Path, ...]:
+        """The files behind a source id, in order.
+
+        Raises:
+            ManifestError: The private folder is missing or does not know the id.
+        """
+        found = self._paths.get(source)
+        if found is None:
+            raise ManifestError(
+                f"source {source} is not in {self.private.name}",
+                remedy=f"restore {self.private.name} beside the manifest, or {_REINDEX}",
+            )
+        return found
+
+    @cached_property
+    def _paths(self) -> dict[str, tuple[Path, ...]]:
+        file = self.private / SOURCES
+        try:
+            frame = pl.read_parquet(file)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ManifestError(
+                f"{self.private.name}/{SOURCES} is missing or unreadable: "
+                "the manifest alone does not say where the files are",
+                remedy=f"restore {self.private.name} beside the manifest, or {_REINDEX}",
+            ) from error
+        ordered: dict[str, list[Path]] = {}
+        for source, path in frame.sort("source", "part").select("source", "path").iter_rows():
+            ordered.setdefault(source, []).append(path_from_text(path))
+        return {source: tuple(parts) for source, parts in ordered.items()}
+
+
+def private_folder(manifest: Path) -> Path:
+    """`OUT.private`, the folder beside `manifest` that only its owner may read."""
+    return manifest.with_name(manifest.name + ".private")
+
+
+def path_to_text(path: Path | str) -> str:
+    """An absolute path as text; a name that is no valid text becomes ``bytes:<hexadecimal>``."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        return "bytes:" + os.fsencode(absolute).hex()
+    return absolute
+
+
+def path_from_text(text: str) -> Path:
+    """The inverse of `path_to_text`."""
+    if text.startswith("bytes:"):
+        return Path(os.fsdecode(bytes.fromhex(text.removeprefix("bytes:"))))
+    return Path(text)
+
+
+def tables_digest(info: Mapping[str, Any]) -> str:
+    """The digest of a manifest from its `manifest.json`."""
+    tables = {name: entry["sha256"] for name, entry in info["tables"].items()}
+    return digest_plain({"schema": info["schema_version"], "tables": tables})
+
+
+def write_manifest(
+    out: Path,
+    tables: Mapping[str, list[Row]],
+    sources: Sequence[Row],
+    info: Mapping[str, Any],
+    *,
+    key: bytes,
+    replace: bool = False,
+) -> Manifest:
+    """Write a manifest and its private folder, all or nothing.
+
+    Args:
+        out: The manifest folder.
+        tables: Rows of each table of `medvlp.data.tables`; a missing table is empty.
+        sources: Rows ``source, part, path``; `path` as `path_to_text` gives it.
+        info: Further plain values for `manifest.json`: at least ``key_id`` and ``counts``.
+        key: The pseudonyms' key, kept in the private folder.
+        replace: Whether an existing manifest may be replaced.
+
+    Raises:
+        ManifestError: `out` exists and `replace` is not given.
+    """
+    if out.exists() and not replace:
+        raise ManifestError(
+            f"{out.name} exists already", remedy="name another --out, or give --replace"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _staged(out) as folder, _staged(private_folder(out)) as private:
+        _write_private(private, sources, key)
+        entries = {
+            name: _write_table(folder / f"{name}.parquet", tables.get(name, []), schema)
+            for name, schema in TABLES.items()
+        }
+        domains = sorted({row["domain"] for row in tables.get("samples", [])})
+        full = {
+            "schema_version": SCHEMA_VERSION,
+            "medvlp": __version__,
+            "domains": domains,
+            **info,
+            "tables": entries,
+        }
+        _write_bytes(folder / INFO, json.dumps(full, indent=1, sort_keys=True).encode())
+    return Manifest.open(out)
+
+
+def open_all(paths: Iterable[Path | str]) -> list[Manifest]:
+    """Open several manifests that are to be used together.
+
+    Raises:
+        ManifestError: Their keys differ (one patient would carry two pseudonyms), a sample
+            stands in two of them, or a patient stands in two splits.
+    """
+    manifests = [Manifest.open(path) for path in paths]
+    if not manifests:
+        raise ManifestError("no manifest is given", remedy="name at least one manifest folder")
+    key_ids = {m.key_id for m in manifests}
+    if len(key_ids) > 1:
+        raise ManifestError(
+            f"the {len(manifests)} manifests were made with {len(key_ids)} different keys, so a "
+            "patient they share cannot be recognised",
+            remedy="index them again with the same --key",
+        )
+    _refuse_shared_samples(manifests)
+    _refuse_split_patients(manifests)
+    return manifests
+
+
+def _refuse_shared_samples(manifests: Sequence[Manifest]) -> None:
+    samples = pl.concat([m.samples.select("sample") for m in manifests])
+    twice = samples.height - samples.n_unique()
+    if twice:
+        raise ManifestError(
+            f"{twice} samples stand in more than one of the manifests",
+            remedy="leave out the manifest that repeats the others",
+        )
+
+
+def _refuse_split_patients(manifests: Sequence[Manifest]) -> None:
+    pairs = pl.concat([m.samples.select("patient", "split") for m in manifests]).unique()
+    counts = pairs.group_by("patient").len().filter(pl.col("len") > 1).sort("patient")
+    if counts.height:
+        raise ManifestError(
+            f"{counts.height} patients stand in two splits across the manifests, "
+            f"such as {counts['patient'][0]}",
+            remedy="index them again with the same --key and --set split.policy=hash",
+        )
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    try:
+        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        version = info["schema_version"]
+        if not isinstance(info["tables"], dict) or not isinstance(info["key_id"], str):
+            raise TypeError
+    except FileNotFoundError as error:
+        raise ManifestError(
+            f"{folder.name} is no manifest: it has no {INFO}",
+            remedy="name a folder that medvlp index wrote",
+        ) from error
+    except (ValueError, KeyError, TypeError, NotADirectoryError) as error:
+        raise ManifestError(f"{folder.name}/{INFO} is damaged", remedy=_REINDEX) from error
+    if version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{folder.name} has schema version {version}, this medvlp reads {SCHEMA_VERSION}",
+            remedy=f"{_REINDEX}, or use the medvlp version that wrote it",
+        )
+    checked: dict[str, Any] = info
+    return checked
+
+
+def _check_table(folder: Path, name: str, schema: pa.Schema, info: Mapping[str, Any]) -> None:
+    file = folder / f"{name}.parquet"
+    entry = info["tables"].get(name)
+    if entry is None or not file.is_file():
+        raise ManifestError(f"{folder.name} lacks {name}.parquet", remedy=_REINDEX)
+    if digest_file(file) != entry.get("sha256"):
+        raise ManifestError(
+            f"{folder.name}/{name}.parquet differs from its digest in {INFO}",
+            remedy=f"restore the file, or {_REINDEX}",
+        )
+    metadata = pq.read_metadata(file)
+    if not metadata.schema.to_arrow_schema().equals(schema):
+        raise ManifestError(
+            f"{folder.name}/{name}.parquet has other columns than schema {SCHEMA_VERSION}",
+            remedy=_REINDEX,
+        )
+    if metadata.num_rows != entry.get("rows"):
+        raise ManifestError(
+            f"{folder.name}/{name}.parquet has {metadata.num_rows} rows, "
+            f"{INFO} says {entry.get('rows')}",
+            remedy=_REINDEX,
+        )
+
+
+def _write_private(private: Path, sources: Sequence[Row], key: bytes) -> None:
+    private.chmod(0o700)
+    _write_bytes(private / KEY, key.hex().encode(), mode=0o600)
+    _write_table(private / SOURCES, sources, _SOURCES_SCHEMA)
+    (private / SOURCES).chmod(0o600)
+
+
+def _write_table(file: Path, rows: Sequence[Row], schema: pa.Schema) -> Row:
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    pq.write_table(table, file, compression="zstd")
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+    return {"sha256": digest_file(file), "rows": table.num_rows}
+
+
+def _write_bytes(file: Path, data: bytes, mode: int = 0o644) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place if the block succeeds, else vanishes."""
+    stage = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(mode=0o755)
+    try:
+        yield stage
+        _sync_folder(stage)
+        _swap(stage, target)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+
+
+def _swap(stage: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        stage.rename(target)
+    except BaseException:
+        if old.exists():
+            old.rename(target)
+        raise
+    _sync_folder(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
