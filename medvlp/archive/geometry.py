@@ -1,0 +1,69 @@
+"""Volumes that carry their place in the patient: an array and its affine, never one alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+CANONICAL = "LPS"
+"""Axis codes of (W, H, D): W grows to the patient's left, H to the back, D to the head."""
+
+_REVERSE = np.eye(4)[[2, 1, 0, 3]]  # (d,h,w,1) <-> (w,h,d,1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A scalar volume with its position in space."""
+
+    hu_DHW: NDArray[np.float32]
+    """Hounsfield units for CT, rescaled values otherwise."""
+
+    affine: NDArray[np.float64]
+    """4x4, (d, h, w, 1) in voxels to (right, anterior, superior, 1) in mm, at voxel centres."""
+
+    flags: tuple[str, ...] = ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Millimetres between voxel centres along D, H and W."""
+        d, h, w = (float(x) for x in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return d, h, w
+
+    @property
+    def affine_whd(self) -> NDArray[np.float64]:
+        """The affine of the transposed array (W, H, D), as NIfTI and nibabel order axes."""
+        return np.asarray(self.affine @ _REVERSE)
+
+    @property
+    def axcodes(self) -> str:
+        """Where the axes (W, H, D) point, as nibabel names it; ``LPS`` when canonical."""
+        return "".join(str(code) for code in orientations.aff2axcodes(self.affine_whd))
+
+    @classmethod
+    def from_whd(
+        cls, values_WHD: NDArray[np.float32], affine: NDArray[np.float64], flags: tuple[str, ...]
+    ) -> Volume:
+        """From an array and affine in NIfTI's axis order."""
+        return cls(hu_DHW=values_WHD.transpose(2, 1, 0), affine=affine @ _REVERSE, flags=flags)
+
+    def canonical(self) -> Volume:
+        """The same volume with its axes permuted and flipped, never resampled, to `CANONICAL`.
+
+        >>> values = np.zeros((2, 3, 4), np.float32)
+        >>> Volume(hu_DHW=values, affine=np.eye(4)).canonical().axcodes
+        'LPS'
+        """
+        now = orientations.io_orientation(self.affine_whd)
+        wanted = orientations.axcodes2ornt(tuple(CANONICAL))
+        change = orientations.ornt_transform(now, wanted)
+        values_WHD = self.hu_DHW.transpose(2, 1, 0)
+        moved = orientations.apply_orientation(values_WHD, change)
+        undo = orientations.inv_ornt_aff(change, values_WHD.shape)
+        return replace(
+            self,
+            hu_DHW=np.ascontiguousarray(moved.transpose(2, 1, 0)),
+            affine=self.affine_whd @ undo @ _REVERSE,
+        )

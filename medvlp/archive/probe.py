@@ -1,0 +1,23 @@
+"""What can be said of a sample's files without reading them whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Size, scale and rate of one sample, for the manifest's columns of the same names."""
+
+    shape: tuple[int, ...]
+    """Array order of the domain's reader: (rows, columns), (slices, rows, columns), or
+    (frames, rows, columns)."""
+
+    spacing_mm: tuple[float, ...] | None = None
+    """Millimetres along each axis of `shape`."""
+
+    fps: float | None = None
+    duration_s: float | None = None
+    modality: str = ""
+    reader: str = ""
+    """Which decoder reads it."""

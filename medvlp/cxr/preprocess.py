@@ -1,0 +1,176 @@
+"""The preprocessing contract of chest X-rays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from medvlp.config import STRICT
+from medvlp.cxr.read import read_xray
+from medvlp.data.preprocess import Span
+from medvlp.errors import InputError
+
+_FULL = 65535  # of the stored uint16
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CxrAugmentConfig:
+    """Small changes of pose and exposure; never a mirror image, which would swap left and right."""
+
+    shift: Fraction = 0.05
+    """Largest shift along each axis, as a fraction of the image."""
+    scale: Fraction = 0.1
+    """Largest change of size, as a fraction."""
+    rotation_deg: Annotated[float, Ge(0), Le(45)] = 5.0
+    contrast: Fraction = 0.2
+    """Largest change of contrast, as a fraction, about the middle grey."""
+    brightness: Fraction = 0.1
+    """Largest change of brightness, as a fraction of the full range."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CxrPreprocessConfig:
+    """From an X-ray file to a (1,size,size) tensor."""
+
+    kind: Literal["cxr"] = "cxr"
+    size: Annotated[int, Ge(16)] = 224
+    percentiles: tuple[Annotated[float, Ge(0)], Annotated[float, Le(100)]] = (0.5, 99.5)
+    """Grey values at these percentiles become black and white."""
+    resize: Literal["letterbox", "squash"] = "letterbox"
+    """``letterbox`` keeps the proportions and pads with black; ``squash`` fills the square."""
+    mean: float = 0.5
+    std: Annotated[float, Gt(0)] = 0.25
+    """Mean and standard deviation, of greys in [0,1], that become 0 and 1."""
+    augment: CxrAugmentConfig = CxrAugmentConfig()
+
+    def __post_init__(self) -> None:
+        if self.percentiles[0] >= self.percentiles[1]:
+            raise ValueError("percentiles: the first must be smaller than the second")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model input."""
+        return 1
+
+    def build(self) -> CxrPreprocess:
+        """The preprocessing that this contract describes."""
+        return CxrPreprocess(self)
+
+
+@plain_dataclass(frozen=True)
+class Pose:
+    """One drawn augmentation."""
+
+    shift_x: float
+    shift_y: float
+    scale: float
+    rotation_rad: float
+    contrast: float
+    brightness: float
+
+
+def draw_pose(config: CxrAugmentConfig, rng: np.random.Generator) -> Pose:
+    """Draw an augmentation; applying it is `apply_pose`'s part."""
+
+    def within(limit: float) -> float:
+        return float(rng.uniform(-limit, limit))
+
+    return Pose(
+        shift_x=within(config.shift),
+        shift_y=within(config.shift),
+        scale=1 + within(config.scale),
+        rotation_rad=math.radians(within(config.rotation_deg)),
+        contrast=1 + within(config.contrast),
+        brightness=within(config.brightness),
+    )
+
+
+def apply_pose(grey_1HW: Tensor, pose: Pose) -> Tensor:
+    """Move, turn and re-expose greys in [0,1]; what comes into view from outside is black."""
+    cos, sin = (f(pose.rotation_rad) / pose.scale for f in (math.cos, math.sin))
+    # Maps output to input coordinates in [-1,1], whose full width is 2.
+    theta = torch.tensor([[cos, -sin, -2 * pose.shift_x], [sin, cos, -2 * pose.shift_y]])
+    grid = F.affine_grid(theta[None], [1, *grey_1HW.shape], align_corners=False)
+    moved = F.grid_sample(grey_1HW[None], grid, align_corners=False)[0]
+    return ((moved - 0.5) * pose.contrast + 0.5 + pose.brightness).clamp(0, 1)
+
+
+class CxrPreprocess:
+    """X-ray files to model input; the stored array is uint16 (size,size)."""
+
+    def __init__(self, config: CxrPreprocessConfig) -> None:
+        self.config = config
+
+    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.uint16]:
+        """Decode one X-ray and scale it to the stored array; `span` has no meaning here.
+
+        Raises:
+            Reject: The file is bad.
+            Ignore: A DICOM file without an image.
+        """
+        (path,) = paths
+        return self._store(read_xray(path))
+
+    def from_array(
+        self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None
+    ) -> NDArray[np.uint16]:
+        """A decoded (H,W) or (H,W,3) image, bright bone, as the stored array.
+
+        Raises:
+            InputError: Another shape, or values that are not finite.
+        """
+        values = np.asarray(array, dtype=np.float32)
+        if values.ndim == 3 and values.shape[2] == 3:
+            values = values @ np.array(_GREY_WEIGHTS, dtype=np.float32)
+        if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
+            raise InputError(
+                f"an X-ray array is (H,W) or (H,W,3) with finite values, got {array.shape}",
+                remedy="pass one image at a time",
+            )
+        return self._store(values)
+
+    def _store(self, values_HW: NDArray[np.float32]) -> NDArray[np.uint16]:
+        low, high = np.percentile(values_HW, self.config.percentiles)
+        span = max(float(high - low), 1e-12)
+        grey = torch.from_numpy(np.clip((values_HW - np.float32(low)) / np.float32(span), 0, 1))
+        height, width = self._fitted(*values_HW.shape)
+        small = F.interpolate(
+            grey[None, None], (height, width), mode="bilinear", antialias=True, align_corners=False
+        )[0, 0]
+        stored = np.zeros((self.config.size, self.config.size), dtype=np.uint16)
+        top, left = (self.config.size - height) // 2, (self.config.size - width) // 2
+        scaled = (small.clamp(0, 1) * _FULL).round()
+        stored[top : top + height, left : left + width] = scaled.numpy().astype(np.uint16)
+        return stored
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int]:
+        size = self.config.size
+        if self.config.resize == "squash":
+            return size, size
+        scale = size / max(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
+        """(1,size,size) float32, standardised; augmented if `rng` is given."""
+        grey_1HW = torch.from_numpy(stored.astype(np.float32) / _FULL)[None]
+        if rng is not None:
+            grey_1HW = apply_pose(grey_1HW, draw_pose(self.config.augment, rng))
+        return (grey_1HW - self.config.mean) / self.config.std
+
+    def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
+        """The image as RGB, (size,size,3); `at` has no meaning here."""
+        grey = (stored >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)

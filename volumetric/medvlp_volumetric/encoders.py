@@ -1,0 +1,174 @@
+"""3D image towers: MONAI's residual network and a vision transformer.
+
+Both pool by the mean over tokens, so a patch's similarity to a text is its share of the whole
+volume's similarity, and heatmaps mean something.
+
+Shape letters: B batch, C channels, D H W spatial, P tokens, E width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from medvlp.config import STRICT
+from medvlp.encoding import ImageEncoder, ImageFeatures
+
+Count = Annotated[int, Ge(1)]
+_GROUPS = 8
+
+
+def _monai_resnet() -> Any:
+    # MONAI takes seconds to import and warns about the versions of others.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from monai.networks.nets.resnet import ResNet
+    return ResNet
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResNet3dConfig:
+    """A 3D residual network (He et al. 2016, arXiv:1512.03385; Hara et al. 2018)."""
+
+    kind: Literal["resnet3d"] = "resnet3d"
+    widths: tuple[Count, Count, Count, Count] = (64, 128, 256, 512)
+    """Channels of the four stages, each a multiple of 8; every stage after the first halves the
+    grid."""
+    blocks: tuple[Count, Count, Count, Count] = (2, 2, 2, 2)
+    """Residual blocks of the four stages; (2,2,2,2) is ResNet-18."""
+    stem_stride: Annotated[int, Ge(1)] = 2
+    stem_kernel: Literal[3, 5, 7] = 7
+    stem_pool: bool = False
+    """A further halving by max pooling after the stem, as in the 2D original."""
+
+    def __post_init__(self) -> None:
+        if any(width % _GROUPS for width in self.widths):
+            raise ValueError(f"widths {self.widths}: each must be a multiple of {_GROUPS}")
+
+    def build(self, channels: int) -> ImageEncoder:
+        """The tower for inputs of `channels` channels."""
+        return ResNet3d(self, channels)
+
+
+class ResNet3d(ImageEncoder):
+    """MONAI's ResNet with group normalisation, its four stages as maps, its last as tokens.
+
+    Group, not batch, normalisation: a sample's embedding then does not depend on its batch, so
+    gradient caching and several devices give the same loss as one step on one device.
+    """
+
+    def __init__(self, config: ResNet3dConfig, channels: int) -> None:
+        super().__init__()
+        self.width = config.widths[-1]
+        self.net = _monai_resnet()(
+            block="basic",
+            layers=list(config.blocks),
+            block_inplanes=list(config.widths),
+            spatial_dims=3,
+            n_input_channels=channels,
+            conv1_t_size=config.stem_kernel,
+            conv1_t_stride=config.stem_stride,
+            no_max_pool=not config.stem_pool,
+            feed_forward=False,
+            norm=("group", {"num_groups": _GROUPS}),
+        )
+
+    def forward(self, image: Tensor) -> ImageFeatures:
+        """Encode (B,C,D,H,W)."""
+        net = self.net
+        x = net.act(net.bn1(net.conv1(image)))
+        x = x if net.no_max_pool else net.maxpool(x)
+        maps = []
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)
+            maps.append(x)
+        tokens_BPE = x.flatten(2).transpose(1, 2)
+        return ImageFeatures(
+            pooled_BD=tokens_BPE.mean(dim=1),
+            tokens_BPD=tokens_BPE,
+            grid=tuple(x.shape[2:]),
+            maps=tuple(maps),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Vit3dConfig:
+    """A 3D vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929)."""
+
+    kind: Literal["vit3d"] = "vit3d"
+    patch: tuple[Count, Count, Count] = (8, 16, 16)
+    """Voxels of a patch along D, H and W; the input's shape must be a multiple."""
+    width: Count = 384
+    """A multiple of 6 (positions have a sine and a cosine for each axis) and of `heads`."""
+    depth: Count = 8
+    heads: Count = 6
+    mlp_ratio: Count = 4
+    dropout: Annotated[float, Ge(0)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width % 6 or self.width % self.heads:
+            raise ValueError(f"width {self.width}: must be a multiple of 6 and of heads")
+
+    def build(self, channels: int) -> ImageEncoder:
+        """The tower for inputs of `channels` channels."""
+        return Vit3d(self, channels)
+
+
+def sincos_positions(grid: tuple[int, int, int], width: int) -> Tensor:
+    """Fixed positions (P,E): a sine and a cosine of each axis at geometrically spaced rates.
+
+    Computed for the grid at hand, so that one tower takes volumes of any shape.
+    """
+    rates = 10_000.0 ** -(torch.arange(width // 6, dtype=torch.float32) / (width // 6))
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
+    angles = [axis.reshape(-1, 1) * rates for axis in axes]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+class Vit3d(ImageEncoder):
+    """Patch embedding, pre-norm transformer blocks, layer norm."""
+
+    def __init__(self, config: Vit3dConfig, channels: int) -> None:
+        super().__init__()
+        self.width = config.width
+        self.patch = config.patch
+        self.embed = nn.Conv3d(channels, config.width, config.patch, stride=config.patch)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                config.width,
+                config.heads,
+                config.width * config.mlp_ratio,
+                config.dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, image: Tensor) -> ImageFeatures:
+        """Encode (B,C,D,H,W).
+
+        Raises:
+            ValueError: The volume is not made of whole patches.
+        """
+        shape = tuple(image.shape[2:])
+        if any(n % p for n, p in zip(shape, self.patch, strict=True)):
+            raise ValueError(f"volume {shape}: must be a multiple of the patch {self.patch}")
+        map_BEDHW = self.embed(image)
+        d, h, w = map_BEDHW.shape[2:]
+        x_BPE = map_BEDHW.flatten(2).transpose(1, 2)
+        x_BPE = x_BPE + sincos_positions((d, h, w), self.width).to(x_BPE)
+        for block in self.blocks:
+            x_BPE = block(x_BPE)
+        tokens_BPE = self.norm(x_BPE)
+        last = tokens_BPE.transpose(1, 2).reshape(-1, self.width, d, h, w)
+        return ImageFeatures(
+            pooled_BD=tokens_BPE.mean(dim=1), tokens_BPD=tokens_BPE, grid=(d, h, w), maps=(last,)
+        )

@@ -1,0 +1,218 @@
+"""The preprocessing contract of CT volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from medvlp.archive.geometry import Volume
+from medvlp.config import STRICT
+from medvlp.data.preprocess import Span
+from medvlp.errors import InputError
+from medvlp_volumetric.read import read_volume
+
+Length = Annotated[int, Ge(1)]
+Millimetres = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CtAugmentConfig:
+    """Small changes of position and of the HU scale; no flips, which would swap left and right."""
+
+    shift: tuple[NotNegative, NotNegative, NotNegative] = (2.0, 4.0, 4.0)
+    """Largest shift along D, H and W in stored voxels."""
+    scale_hu: NotNegative = 0.03
+    """Largest change of the HU scale, as a fraction."""
+    offset_hu: NotNegative = 20.0
+    noise_hu: NotNegative = 20.0
+    """Largest standard deviation of added noise."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CtPreprocessConfig:
+    """From a CT series or NIfTI file to a (C,D,H,W) tensor, canonical: head, back, left."""
+
+    kind: Literal["ct"] = "ct"
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (3.0, 3.0, 3.0)
+    """Along D, H and W; has no effect with ``fit: resize``."""
+    shape: tuple[Length, Length, Length] = (64, 96, 96)
+    """D, H and W of the model input."""
+    window_hu: Window = (-1000.0, 1000.0)
+    """HU that become -1 and 1; what lies outside is clipped."""
+    more_windows_hu: tuple[Window, ...] = ()
+    """Further windows, one more channel each."""
+    fit: Literal["crop_pad", "resize"] = "crop_pad"
+    """``crop_pad``: resample to `spacing_mm`, then crop or pad about the centre with air;
+    ``resize``: stretch the whole volume to `shape`."""
+    augment: CtAugmentConfig = CtAugmentConfig()
+
+    def __post_init__(self) -> None:
+        for low, high in self.windows:
+            if low >= high:
+                raise ValueError(f"window ({low}, {high}): the first must be smaller")
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """All windows in the order of the channels."""
+        return (self.window_hu, *self.more_windows_hu)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model input."""
+        return len(self.windows)
+
+    def build(self) -> CtPreprocess:
+        """The preprocessing that this contract describes."""
+        return CtPreprocess(self)
+
+
+def resample(hu_DHW: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Resample onto another grid over the same extent, axis by axis aligned.
+
+    Linear between voxel centres; an axis that shrinks by two or more is first averaged over
+    whole voxels, so that fine structure does not alias.
+    """
+    image = torch.from_numpy(np.ascontiguousarray(hu_DHW))[None, None]
+    averaged = [
+        n // (n // m) if n >= 2 * m else n for n, m in zip(hu_DHW.shape, shape, strict=True)
+    ]
+    if tuple(averaged) != hu_DHW.shape:
+        image = F.interpolate(image, averaged, mode="area")
+    if tuple(averaged) != tuple(shape):
+        image = F.interpolate(image, tuple(shape), mode="trilinear", align_corners=False)
+    return image[0, 0].numpy()
+
+
+def crop_pad(hu_DHW: NDArray[np.float32], shape: Sequence[int], fill: float) -> NDArray[np.float32]:
+    """Cut or fill every axis about its centre."""
+    out = np.full(tuple(shape), fill, dtype=np.float32)
+    source, target = [], []
+    for n, m in zip(hu_DHW.shape, shape, strict=True):
+        width = min(n, m)
+        source.append(slice((n - width) // 2, (n - width) // 2 + width))
+        target.append(slice((m - width) // 2, (m - width) // 2 + width))
+    out[tuple(target)] = hu_DHW[tuple(source)]
+    return out
+
+
+@plain_dataclass(frozen=True)
+class Change:
+    """One drawn augmentation; `noise_seed` makes the noise field part of it."""
+
+    shift: tuple[int, int, int]
+    scale: float
+    offset_hu: float
+    noise_hu: float
+    noise_seed: int
+
+
+def draw_change(config: CtAugmentConfig, rng: np.random.Generator) -> Change:
+    """Draw an augmentation; applying it is `apply_change`'s part."""
+    d, h, w = (round(float(rng.uniform(-limit, limit))) for limit in config.shift)
+    return Change(
+        shift=(d, h, w),
+        scale=1 + float(rng.uniform(-config.scale_hu, config.scale_hu)),
+        offset_hu=float(rng.uniform(-config.offset_hu, config.offset_hu)),
+        noise_hu=float(rng.uniform(0, config.noise_hu)),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def apply_change(hu_DHW: NDArray[np.float32], change: Change, fill: float) -> NDArray[np.float32]:
+    """Shift by whole voxels (air comes in), then jitter and add noise."""
+    moved = np.full_like(hu_DHW, fill)
+    source, target = [], []
+    for n, shift in zip(hu_DHW.shape, change.shift, strict=True):
+        source.append(slice(max(0, -shift), n - max(0, shift)))
+        target.append(slice(max(0, shift), n - max(0, -shift)))
+    moved[tuple(target)] = hu_DHW[tuple(source)]
+    moved = moved * np.float32(change.scale) + np.float32(change.offset_hu)
+    if change.noise_hu > 0:
+        noise = np.random.default_rng(change.noise_seed).standard_normal(moved.shape, np.float32)
+        moved += np.float32(change.noise_hu) * noise
+    return moved
+
+
+class CtPreprocess:
+    """CT files to model input; the stored array is int16 HU of the contract's shape."""
+
+    def __init__(self, config: CtPreprocessConfig) -> None:
+        self.config = config
+        self._air = min(low for low, _ in config.windows)
+
+    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.int16]:
+        """Read one series or NIfTI file onto the model's grid; `span` has no meaning here.
+
+        Raises:
+            Reject: The files make no sound volume.
+            Ignore: They hold no volume.
+        """
+        return self._store(read_volume(paths))
+
+    def from_array(
+        self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None
+    ) -> NDArray[np.int16]:
+        """HU of (D,H,W), in canonical order (head, back, left), as the stored array.
+
+        Args:
+            array: The volume.
+            spacing_mm: Along D, H and W; without it, the contract's spacing is assumed.
+
+        Raises:
+            InputError: Another shape, or values that are not finite.
+        """
+        hu_DHW = np.asarray(array, dtype=np.float32)
+        if hu_DHW.ndim != 3 or hu_DHW.size == 0 or not np.isfinite(hu_DHW).all():
+            raise InputError(
+                f"a CT array is (D,H,W) with finite HU, got shape {array.shape}",
+                remedy="pass one volume at a time",
+            )
+        d, h, w = spacing_mm or self.config.spacing_mm
+        # Towards the head, the back and the left, in right-anterior-superior coordinates.
+        affine = np.array([[0, 0, -w, 0], [0, -h, 0, 0], [d, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+        return self._store(Volume(hu_DHW=hu_DHW, affine=affine))
+
+    def _store(self, volume: Volume) -> NDArray[np.int16]:
+        volume = volume.canonical()
+        if self.config.fit == "resize":
+            hu_DHW = resample(volume.hu_DHW, self.config.shape)
+        else:
+            grid = [
+                max(1, round(n * have / want))
+                for n, have, want in zip(
+                    volume.hu_DHW.shape, volume.spacing_mm, self.config.spacing_mm, strict=True
+                )
+            ]
+            hu_DHW = crop_pad(resample(volume.hu_DHW, grid), self.config.shape, self._air)
+        return np.clip(np.rint(hu_DHW), -32768, 32767).astype(np.int16)
+
+    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
+        """(C,D,H,W) float32 in [-1,1], one channel a window; augmented if `rng` is given."""
+        hu_DHW = stored.astype(np.float32)
+        if rng is not None:
+            hu_DHW = apply_change(hu_DHW, draw_change(self.config.augment, rng), self._air)
+        hu = torch.from_numpy(hu_DHW)
+        channels = [(hu - low) * (2 / (high - low)) - 1 for low, high in self.config.windows]
+        return torch.stack(channels).clamp_(-1, 1)
+
+    def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
+        """The axial slice at the fraction `at` from the feet, first window, (H,W,3).
+
+        The patient's left is on the viewer's right.
+        """
+        low, high = self.config.window_hu
+        index = min(len(stored) - 1, max(0, round(at * (len(stored) - 1))))
+        grey = np.clip((stored[index].astype(np.float32) - low) / (high - low), 0, 1) * 255
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)

@@ -1,0 +1,81 @@
+"""CT volumes from NIfTI files and from DICOM series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medvlp.archive.dicom import may_be_dicom, read_header
+from medvlp.archive.geometry import Volume
+from medvlp.archive.header import Header
+from medvlp.archive.probe import Probe
+from medvlp.archive.series import group_series, lay_out, read_headers, read_series
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.errors import InputError
+from medvlp.progress import track
+from medvlp_volumetric.nifti import is_nifti, probe_nifti, read_nifti
+
+
+def read_volume(paths: Sequence[Path]) -> Volume:
+    """One volume, in the orientation it is stored in: a NIfTI file or a DICOM series' files.
+
+    Raises:
+        Reject: The files make no sound volume.
+        Ignore: They hold no volume.
+    """
+    return read_nifti(paths[0]) if _one_nifti(paths) else read_series(paths)
+
+
+def probe(paths: Sequence[Path]) -> Probe:
+    """Shape (slices, rows, columns) and spacing, from headers alone.
+
+    Raises:
+        Reject: The files make no sound volume.
+        Ignore: They hold no volume.
+    """
+    if _one_nifti(paths):
+        return probe_nifti(paths[0])
+    groups = [g for g in group_series(read_headers(paths)) if not g[0].localizer]
+    if len(groups) != 1:
+        raise Reject("mixed_series", f"{len(groups)} groups")
+    layout = lay_out(groups[0])
+    return Probe(
+        shape=layout.shape,
+        spacing_mm=layout.spacing_mm,
+        modality=groups[0][0].modality,
+        reader="pydicom",
+    )
+
+
+def _one_nifti(paths: Sequence[Path]) -> bool:
+    return len(paths) == 1 and is_nifti(paths[0])
+
+
+def resolve(path: Path) -> list[tuple[Path, ...]]:
+    """The volumes in what a user names: a file, or a folder of NIfTI files and DICOM series.
+
+    Raises:
+        InputError: There is no such path, or no volume in it.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    volumes = [(file,) for file in files if is_nifti(file)]
+    candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]
+    headers = _readable(candidates)
+    groups = [group for group in group_series(headers) if not group[0].localizer]
+    found = volumes + [tuple(sorted(header.path for header in group)) for group in groups]
+    if not found:
+        raise InputError(
+            "the input holds no NIfTI file and no DICOM series" if files else "no such input",
+            remedy="name a NIfTI file, or a folder of NIfTI files or DICOM series",
+        )
+    return found
+
+
+def _readable(files: Sequence[Path]) -> list[Header]:
+    headers = []
+    for file in track(files, "Reading headers"):
+        try:
+            headers.append(read_header(file))
+        except (Reject, Ignore):
+            continue
+    return headers
