@@ -45,3 +45,9 @@ def test_no_file_is_too_long_or_has_a_name_that_says_nothing():
     long = {p.name: n for p in sources if (n := len(p.read_text().splitlines())) > 400}
     assert long == {}
     assert not [p for p in sources if re.fullmatch(r"(utils?|helpers?|common|misc)", p.stem)]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/decisions.md", "Makefile"])
+def test_pages_name_no_registry_and_no_machine(name):
+    text = (ROOT / name).read_text()
+    assert not re.search(r"pypi\.org|pythonhosted|download\.pytorch\.org|/root/|/work/", text)
