@@ -168,8 +168,11 @@ def _number(value: float) -> float | None:
 
 
 def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows as plain values for JSON."""
-    return [dataclasses.asdict(row) for row in rows]
+    """Rows as plain values for JSON, without the count of undefined draws."""
+    return [
+        {key: value for key, value in dataclasses.asdict(row).items() if key != "undefined_draws"}
+        for row in rows
+    ]
 
 
 def finding_measures(thresholds: Mapping[str, float]) -> Measures:

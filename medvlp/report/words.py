@@ -1,0 +1,91 @@
+"""The report's plain words: what each metric is called and how to read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The number that stands for a task in the summary."""
+
+    metric: str
+    title: str
+    chance: float | None
+    """The value of a blind guess, where it is the same for every data set."""
+
+    low_is_better: bool = False
+
+
+HEADLINES = {
+    "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
+    "phases": Headline("f1_macro", "F1, mean over phases", None),
+    "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
+}
+
+TITLES = {
+    "auroc": "AUROC",
+    "auroc_macro": "AUROC, mean",
+    "average_precision": "Average precision",
+    "average_precision_macro": "Average precision, mean",
+    "prevalence": "Prevalence",
+    "brier_score": "Brier score",
+    "brier_score_macro": "Brier score, mean",
+    "calibration_error": "Calibration error",
+    "calibration_error_macro": "Calibration error, mean",
+    "recall": "Sensitivity",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "accuracy_video": "Accuracy, mean over videos",
+    "f1": "F1",
+    "f1_macro": "F1, mean over phases",
+    "f1_macro_video": "F1, mean over videos",
+    "median_rank": "Median rank",
+    "reciprocal_rank": "Mean reciprocal rank",
+}
+
+TASKS = {
+    "zero-shot": "Findings asked for in words (zero-shot)",
+    "phases": "Surgical phases asked for in words (zero-shot)",
+    "retrieval": "Finding the report to an image, and the image to a report",
+}
+
+READING = {
+    "zero-shot": (
+        "AUROC is the chance that a study with the finding scores higher than one without it: "
+        "0.5 is a coin toss, 1.0 is perfect. It does not depend on how common the finding is.",
+        "Average precision does: a blind guess reaches the prevalence, so compare it with that.",
+        "The calibration error is the average gap between a stated probability and how often it "
+        "comes true; 0 is best. Sensitivity and specificity use the threshold that was chosen on "
+        "validation patients and travels inside the model.",
+    ),
+    "phases": (
+        "F1 joins how many windows of a phase were found with how many calls were right; 1.0 is "
+        "perfect. The mean over phases counts a short phase as much as a long one.",
+        "The mean over videos is computed inside each video first; papers use both conventions "
+        "and the two numbers must not be compared with each other.",
+    ),
+    "retrieval": (
+        "Each image searches all reports of the test patients, and each report all images. "
+        "Reports with the same words count as one answer. Compare with the chance row: the more "
+        "candidates there are, the harder the search.",
+    ),
+}
+
+CONTROLS = {
+    "chance": "random scores",
+    "prevalence": "the share of training patients with the finding, whatever the image shows",
+    "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
+    "image-blind": (
+        "the same model trained and tested with images swapped between patients: what can be "
+        "had without looking"
+    ),
+    "supervised-unimodal": "the image model trained on the labels alone, without any text",
+}
+
+
+def title(metric: str) -> str:
+    """A metric's words for people."""
+    if metric.startswith("recall_at_"):
+        return f"Right answer among the first {metric.removeprefix('recall_at_')}"
+    return TITLES.get(metric, metric.replace("_", " "))
