@@ -1,0 +1,197 @@
+"""The video contract: a span of a recording becomes a fixed number of square frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch.nn import functional as F
+
+from medvlp.archive.verdict import Reject
+from medvlp.config import STRICT
+from medvlp.data.preprocess import Span
+from medvlp.errors import InputError
+from medvlp_video.read import open_reader
+
+Box = tuple[int, int, int, int]
+"""(x0, y0, x1, y1)."""
+
+BLACK = 24
+"""Grey levels up to which a recorder's border counts as black."""
+
+STRAY = 0.05
+"""Fraction of bright pixels up to which a row or column still counts as border."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClipPreprocessConfig:
+    """Which frames of a span are read, and what becomes of each."""
+
+    kind: Literal["clip"] = "clip"
+    frames: Annotated[int, Field(ge=1, le=1024)] = 8
+    size: Annotated[int, Field(ge=16, le=2048)] = 224
+    """Side of the square frame in pixels."""
+
+    fit: Literal["letterbox", "center-crop"] = "letterbox"
+    """``letterbox`` keeps the whole picture and pads with black; ``center-crop`` fills the
+    square and loses the long side's ends."""
+
+    border: Literal["keep", "cut"] = "cut"
+    """``cut`` first removes the black border that a recorder put around the picture."""
+
+    sampling: Literal["uniform", "center"] = "uniform"
+    """``uniform``: the middle of each of `frames` equal parts of the span; ``center``: around
+    the span's middle, `stride_s` apart."""
+
+    stride_s: Annotated[float, Field(gt=0)] = 0.5
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Of red, green and blue in 0 to 1; a pixel x becomes (x - mean) / std."""
+
+    least_crop: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Augmentation: the smallest part of the area that a random crop keeps."""
+
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Augmentation: brightness, contrast and colour change by up to this fraction."""
+
+    @property
+    def channels(self) -> int:
+        """C of the tensor."""
+        return 3
+
+    def build(self) -> ClipPreprocess:
+        """The preprocessing that keeps this contract."""
+        return ClipPreprocess(self)
+
+
+class ClipPreprocess:
+    """Video files to (F,3,H,W), by `ClipPreprocessConfig`."""
+
+    def __init__(self, config: ClipPreprocessConfig) -> None:
+        self.config = config
+
+    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.uint8]:
+        """(F,size,size,3) frames of `span`, or of the whole recording.
+
+        Frames come from the timestamp reader, whichever reader the file earned, so that the
+        stored array never depends on what is installed.
+
+        Raises:
+            Reject: The files cannot be decoded, or the span begins after the end.
+        """
+        reader = open_reader(paths)
+        start_s, end_s = span or (float(reader.times[0]), reader.duration_s)
+        if start_s >= reader.duration_s:
+            raise Reject("span_outside", "the span begins after the recording's end")
+        times_F = self.times((start_s, min(end_s, reader.duration_s)))
+        return self._fitted(reader.frames_at(times_F))
+
+    def times(self, span: Span) -> NDArray[np.float64]:
+        """(F,) seconds at which frames are taken from `span`."""
+        count = self.config.frames
+        start_s, end_s = span
+        if self.config.sampling == "uniform":
+            return start_s + (np.arange(count) + 0.5) * (end_s - start_s) / count
+        middle_s = (start_s + end_s) / 2
+        return np.asarray(middle_s + (np.arange(count) - (count - 1) / 2) * self.config.stride_s)
+
+    def from_array(
+        self,
+        array: NDArray[np.generic],
+        spacing_mm: Sequence[float] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The stored array of decoded frames (F,H,W,3), or of one picture (H,W,3), in uint8.
+
+        Frames are taken evenly from those given.
+
+        Raises:
+            InputError: Another shape or type.
+        """
+        frames = array[None] if array.ndim == 3 else array
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+            raise InputError(
+                f"array of shape {array.shape} and type {array.dtype} is no video",
+                remedy="give uint8 RGB frames of shape (frames, rows, columns, 3)",
+            )
+        place_F = self.times((0.0, float(len(frames)))).astype(int).clip(0, len(frames) - 1)
+        return self._fitted(np.asarray(frames[place_F], np.uint8))
+
+    def tensor(self, stored: NDArray[np.uint8], rng: np.random.Generator | None = None) -> Tensor:
+        """(F,3,size,size) float32; with `rng` cropped and coloured, all frames alike.
+
+        Nothing is flipped: left and right mean something in an operation.
+        """
+        clip_FCHW = torch.from_numpy(np.ascontiguousarray(stored)).permute(0, 3, 1, 2).float() / 255
+        if rng is not None:
+            clip_FCHW = self._augmented(clip_FCHW, rng)
+        mean_C11 = torch.tensor(self.config.mean).view(3, 1, 1)
+        std_C11 = torch.tensor(self.config.std).view(3, 1, 1)
+        return (clip_FCHW - mean_C11) / std_C11
+
+    def picture(self, stored: NDArray[np.uint8], at: float = 0.5) -> NDArray[np.uint8]:
+        """The frame (H,W,3) at the fraction `at` of the clip."""
+        frame_HWC: NDArray[np.uint8] = stored[min(int(at * len(stored)), len(stored) - 1)]
+        return frame_HWC
+
+    def _fitted(self, frames_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = frames_FHWC.shape[1:3]
+        box = picture_box(frames_FHWC) if self.config.border == "cut" else (0, 0, width, height)
+        if self.config.fit == "center-crop":
+            box = _middle_square(box)
+        width, height = box[2] - box[0], box[3] - box[1]
+        size = self.config.size
+        scale = size / max(width, height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        x, y = ((size - side) // 2 for side in inner)
+        out_FHWC = np.zeros((len(frames_FHWC), size, size, 3), np.uint8)
+        for out_HWC, frame_HWC in zip(out_FHWC, frames_FHWC, strict=True):
+            image = Image.fromarray(frame_HWC).resize(inner, Image.Resampling.BILINEAR, box=box)
+            out_HWC[y : y + inner[1], x : x + inner[0]] = np.asarray(image)
+        return out_FHWC
+
+    def _augmented(self, clip_FCHW: Tensor, rng: np.random.Generator) -> Tensor:
+        size = self.config.size
+        side = max(1, round(size * float(rng.uniform(self.config.least_crop, 1.0)) ** 0.5))
+        y, x = rng.integers(0, size - side + 1, 2).tolist()
+        clip_FCHW = clip_FCHW[..., y : y + side, x : x + side]
+        clip_FCHW = F.interpolate(clip_FCHW, (size, size), mode="bilinear", align_corners=False)
+        reach = self.config.jitter
+        bright, contrast, *colour = rng.uniform(1 - reach, 1 + reach, 5).tolist()
+        gain_C11 = bright * (1 + (torch.tensor(colour).view(3, 1, 1) - 1) / 2)
+        centre = clip_FCHW.mean()
+        clip_FCHW = (clip_FCHW - centre) * contrast + centre
+        return torch.clamp(clip_FCHW * gain_C11, 0, 1)
+
+
+def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:
+    """(x0, y0, x1, y1) of the picture inside a black border; the whole frame if that is too bold.
+
+    A row or column belongs to the border if it stays black in all frames. Less than half a side
+    left means a dark scene rather than a border.
+    """
+    height, width = frames_FHWC.shape[1:3]
+    bright_HW = frames_FHWC.max(axis=(0, 3)) > BLACK
+    # A few stray pixels (text of the recorder, compression) do not make a picture.
+    rows = np.flatnonzero(bright_HW.mean(axis=1) > STRAY)
+    columns = np.flatnonzero(bright_HW.mean(axis=0) > STRAY)
+    if len(rows) == 0 or len(columns) == 0:
+        return 0, 0, width, height
+    x0, x1, y0, y1 = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
+    if x1 - x0 < width / 2 or y1 - y0 < height / 2:
+        return 0, 0, width, height
+    return x0, y0, x1, y1
+
+
+def _middle_square(box: Box) -> Box:
+    x0, y0, x1, y1 = box
+    side = min(x1 - x0, y1 - y0)
+    x, y = x0 + (x1 - x0 - side) // 2, y0 + (y1 - y0 - side) // 2
+    return x, y, x + side, y + side
