@@ -76,6 +76,10 @@ class TextTowerConfig:
         )
 
 
+CORE_TEXT_TOWERS: dict[str, type] = {"bert": TextTowerConfig}
+"""Text towers by `kind`."""
+
+
 def _drop_pooler(backbone: Any) -> None:
     # BERT's pooler would be a weight without a gradient, at which data-parallel training stops.
     if getattr(backbone, "pooler", None) is not None:

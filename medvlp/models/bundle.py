@@ -1,0 +1,346 @@
+"""A trained model as an object: load a bundle, embed, score, and show where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.config import validate
+from medvlp.data.preprocess import Preprocess, contract_digest
+from medvlp.data.prompts import PromptSet
+from medvlp.data.tokenizer import load_tokenizer
+from medvlp.domain import Domain, Ref, get_domain
+from medvlp.encoding import ImageFeatures
+from medvlp.errors import BundleError, ConfigError, InputError
+from medvlp.losses.objectives import CORE_OBJECTIVES, LabelsObjective
+from medvlp.models.bundle_file import (
+    BundleInfo,
+    fill,
+    read_info,
+    read_weights,
+    save_bundle,
+    weights_under,
+)
+from medvlp.models.heatmap import Heatmap, best_slice, patch_cosines, upsample
+from medvlp.models.image2d import CORE_ENCODERS
+from medvlp.models.inputs import Input, Source, chunks, expand, read, read_or_code
+from medvlp.models.text import CORE_TEXT_TOWERS
+from medvlp.models.two_tower import TwoTower
+from medvlp.models.zero_shot import PromptEmbeddings, Scores, prompt_embeddings, score
+
+__all__ = ["Bundle", "BundleInfo", "Embedded", "load", "save_bundle"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """What became of one sample."""
+
+    source: Source
+    embedding_E: Floats | None
+    """Unit vector; None if the sample could not be read."""
+
+    code: str | None
+    """Why it could not be read."""
+
+
+class Bundle:
+    """A trained model with everything that it needs to be used rightly; made by `load`."""
+
+    def __init__(
+        self,
+        info: BundleInfo,
+        digest: str,
+        *,
+        model: TwoTower,
+        objectives: nn.ModuleDict,
+        preprocess: Preprocess,
+        tokenizer: Any,
+        device: torch.device,
+    ) -> None:
+        self.info = info
+        self.digest = digest
+        self.model = model.eval().to(device)
+        self.objectives = objectives.eval().to(device)
+        self.preprocess = preprocess
+        self.tokenizer = tokenizer
+        self.device = device
+        self._resolve = get_domain(info.domain).resolve.load()
+        self._prompt_embeddings: dict[str, PromptEmbeddings] = {}
+
+    @property
+    def prompts(self) -> PromptSet | None:
+        """The prompt set that travels along."""
+        return self.info.prompts
+
+    @property
+    def scale(self) -> float:
+        """The model's inverse temperature."""
+        return self.model.scale.item()
+
+    def embed_image(self, inputs: Input | Iterable[Input], batch_size: int = 16) -> Floats:
+        """Unit vectors (n,E) of one input or many; n counts samples, of which a folder has many.
+
+        Raises:
+            InputError: An input cannot be read; `iter_embed` goes on past such.
+        """
+        return self.embed_stored(self._read_all(inputs), batch_size)
+
+    def iter_embed(
+        self, inputs: Input | Iterable[Input], batch_size: int = 16
+    ) -> Iterator[Embedded]:
+        """Embed any number of samples in order, holding `batch_size` of them in memory.
+
+        Raises:
+            InputError: An input names nothing (raised at once, before any work).
+        """
+        return self._iter_embed(expand(inputs, self._resolve), batch_size)
+
+    def embed_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
+        """Unit vectors (n,E) of stored arrays, as the preprocessing's `read` and a cache give."""
+        return self._rows(arrays, batch_size, self.model.config.embed, lambda _, image_BE: image_BE)
+
+    @torch.inference_mode()
+    def embed_text(self, texts: str | Sequence[str], batch_size: int = 64) -> Floats:
+        """Unit vectors (n,E) of one text or many."""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        parts = [np.empty((0, self.model.config.embed), np.float32)]
+        for chunk in chunks(listed, batch_size):
+            encoded = self.tokenizer(
+                chunk,
+                padding=True,
+                truncation=True,
+                max_length=self.model.text.max_tokens,
+                return_tensors="pt",
+            ).to(self.device)
+            text_ME, _ = self.model.encode_text(encoded.input_ids, encoded.attention_mask.bool())
+            parts.append(text_ME.cpu().numpy())
+        return np.concatenate(parts)
+
+    def zero_shot(
+        self,
+        inputs: Input | Iterable[Input],
+        prompts: PromptSet | None = None,
+        batch_size: int = 16,
+    ) -> Scores:
+        """Score inputs for every label of a prompt set, by default the bundle's own.
+
+        Raises:
+            InputError: An input cannot be read, or there is no prompt set at all.
+        """
+        return self.score(self.embed_image(inputs, batch_size), prompts)
+
+    def score(self, image_NE: Floats, prompts: PromptSet | None = None) -> Scores:
+        """`zero_shot` of images that are embedded already.
+
+        Raises:
+            InputError: There is no prompt set.
+        """
+        embedded = self.embed_prompts(prompts)
+        return score(image_NE, embedded, self.scale, self.info.calibration)
+
+    def embed_prompts(self, prompts: PromptSet | None = None) -> PromptEmbeddings:
+        """A prompt set in the joint space, by default the bundle's own.
+
+        Raises:
+            InputError: There is no prompt set.
+        """
+        chosen = prompts or self.prompts
+        if chosen is None:
+            raise InputError(
+                "the bundle brings no prompts and none were given",
+                remedy="give a prompt file or label names",
+            )
+        if chosen.digest not in self._prompt_embeddings:
+            self._prompt_embeddings[chosen.digest] = prompt_embeddings(self.embed_text, chosen)
+        return self._prompt_embeddings[chosen.digest]
+
+    def label_scores(self, inputs: Input | Iterable[Input], batch_size: int = 16) -> Floats:
+        """The label head's probabilities (n,L) in the order of `info.label_names`.
+
+        Raises:
+            BundleError: The model was trained without a label head.
+            InputError: An input cannot be read.
+        """
+        return self.label_scores_stored(self._read_all(inputs), batch_size)
+
+    def label_scores_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
+        """`label_scores` of stored arrays.
+
+        Raises:
+            BundleError: The model was trained without a label head.
+        """
+        heads = [o for o in self.objectives.values() if isinstance(o, LabelsObjective)]
+        if not heads:
+            raise BundleError(
+                "the bundle has no label head", remedy="train with an objective of kind labels"
+            )
+        count = len(self.info.label_names)
+        return self._rows(arrays, batch_size, count, lambda f, _: heads[0].scores(f).sigmoid())
+
+    def heatmap(self, one: Input, text: str) -> Heatmap:
+        """Where in one input a text is found.
+
+        Raises:
+            InputError: The input is not exactly one sample, or cannot be read.
+        """
+        sources = expand([one], self._resolve)
+        if len(sources) != 1:
+            raise InputError(
+                f"a heatmap is of one sample, the input holds {len(sources)}",
+                remedy="name one of its files",
+            )
+        return self.heatmap_stored(self._read(sources[0]), text)
+
+    @torch.inference_mode()
+    def heatmap_stored(self, stored: NDArray[Any], text: str) -> Heatmap:
+        """`heatmap` of a stored array."""
+        text_E = torch.from_numpy(self.embed_text(text)[0]).to(self.device)
+        image = self.preprocess.tensor(stored)[None].to(self.device)
+        features, image_1E, patch_1PE = self.model.encode_image(image)
+        cosines = patch_cosines(patch_1PE[0], text_E, features.grid)
+        index = None if cosines.ndim == 2 else best_slice(cosines, len(stored))
+        at = 0.5 if index is None else index / max(1, len(stored) - 1)
+        picture = self.preprocess.picture(stored, at)
+        size = picture.shape[:2]
+        if index is None:
+            map_HW = upsample(cosines, size)
+        else:
+            map_HW = upsample(cosines, (len(stored), *size))[index]
+        return Heatmap(
+            picture=picture,
+            map_HW=map_HW.cpu().numpy(),
+            similarity=(image_1E[0] @ text_E).item(),
+            grid=cosines.cpu().numpy(),
+            index=index,
+        )
+
+    def _iter_embed(self, sources: list[Source], batch_size: int) -> Iterator[Embedded]:
+        for chunk in chunks(sources, batch_size):
+            arrays = [read_or_code(source, self.preprocess) for source in chunk]
+            rows = iter(self.embed_stored(a for a in arrays if not isinstance(a, str)))
+            for source, array in zip(chunk, arrays, strict=True):
+                bad = isinstance(array, str)
+                yield Embedded(
+                    source=source,
+                    embedding_E=None if bad else next(rows),
+                    code=array if isinstance(array, str) else None,
+                )
+
+    def _read_all(self, inputs: Input | Iterable[Input]) -> Iterator[NDArray[Any]]:
+        return (self._read(source) for source in expand(inputs, self._resolve))
+
+    def _read(self, source: Source) -> NDArray[Any]:
+        try:
+            return read(source, self.preprocess)
+        except (Reject, Ignore) as verdict:
+            raise InputError(
+                f"input {source.position + 1} cannot be read: {verdict.code}",
+                remedy="leave it out, or mend the file",
+            ) from verdict
+
+    @torch.inference_mode()
+    def _rows(
+        self,
+        arrays: Iterable[NDArray[Any]],
+        batch_size: int,
+        width: int,
+        output: Callable[[ImageFeatures, Tensor], Tensor],
+    ) -> Floats:
+        parts = [np.empty((0, width), np.float32)]
+        for chunk in chunks(arrays, batch_size):
+            image = torch.stack([self.preprocess.tensor(array) for array in chunk])
+            features, image_BE, _ = self.model.encode_image(image.to(self.device))
+            parts.append(output(features, image_BE).cpu().numpy())
+        return np.concatenate(parts)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
+    """Open a bundle.
+
+    Args:
+        path: The bundle's folder.
+        device: Where the model shall compute.
+
+    Raises:
+        BundleError: A file is missing or changed, the format or the preprocessing contract is not
+            the installed code's, or the tokenizer does not fit the model.
+    """
+    folder = Path(path)
+    info, digest = read_info(folder)
+    try:
+        return _assemble(folder, info, digest, torch.device(device))
+    except (ConfigError, InputError) as error:
+        raise BundleError(f"{folder.name}: {error.message}", remedy=error.remedy) from error
+
+
+def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:
+    domain = get_domain(info.domain)
+    contract = _config(info.preprocess, {}, domain.preprocess, "preprocess")
+    if contract_digest(contract) != info.contract:
+        raise BundleError(
+            f"{folder.name} was trained with another preprocessing contract than the installed "
+            f"one of kind {info.preprocess['kind']}",
+            remedy=f"install medvlp {info.medvlp}, or train again",
+        )
+    tokenizer = load_tokenizer(folder)
+    if len(tokenizer) != info.vocab_size or tokenizer.pad_token_id != info.pad_id:
+        raise BundleError(
+            f"{folder.name}: the tokenizer has {len(tokenizer)} tokens, the model expects "
+            f"{info.vocab_size}",
+            remedy="copy the bundle again",
+        )
+    model, objectives = _modules(folder, info, domain, contract.channels)
+    return Bundle(
+        info,
+        digest,
+        model=model,
+        objectives=objectives,
+        preprocess=contract.build(),
+        tokenizer=tokenizer,
+        device=device,
+    )
+
+
+def _modules(
+    folder: Path, info: BundleInfo, domain: Domain, channels: int
+) -> tuple[TwoTower, nn.ModuleDict]:
+    image = _config(info.image, CORE_ENCODERS, domain.encoders, "image")
+    text = _config(info.text, CORE_TEXT_TOWERS, {}, "text")
+    kinds = {
+        name: _config(values, CORE_OBJECTIVES, domain.objectives, "objectives")
+        for name, values in info.objectives.items()
+    }
+    # Weights are drawn only to be overwritten: the caller's random state is none of ours.
+    with torch.random.fork_rng(devices=[]):
+        towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
+        model = TwoTower(info.model, *towers)
+        sizes = model.sizes(labels=len(info.label_names))
+        objectives = nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
+    weights = read_weights(folder)
+    fill(model, weights_under(weights, "model."), folder.name)
+    for name, objective in objectives.items():
+        fill(objective, weights_under(weights, f"objectives.{name}."), folder.name)
+    return model, objectives
+
+
+def _config(
+    values: dict[str, Any], core: Mapping[str, type], more: Mapping[str, Ref], what: str
+) -> Any:
+    kind = values.get("kind")
+    if kind not in (known := {**more, **core}):
+        raise BundleError(
+            f"{what}: kind {kind!r} is not known (known: {', '.join(sorted(known))})",
+            remedy="install the package that brings it",
+        )
+    chosen = core[kind] if kind in core else more[kind].load()
+    return validate(chosen, values, what)

@@ -1,0 +1,111 @@
+"""What a user hands to a model: files, folders, arrays or items, one sample after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.data.preprocess import Preprocess, Span
+from medvlp.errors import InputError
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class FileSample(Protocol):
+    """One sample as its files and, for video, the span of them; manifest items are such."""
+
+    @property
+    def source_paths(self) -> Sequence[Path]:
+        """Its files, in order."""
+
+    @property
+    def span(self) -> Span | None:
+        """Seconds, or None for all of it."""
+
+
+Input = str | Path | tuple[Path, ...] | NDArray[Any] | FileSample
+"""A path (a folder may hold several samples), one sample's files, a decoded array, an item."""
+
+Resolve = Callable[[Path], list[tuple[Path, ...]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One sample to be read."""
+
+    position: int
+    """Which of the user's inputs it came from, from 0."""
+
+    paths: tuple[Path, ...] = ()
+    span: Span | None = None
+    array: NDArray[Any] | None = None
+    """The user's own array, in place of files."""
+
+
+def expand(inputs: Input | Iterable[Input], resolve: Resolve) -> list[Source]:
+    """Every sample in the inputs, in order; nothing is read yet.
+
+    Raises:
+        InputError: There is no input, or one names nothing that this domain reads.
+    """
+    single = isinstance(inputs, str | Path | np.ndarray | FileSample)
+    many: list[Any] = [inputs] if single else list(inputs)  # type: ignore[arg-type]
+    sources = [s for position, one in enumerate(many) for s in _sources(position, one, resolve)]
+    if not sources:
+        raise InputError("there is no input", remedy="name at least one file, folder or array")
+    return sources
+
+
+def read(source: Source, preprocess: Preprocess) -> NDArray[Any]:
+    """The sample's stored array.
+
+    Raises:
+        Reject: A bad file.
+        Ignore: A file that is none of the domain's.
+    """
+    if source.array is not None:
+        return preprocess.from_array(source.array)
+    return preprocess.read(source.paths, source.span)
+
+
+def read_or_code(source: Source, preprocess: Preprocess) -> NDArray[Any] | str:
+    """The sample's stored array, or the reason code why there is none."""
+    try:
+        return read(source, preprocess)
+    except (Reject, Ignore) as verdict:
+        return verdict.code
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one shorter.
+
+    Raises:
+        ValueError: `size` is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"batch size is {size}, it must be at least 1")
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _sources(position: int, one: Any, resolve: Resolve) -> list[Source]:
+    if isinstance(one, np.ndarray):
+        return [Source(position=position, array=one)]
+    if isinstance(one, FileSample):
+        return [Source(position=position, paths=tuple(one.source_paths), span=one.span)]
+    if isinstance(one, tuple):
+        return [Source(position=position, paths=tuple(map(Path, one)))]
+    return [Source(position=position, paths=paths) for paths in resolve(Path(one))]
