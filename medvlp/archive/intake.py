@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from re import Pattern
 from typing import Any, TypeVar
 
 from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig, public_options
 from medvlp.archive.pseudonyms import Pseudonyms, age_band
-from medvlp.archive.scrub import REMOVED, identifier_pattern
+from medvlp.archive.scrub import scrub
 from medvlp.archive.summary import Summary
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp.archive.walk import walk
@@ -74,7 +73,7 @@ class Intake:
         self._entities: list[Row] = []
         self._regions: list[Row] = []
         self._nodes: Counter[str] = Counter()
-        self._known: dict[str, Pattern[str]] = {}
+        self._known: dict[str, frozenset[str]] = {}
         self._closers: list[Callable[[], None]] = []
         self._options_read = False
         self._reserved: set[str] = set()
@@ -102,6 +101,7 @@ class Intake:
     def expand(self, container: Path, members: Iterable[Path]) -> None:
         """Count an archive file's members (as ``container/member``) in its place."""
         self._ledger.drop(container)
+        self._found = [path for path in self._found if path != container]
         for member in members:
             self._ledger.find(member)
 
@@ -285,8 +285,7 @@ class Intake:
             "flags": sorted({*flags, *(() if person else ("no_patient_id",))}),
         }
         self.cover(paths)
-        words = {person, study or "", series or "", identity or "", *identifiers}
-        self._known[sample] = identifier_pattern(words)
+        self._known[sample] = frozenset(w for w in (person, study, series, *identifiers) if w)
         return sample
 
     def report(self, sample: str, text: str, source: str = "report") -> None:
@@ -431,7 +430,7 @@ class Intake:
         return domain
 
     def _clean(self, sample: str, text: str) -> str:
-        return self._known[sample].sub(REMOVED, text)
+        return scrub(text, self._known[sample])
 
     def _flag_textless(self, samples: Iterable[Row]) -> None:
         for row in samples:
