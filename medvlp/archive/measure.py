@@ -26,11 +26,9 @@ def measure(
     """Probe and digest one sample's files; a verdict on bad ones is returned, not raised."""
     try:
         found = probe(paths)
-        digests = [digest_file(path) for path in paths]
+        digest = digest_files(paths)
     except (Reject, Ignore) as verdict:
         return verdict
-    except OSError:
-        return Reject("unreadable")
     columns = {
         "shape": found.shape,
         "spacing_mm": found.spacing_mm,
@@ -38,6 +36,19 @@ def measure(
         "duration_s": found.duration_s,
         "modality": found.modality or None,
         "reader": found.reader or None,
-        "sha256": digests[0] if len(digests) == 1 else digest_plain(digests),
+        "sha256": digest,
     }
     return Measured(tuple(paths), columns)
+
+
+def digest_files(paths: Sequence[Path]) -> str:
+    """SHA-256 of a file's bytes; of the files' digests in order where there are several.
+
+    Raises:
+        Reject: ``unreadable``.
+    """
+    try:
+        digests = [digest_file(path) for path in paths]
+    except OSError:
+        raise Reject("unreadable") from None
+    return digests[0] if len(digests) == 1 else digest_plain(digests)
