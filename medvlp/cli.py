@@ -153,11 +153,11 @@ def zeroshot(
     heatmaps: Annotated[
         Path | None, typer.Option("--heatmaps", help="Folder for one overlay PNG per prompt.")
     ] = None,
-) -> None:
+) -> int:
     """Score inputs against prompts, without training."""
     from medvlp.evaluate.zeroshot import zeroshot_files
 
-    zeroshot_files(
+    return zeroshot_files(
         bundle, inputs, prompts=prompts, labels=labels, csv=csv, json_file=json_file,
         heatmaps=heatmaps, console=out,
     )  # fmt: skip

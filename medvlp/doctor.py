@@ -270,7 +270,7 @@ def check_dicom() -> Iterator[Finding]:
 
 
 def write_clip(path: Path, frames: int = 12) -> None:
-    """A made-up H.264 clip of 64x64 whose brightness rises from frame to frame."""
+    """A made-up H.264 clip of 64x64 whose frames differ in brightness."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -278,7 +278,7 @@ def write_clip(path: Path, frames: int = 12) -> None:
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p"
         for i in range(frames):
-            picture = np.full((64, 64, 3), 20 * i, np.uint8)
+            picture = np.full((64, 64, 3), 20 * i % 256, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,67 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``tiny_bundle(domain)``: an untrained bundle of a domain, made once a session."""
+    folder = tmp_path_factory.mktemp("bundles")
+
+    def bundle(domain: str) -> Path:
+        if not (folder / domain).exists():
+            _save_tiny(folder / domain, domain)
+        return folder / domain
+
+    return bundle
+
+
+def _save_tiny(folder: Path, domain: str) -> None:
+    import torch
+
+    from medvlp.config import validate
+    from medvlp.data.prompts import prompts_from_labels
+    from medvlp.data.tokenizer import train_tokenizer
+    from medvlp.domain import get_domain
+    from medvlp.models.bundle import save_bundle
+    from medvlp.models.image2d import ResNet2dConfig
+    from medvlp.models.text import TextTowerConfig
+    from medvlp.models.two_tower import TwoTower, TwoTowerConfig
+
+    flat = {"depths": (1, 1), "widths": (8, 16), "stem": 8, "norm": "group"}
+    encoders = {
+        "cxr": ("resnet", flat),
+        "volumetric": (
+            "resnet3d",
+            {"widths": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "stem_kernel": 3},
+        ),
+        "video": ("frames", {"frame": {"kind": "resnet", **flat}}),
+    }
+    contracts = {
+        "cxr": ("cxr", {"size": 32}),
+        "volumetric": ("ct", {"shape": (16, 32, 32), "fit": "resize"}),
+        "video": ("clip", {"frames": 4, "size": 32}),
+    }
+    brought = get_domain(domain)
+    kind, values = encoders[domain]
+    image = (
+        ResNet2dConfig(**values)
+        if kind == "resnet"
+        else validate(brought.encoders[kind].load(), values, kind)
+    )
+    kind, values = contracts[domain]
+    contract = validate(brought.preprocess[kind].load(), values, kind)
+    text = TextTowerConfig(width=16, depth=1, heads=2, max_tokens=16)
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["No edema is seen.", "Mild edema and cardiomegaly."] * 4, 300)
+    towers = image.build(contract.channels), text.build(len(tokenizer), tokenizer.pad_token_id)
+    save_bundle(
+        folder,
+        model=TwoTower(TwoTowerConfig(embed=8), *towers),
+        domain=domain,
+        preprocess=contract,
+        image=image,
+        text=text,
+        tokenizer=tokenizer,
+        prompts=prompts_from_labels(["edema", "cardiomegaly"]),
+    )

@@ -178,7 +178,7 @@ def window_items(
     items = []
     for row in _split_rows(manifest, None, split):
         paths = manifest.paths(row["source"])
-        for span in _windows(row["duration_s"] or 0.0, window_s, stride_s):
+        for span in windows(row["duration_s"] or 0.0, window_s, stride_s):
             items.append(_item(row, (), table.of(row["sample"], span), paths, span))
     return items
 
@@ -317,7 +317,8 @@ def _item(
     )
 
 
-def _windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Span]:
+def windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Span]:
+    """Windows of a recording, all of `window_s` if it is that long; the last ends with it."""
     if duration_s <= 0:
         return
     count = max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1

@@ -1,0 +1,90 @@
+"""What zero-shot scoring and search share: the user's own files in, whole files out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from medvlp.domain import get_domain
+from medvlp.errors import InputError
+from medvlp.models.bundle import Bundle, load
+from medvlp.models.inputs import Source, expand
+
+BATCH = 16
+"""Samples that are in memory at a time."""
+
+
+def open_bundle(path: Path) -> Bundle:
+    """A bundle on the fastest device of this machine.
+
+    Raises:
+        BundleError: See `medvlp.load`.
+    """
+    return load(path, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_sources(inputs: Sequence[Path], domain: str) -> list[Source]:
+    """Every sample in the files and folders that the user named.
+
+    Raises:
+        InputError: An input does not exist, or holds nothing that the domain reads.
+    """
+    missing = [str(i + 1) for i, path in enumerate(inputs) if not path.exists()]
+    if missing:
+        raise InputError(
+            f"input {', '.join(missing)} of {len(inputs)} does not exist",
+            remedy="name existing files or folders",
+        )
+    return expand(inputs, get_domain(domain).resolve.load())
+
+
+def as_given(source: Source, inputs: Sequence[Path]) -> str:
+    """The sample's place in the words of the user: a file, or the folder that holds its files."""
+    if len(source.paths) == 1:
+        return str(source.paths[0])
+    if inputs[source.position].is_file():
+        return str(inputs[source.position])
+    return os.path.commonpath(source.paths)
+
+
+def refused(codes: Iterable[str]) -> str:
+    """Counts of the reason codes, most frequent first, as ``code 3, other 1``."""
+    return ", ".join(f"{code} {count}" for code, count in Counter(codes).most_common())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that appears under its name only if the block succeeds."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder that appears under its name only if the block succeeds.
+
+    Raises:
+        InputError: Something stands there already.
+    """
+    if path.exists():
+        raise InputError(f"{path.name} exists already", remedy="name another folder, or remove it")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,358 @@
+"""`medvlp embed` and `medvlp search`: studies, depths in a volume and moments in video, by text.
+
+The search is exact: one matrix product and top-k, which finds all there is to find and takes
+milliseconds at 100,000 vectors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.data.items import windows
+from medvlp.data.manifest import Manifest
+from medvlp.data.preprocess import Span
+from medvlp.domain import get_domain
+from medvlp.errors import InputError
+from medvlp.evaluate.files import (
+    BATCH,
+    as_given,
+    find_sources,
+    open_bundle,
+    refused,
+    whole_file,
+    whole_folder,
+)
+from medvlp.models.bundle import Bundle
+from medvlp.models.inputs import Source, chunks, read_or_code
+from medvlp.progress import track
+
+FORMAT = 1
+INFO = "index.json"
+ITEMS = "items.parquet"
+VECTORS = "embeddings.npy"
+SLABS = "slabs.npy"
+WINDOW_S = 4.0
+STRIDE_S = 2.0
+"""A recording becomes windows this long, starting this far apart, in seconds."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One thing to embed, and what the index says of it."""
+
+    sample: str
+    """Pseudonymous sample id; empty for files outside a manifest."""
+
+    place: str
+    """A manifest's opaque source id, or the path as the user gave it."""
+
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One result of a search."""
+
+    rank: int
+    score: float
+    """Cosine of query and item."""
+
+    sample: str
+    source: str
+    start_s: float | None
+    end_s: float | None
+    depth: tuple[float, float] | None
+    """Of a volume: the slab most like the query, as fractions of the model input's first axis."""
+
+    @property
+    def where(self) -> str:
+        """The moment or the depth, for people."""
+        if self.start_s is not None:
+            return f"{self.start_s:.1f}-{self.end_s:.1f} s"
+        return "" if self.depth is None else f"depth {self.depth[0]:.0%}-{self.depth[1]:.0%}"
+
+
+def embed_inputs(
+    bundle: Path,
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    window_s: float = WINDOW_S,
+    stride_s: float = STRIDE_S,
+) -> str:
+    """Embed manifests, files and folders into an index folder, whole or not at all.
+
+    The folder holds ``items.parquet`` (item, sample, source, start_s, end_s), ``embeddings.npy``
+    (unit vectors, float32), for volumes ``slabs.npy`` (item, slab, width: the unit mean of each
+    plane of patches along the first axis, float16) and ``index.json``.
+
+    Args:
+        bundle: The bundle's folder.
+        inputs: Manifest folders, or files and folders of the bundle's domain.
+        out: The index folder, which must not exist.
+        window_s: Length of the windows of a recording, in seconds.
+        stride_s: Seconds between the starts of neighbouring windows.
+
+    Returns:
+        What was embedded and what was refused, in a sentence.
+
+    Raises:
+        InputError: `out` exists, an input cannot be found, or nothing could be read.
+    """
+    model = open_bundle(bundle)
+    with whole_folder(out) as folder:
+        units = list(_units(model.info.domain, inputs, window_s, stride_s))
+        kept, codes = _embed(model, units, folder)
+        if not kept:
+            raise InputError(
+                f"none of {len(units)} inputs can be read: {refused(codes)}",
+                remedy="check the inputs and that the bundle is of their domain",
+            )
+        rows = [
+            {
+                "item": i,
+                "sample": unit.sample,
+                "source": unit.place,
+                "start_s": unit.source.span[0] if unit.source.span else None,
+                "end_s": unit.source.span[1] if unit.source.span else None,
+            }
+            for i, unit in enumerate(kept)
+        ]
+        pl.DataFrame(rows, schema=_SCHEMA).write_parquet(folder / ITEMS)
+        info = {
+            "format": FORMAT,
+            "bundle": str(bundle),
+            "digest": model.digest,
+            "domain": model.info.domain,
+            "items": len(kept),
+            "refused": len(codes),
+        }
+        (folder / INFO).write_text(json.dumps(info, indent=1), encoding="utf-8")
+    tail = f"; refused {len(codes)}: {refused(codes)}" if codes else ""
+    return f"Index: {out} ({len(kept)} items{tail})"
+
+
+_SCHEMA = {
+    "item": pl.Int64,
+    "sample": pl.String,
+    "source": pl.String,
+    "start_s": pl.Float64,
+    "end_s": pl.Float64,
+}
+
+
+def search_index(
+    query: str,
+    index_dir: Path,
+    *,
+    k: int,
+    json_file: Path | None,
+    bundle: Path | None,
+    console: Console,
+) -> list[Hit]:
+    """The `k` items most like `query`, printed and, if asked for, written as JSON.
+
+    Args:
+        query: What to look for.
+        index_dir: A folder that `embed_inputs` wrote.
+        k: Hits to show.
+        json_file: Takes ``{"query", "hits": [{rank, score, sample, source, start_s, ...}]}``.
+        bundle: The bundle's folder, where it is no longer where the index was made.
+        console: Takes the table.
+
+    Raises:
+        InputError: A blank query, no index, or a bundle other than the index's.
+    """
+    if not query.strip():
+        raise InputError("the query is blank", remedy="say in words what to look for")
+    info = _read_info(index_dir)
+    model = _same_bundle(info, bundle or Path(info["bundle"]))
+    hits = find(model.embed_text(query)[0], index_dir, k)
+    table = Table("rank", "score", "sample or source", "where")
+    for hit in hits:
+        place = hit.sample or hit.source
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", escape(place), hit.where)
+    console.print(table)
+    if json_file is not None:
+        with whole_file(json_file) as file:
+            json.dump({"query": query, "hits": [hit.__dict__ for hit in hits]}, file, indent=1)
+    return hits
+
+
+def find(query_E: Floats, index_dir: Path, k: int) -> list[Hit]:
+    """The `k` items of highest cosine with a unit vector, best first; equal scores by item.
+
+    Raises:
+        InputError: The index is damaged.
+    """
+    items, vectors_NE, slabs_NDE = _read_index(index_dir)
+    scores_N = torch.from_numpy(vectors_NE) @ torch.from_numpy(query_E)
+    best = torch.sort(scores_N, descending=True, stable=True).indices[:k].tolist()
+    hits = []
+    for rank, item in enumerate(best, start=1):
+        depth = None
+        if slabs_NDE is not None:
+            likeness_D = slabs_NDE[item].astype(np.float32) @ query_E
+            slab, count = int(likeness_D.argmax()), len(likeness_D)
+            depth = (slab / count, (slab + 1) / count)
+        row = items.row(item, named=True)
+        hits.append(
+            Hit(
+                rank=rank,
+                score=scores_N[item].item(),
+                sample=row["sample"],
+                source=row["source"],
+                start_s=row["start_s"],
+                end_s=row["end_s"],
+                depth=depth,
+            )
+        )
+    return hits
+
+
+def _units(domain: str, inputs: Sequence[Path], window_s: float, stride_s: float) -> Iterator[Unit]:
+    files = [path for path in inputs if not _is_manifest(path)]
+    for path in inputs:
+        if _is_manifest(path):
+            yield from _manifest_units(Manifest.open(path), domain, window_s, stride_s)
+    if files:
+        yield from _file_units(files, domain, window_s, stride_s)
+
+
+def _is_manifest(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def _manifest_units(
+    manifest: Manifest, domain: str, window_s: float, stride_s: float
+) -> Iterator[Unit]:
+    rows = manifest.samples.filter(pl.col("domain") == domain).sort("sample")
+    if rows.is_empty():
+        raise InputError(
+            f"the manifest holds no sample of the bundle's domain {domain}",
+            remedy="use a bundle of the manifest's domain",
+        )
+    for row in rows.iter_rows(named=True):
+        paths = manifest.paths(row["source"])
+        for span in _spans(row["duration_s"], window_s, stride_s):
+            source = Source(position=0, paths=paths, span=span)
+            yield Unit(sample=row["sample"], place=row["source"], source=source)
+
+
+def _file_units(
+    files: Sequence[Path], domain: str, window_s: float, stride_s: float
+) -> Iterator[Unit]:
+    probe = get_domain(domain).probe.load()
+    for source in find_sources(files, domain):
+        try:
+            duration_s = probe(source.paths).duration_s
+        except (Reject, Ignore):
+            duration_s = None  # reading it gives the reason code
+        for span in _spans(duration_s, window_s, stride_s):
+            spanned = Source(position=source.position, paths=source.paths, span=span)
+            yield Unit(sample="", place=as_given(source, files), source=spanned)
+
+
+def _spans(duration_s: float | None, window_s: float, stride_s: float) -> list[Span | None]:
+    """The windows of a recording; for what has no duration, the whole of it."""
+    if duration_s is None:
+        return [None]
+    return list(windows(duration_s, window_s, stride_s))
+
+
+def _embed(model: Bundle, units: Sequence[Unit], folder: Path) -> tuple[list[Unit], list[str]]:
+    """Write the vectors of all readable units; returns those units, and the codes of the others."""
+    # What has a duration is cut into windows, and needs no slabs to say where.
+    volumes = all(unit.source.span is None for unit in units)
+    kept: list[Unit] = []
+    codes: list[str] = []
+    vectors: list[Floats] = []
+    slabs: list[NDArray[np.float16]] = []
+    for chunk in chunks(track(units, "embedding"), BATCH):
+        arrays = [read_or_code(unit.source, model.preprocess) for unit in chunk]
+        codes += [array for array in arrays if isinstance(array, str)]
+        good = [array for array in arrays if not isinstance(array, str)]
+        kept += [u for u, a in zip(chunk, arrays, strict=True) if not isinstance(a, str)]
+        if good:
+            image_BE, slab_BDE = _encode(model, good)
+            vectors.append(image_BE)
+            slabs += [slab_BDE] if volumes and slab_BDE is not None else []
+    if vectors:
+        np.save(folder / VECTORS, np.concatenate(vectors))
+    if slabs:
+        np.save(folder / SLABS, np.concatenate(slabs))
+    return kept, codes
+
+
+@torch.inference_mode()
+def _encode(
+    model: Bundle, arrays: Sequence[NDArray[Any]]
+) -> tuple[Floats, NDArray[np.float16] | None]:
+    """Unit vectors, and where patches have three axes those of their planes along the first."""
+    image = torch.stack([model.preprocess.tensor(array) for array in arrays]).to(model.device)
+    features, image_BE, patch_BPE = model.model.encode_image(image)
+    slab_BDE = None
+    if len(features.grid) == 3:
+        plane = patch_BPE.reshape(len(patch_BPE), features.grid[0], -1, patch_BPE.shape[-1]).mean(2)
+        slab_BDE = F.normalize(plane, dim=-1).cpu().numpy().astype(np.float16)
+    return image_BE.cpu().numpy(), slab_BDE
+
+
+def _read_info(index_dir: Path) -> dict[str, Any]:
+    try:
+        info: dict[str, Any] = json.loads((index_dir / INFO).read_text(encoding="utf-8"))
+        known = info["format"] == FORMAT and isinstance(info["bundle"], str) and info["digest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise InputError(
+            f"{index_dir.name} is no index of this version",
+            remedy="name a folder that medvlp embed wrote",
+        )
+    return info
+
+
+def _same_bundle(info: dict[str, Any], path: Path) -> Bundle:
+    if not path.is_dir():
+        raise InputError(
+            "the bundle that made the index is not where it was", remedy="name it with --bundle"
+        )
+    model = open_bundle(path)
+    if model.digest != info["digest"]:
+        raise InputError(
+            "the bundle is not the one that made the index, so their vectors cannot be compared",
+            remedy="name the right one with --bundle, or embed again",
+        )
+    return model
+
+
+def _read_index(index_dir: Path) -> tuple[pl.DataFrame, Floats, NDArray[np.float16] | None]:
+    try:
+        items = pl.read_parquet(index_dir / ITEMS)
+        vectors_NE = np.load(index_dir / VECTORS, mmap_mode="c", allow_pickle=False)
+        slabs = index_dir / SLABS
+        slabs_NDE = np.load(slabs, mmap_mode="r", allow_pickle=False) if slabs.exists() else None
+        whole = len(items) == len(vectors_NE) and (
+            slabs_NDE is None or len(slabs_NDE) == len(items)
+        )
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        whole = False
+    if not whole:
+        raise InputError(f"{index_dir.name} is damaged", remedy="embed again")
+    return items, vectors_NE, slabs_NDE
