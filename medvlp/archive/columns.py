@@ -34,6 +34,7 @@ class UserTable:
         self, path: Path, columns: Columns, fields: Collection[str], required: Iterable[str] = ()
     ) -> None:
         self.path = path
+        self.columns = columns
         self.frame = read_table(path)
         self._check(columns.labels)
         named = {field: name for field, name in columns.named().items() if field in fields}

@@ -12,6 +12,13 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    EnhancedCTImageStorage,
+)
 
 from medvlp.archive.verdict import Reject
 
@@ -22,6 +29,13 @@ _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _AGE_UNIT_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "LLD", "RLD", "LLO", "RLO"})
 _FLOAT32_SAFE = 1e30
+_STORAGE: dict[str, str] = {
+    CTImageStorage: "CT",
+    EnhancedCTImageStorage: "CT",
+    ComputedRadiographyImageStorage: "CR",
+    DigitalXRayImageStorageForPresentation: "DX",
+    DigitalXRayImageStorageForProcessing: "DX",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +65,8 @@ class Header:
     study: str
     series: str
     patient: str
+    names: tuple[str, ...]
+    """Words of the patient's name, to be removed where a report repeats them."""
     accession: str
     rows: int
     columns: int
@@ -264,6 +280,17 @@ def _scanner(ds: Dataset) -> str:
     return " ".join(filter(None, (_text(ds, "Manufacturer"), _text(ds, "ManufacturerModelName"))))
 
 
+def _names(ds: Dataset) -> tuple[str, ...]:
+    words = re.split(r"[\^=\s]+", _optional(lambda: _text(ds, "PatientName")))
+    return tuple(word for word in words if word)
+
+
+def _modality(ds: Dataset) -> str:
+    """The modality, or what the storage class says where a site has stripped it."""
+    stated = _optional(lambda: _text(ds, "Modality").upper())
+    return stated or _STORAGE.get(_optional(lambda: _uid(ds, "SOPClassUID")), "")
+
+
 def _image_type(ds: Dataset) -> tuple[str, ...]:
     value = _value(ds, "ImageType")
     if value is None:
@@ -304,13 +331,14 @@ def header_of(ds: Dataset, path: Path) -> Header:
     sex = _optional(lambda: _text(ds, "PatientSex").upper())
     header = Header(
         path=path,
-        modality=_optional(lambda: _text(ds, "Modality").upper()),
+        modality=_modality(ds),
         transfer_syntax=str(ds.file_meta.get("TransferSyntaxUID", "")),
         sop_class=_uid(ds, "SOPClassUID"),
         sop=_uid(ds, "SOPInstanceUID"),
         study=_uid(ds, "StudyInstanceUID"),
         series=_uid(ds, "SeriesInstanceUID"),
         patient=_text(ds, "PatientID"),
+        names=_names(ds),
         accession=_text(ds, "AccessionNumber"),
         rows=_integer(ds, "Rows", None, "pixel_module"),
         columns=_integer(ds, "Columns", None, "pixel_module"),

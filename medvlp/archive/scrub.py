@@ -12,9 +12,10 @@ _SHORTEST = 3
 """Shorter words ("Li", "7") would mar the text more than they protect."""
 
 
-def identifier_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of the words as a whole word, in any case."""
-    long = sorted({w.strip() for w in words if len(w.strip()) >= _SHORTEST}, key=len, reverse=True)
-    if not long:
-        return re.compile(r"(?!)")
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, long))})(?!\w)", re.IGNORECASE)
+def scrub(text: str, identifiers: Iterable[str]) -> str:
+    """`text` with each identifier, as a whole word in any case, replaced by `REMOVED`."""
+    words = sorted(w for i in identifiers if len(w := i.strip()) >= _SHORTEST)
+    if not words:
+        return text
+    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)"
+    return re.sub(pattern, REMOVED, text, flags=re.IGNORECASE)

@@ -123,7 +123,8 @@ def subsets(samples: Sequence[Row], labels: Iterable[Row]) -> list[dict[str, str
 
     ``1%`` within ``10%`` within ``100%`` by patient, never empty; for each label
     ``<label>/<k>-shot/<draw>`` with 1 within 4 within 16 for five draws: k samples of k different
-    patients with the label, and as many without it where their absence is known.
+    patients with the label, and as many without it where some are known to be; left out where
+    either are fewer than k.
     """
     train = [row for row in samples if row["split"] == "train"]
     patients = sorted({row["patient"] for row in train}, key=lambda p: uniform(p, "subset"))
@@ -150,21 +151,22 @@ def _shots(train: Sequence[Row], labels: Iterable[Row]) -> list[dict[str, str]]:
             patient = place[sample]
             group[patient] = min(group.get(patient, sample), sample)
     rows: list[dict[str, str]] = []
-    for (name, value), group in sorted(groups.items()):
-        if value == 0 and (name, 1.0) not in groups:
-            continue
-        rows += _draw(name, value, group)
+    for name in sorted({name for name, value in groups if value == 1}):
+        sides = {value: groups[name, value] for value in (1.0, 0.0) if (name, value) in groups}
+        most = min(len(group) for group in sides.values())
+        for value, group in sides.items():
+            rows += _draw(name, value, group, most)
     return rows
 
 
-def _draw(name: str, value: float, group: Mapping[str, str]) -> list[dict[str, str]]:
+def _draw(name: str, value: float, group: Mapping[str, str], most: int) -> list[dict[str, str]]:
     patients = sorted(group)
     keys = np.array([_word(patient) for patient in patients], dtype=np.uint64)
     rows = []
     for draw in range(DRAWS):
         order = np.argsort(_mix(keys ^ np.uint64(_word(f"{name}|{value}|{draw}"))), kind="stable")
         for shots in SHOTS:
-            if shots <= len(patients):
+            if shots <= most:
                 chosen = (group[patients[i]] for i in order[:shots])
                 rows += [_row(f"{name}/{shots}-shot/{draw}", sample) for sample in chosen]
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import field_validator
+from pydantic.dataclasses import dataclass
 
+from medvlp.archive.columns import decode
 from medvlp.archive.geometry import Volume
+from medvlp.archive.intake import Intake
 from medvlp.archive.probe import Probe
-from medvlp.archive.verdict import Reject
+from medvlp.archive.reports import ReportIndex, load_reports
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.config import STRICT
 
 SUFFIXES = (".nii", ".nii.gz")
 _MAX_VOXELS = 2**31
@@ -95,3 +102,115 @@ def read_nifti(path: Path) -> Volume:
 def looks_like_hu(values: NDArray[np.float32]) -> bool:
     """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone."""
     return float(values.min()) <= -100 and float(values.max()) >= 100
+
+
+def is_label_map(values: NDArray[np.float32]) -> bool:
+    """Whether the values are a mask's: whole, from 0, and at most 255."""
+    if float(values.min()) < 0 or float(values.max()) > 255:
+        return False
+    return bool((values == np.rint(values)).all())
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NiftiOptions:
+    """Settings of the kind ``nifti``: ``--set options.patient_pattern=...``."""
+
+    patient_pattern: str = ""
+    """Regular expression over the path inside the source folder; its first group is the patient.
+    Without one every file is a patient, so give one if patients have several files."""
+
+    accept_not_hu: bool = False
+    """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``."""
+
+    @field_validator("patient_pattern")
+    @classmethod
+    def _has_group(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error.msg}") from error
+        if value and not groups:
+            raise ValueError("put the part that names the patient into brackets")
+        return value
+
+
+def index_nifti(root: Path, intake: Intake) -> None:
+    """Take in every CT volume under `root`.
+
+    A report is the table's or folder's row of the file's name (without suffix) as accession
+    number or study, or a .txt file of that name beside the volume. Masks are ignored.
+    """
+    options = intake.options(NiftiOptions)
+    reports = load_reports(intake)
+    files = intake.files()
+    texts = {path for path in files if path.suffix.lower() == ".txt"}
+    volumes = [path for path in files if is_nifti(path)]
+    for path, found in intake.map(_examine, volumes, "Reading NIfTI"):
+        with intake.judge([path], "read"):
+            if isinstance(found, Reject | Ignore):
+                raise found
+            if "not_hu" in found.flags and not options.accept_not_hu:
+                raise Reject("not_hu")
+            sample = _accept(root, intake, options, path, found)
+            _attach_report(intake, reports, sample, path, texts)
+    for path in intake.files():
+        intake.ignore(path, "not_nifti")
+
+
+class _Examined:
+    """What is kept of a volume that was read to check it."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.shape = volume.hu_DHW.shape
+        self.spacing_mm = volume.spacing_mm
+        self.flags = volume.flags
+
+
+def _examine(path: Path) -> _Examined | Reject | Ignore:
+    try:
+        volume = read_nifti(path)
+    except (Reject, Ignore) as verdict:
+        return verdict
+    if is_label_map(volume.hu_DHW):
+        return Ignore("label_map")
+    return _Examined(volume)
+
+
+def stem(path: Path) -> str:
+    """The file's name without NIfTI's suffixes."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found: _Examined) -> str:
+    inside = path.relative_to(root).as_posix() if path != root else path.name
+    name = stem(path)
+    match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
+    if options.patient_pattern and match is None:
+        raise Reject("no_patient")
+    return intake.accept(
+        [path],
+        kind="nifti",
+        domain="volumetric",
+        patient=match[1] if match else inside,
+        study=inside,
+        identity=inside,
+        modality="CT",
+        shape=found.shape,
+        spacing_mm=found.spacing_mm,
+        reader="nibabel",
+        flags=found.flags,
+        identifiers=(name,),
+    )
+
+
+def _attach_report(
+    intake: Intake, reports: ReportIndex | None, sample: str, path: Path, texts: set[Path]
+) -> None:
+    name = stem(path)
+    text = reports.find(accession=name, study_uid=name) if reports else None
+    beside = path.with_name(f"{name}.txt")
+    if text is None and beside in texts:
+        text = decode(beside.read_bytes())
+        intake.cover([beside])
+    if text:
+        intake.report(sample, text)

@@ -1,0 +1,178 @@
+"""Where a source kind hands in its files and verdicts; `Intake` builds on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medvlp.archive.ledger import Ledger, State
+from medvlp.archive.options import IndexConfig
+from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.walk import walk
+from medvlp.data.manifest import path_to_text
+from medvlp.errors import ConfigError
+from medvlp.progress import track
+
+T = TypeVar("T")
+R = TypeVar("R")
+Row = dict[str, Any]
+
+
+class Filing:
+    """Counts every file under `root`, and gives each exactly one state.
+
+    `cover` (and `Intake.accept`) make a file accepted, `reject` quarantined, `ignore` ignored; a
+    file that the kind left alone is quarantined as ``unclaimed``.
+
+    Args:
+        root: The folder or file that is indexed; walked at once.
+        config: The options.
+        pseudonyms: The key's pseudonyms.
+        skip: Folders under the root that are no part of the archive (an earlier manifest).
+    """
+
+    def __init__(
+        self, root: Path, config: IndexConfig, pseudonyms: Pseudonyms, skip: Sequence[Path] = ()
+    ) -> None:
+        self.root = root
+        self.config = config
+        self.pseudonyms = pseudonyms
+        self._ledger = Ledger()
+        self._sources: dict[str, tuple[str, ...]] = {}
+        self._rejects: list[Row] = []
+        self._reserved: set[str] = set()
+        self._closers: list[Callable[[], None]] = []
+        self._found = list(track(self._walk(skip), "Looking for files"))
+
+    def files(self) -> list[Path]:
+        """The files found under the root that have no state yet, in a fixed order."""
+        return [
+            path
+            for path in self._ledger.open(self._found)
+            if path_to_text(path) not in self._reserved
+        ]
+
+    def find(self, path: Path) -> None:
+        """Count a file that the source names but that does not lie under the root."""
+        self._ledger.find(path)
+
+    def reserve(self, path: Path) -> None:
+        """Count a file and keep it out of `files`, for whoever will settle it at the end."""
+        self._ledger.find(path)
+        self._reserved.add(path_to_text(path))
+
+    def expand(self, container: Path, members: Iterable[Path]) -> None:
+        """Count an archive file's members (as ``container/member``) in its place."""
+        self._ledger.drop(container)
+        self._found = [path for path in self._found if path != container]
+        for member in members:
+            self._ledger.find(member)
+
+    def source(self, path: Path | Sequence[Path]) -> str:
+        """Opaque id of a file or folder, or of several files in order."""
+        paths = [path] if isinstance(path, Path) else list(path)
+        texts = tuple(path_to_text(p) for p in paths)
+        name = self.pseudonyms.source("\x1f".join(texts))
+        self._sources[name] = texts
+        return name
+
+    def locate(self, path: Path) -> Path:
+        """A file that the options name: as it stands, or inside the root.
+
+        Raises:
+            ConfigError: It is in neither place.
+        """
+        folder = self.root if self.root.is_dir() else self.root.parent
+        for candidate in (folder / path, path):
+            if candidate.exists():
+                return candidate
+        raise ConfigError(
+            f"{path.name} is neither in the source folder nor where the command runs",
+            remedy="give its path, absolute or relative to the source folder",
+        )
+
+    def cover(self, paths: Iterable[Path]) -> None:
+        """Accept files that belong to a sample without being its pixels (reports, masks)."""
+        for path in paths:
+            self._ledger.settle(path, State.ACCEPTED)
+
+    def reject(self, path: Path, stage: str, code: str, message: str = "") -> None:
+        """Quarantine a file."""
+        if self._ledger.settle(path, State.QUARANTINED):
+            self._refuse(self.source(path), stage, code, message)
+
+    def ignore(self, path: Path, code: str) -> None:
+        """Set a file aside that is none of ours."""
+        if self._ledger.settle(path, State.IGNORED):
+            self._refuse(self.source(path), "ignored", code, "")
+
+    def reject_row(self, table: Path, row: int, code: str, message: str = "") -> None:
+        """List a table's row that was refused; it is no file and counts as none.
+
+        Args:
+            table: The table's file.
+            row: Its row, from 1, the header not counted.
+            code: Why.
+            message: No values from the row.
+        """
+        self._refuse(self.source(Path(f"{table}#{row}")), "row", code, message)
+
+    @contextmanager
+    def judge(self, paths: Sequence[Path], stage: str) -> Iterator[None]:
+        """Turn a `Reject` or `Ignore` raised in the block into the files' state."""
+        try:
+            yield
+        except Reject as verdict:
+            for path in self._ledger.open(paths):
+                self.reject(path, stage, verdict.code, verdict.message)
+        except Ignore as verdict:
+            for path in self._ledger.open(paths):
+                self.ignore(path, verdict.code)
+
+    def map(self, read: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[tuple[T, R]]:
+        """``(item, read(item))`` in order, `config.workers` read at a time, with a bar.
+
+        `read` runs in threads; let it return a verdict rather than raise one.
+        """
+        with ThreadPoolExecutor(self.config.workers) as pool:
+            try:
+                yield from track(
+                    zip(items, pool.map(read, items), strict=True), label, total=len(items)
+                )
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def at_finish(self, close: Callable[[], None]) -> None:
+        """Call `close` when the kind is done, before unclaimed files are quarantined."""
+        self._closers.append(close)
+
+    def _settle_rest(self) -> None:
+        for close in self._closers:
+            close()
+        for path in self._ledger.unsettled():
+            self.reject(path, "walk", "unclaimed")
+
+    def _source_rows(self) -> list[Row]:
+        return [
+            {"source": source, "part": part, "path": path}
+            for source, paths in self._sources.items()
+            for part, path in enumerate(paths)
+        ]
+
+    def _walk(self, skip: Sequence[Path]) -> Iterator[Path]:
+        for entry in walk(self.root, skip):
+            self._ledger.find(entry.path)
+            if entry.ignored:
+                self.ignore(entry.path, entry.ignored)
+            elif entry.rejected:
+                self.reject(entry.path, "walk", entry.rejected)
+            else:
+                yield entry.path
+
+    def _refuse(self, source: str, stage: str, code: str, message: str) -> None:
+        row = {"source": source, "stage": stage, "code": code, "message": message}
+        self._rejects.append(row)

@@ -1,0 +1,201 @@
+"""Source kind ``open-i``: the Indiana University chest X-ray reports (Demner-Fushman et al., 2016).
+
+Reads the XML files in a folder or in the `.tgz` as it is published; nothing is extracted to disk.
+Where images lie in the folder under the ids that a report names, each becomes a sample with the
+report's text; otherwise the report alone is a sample of kind ``report``.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from medvlp.archive.intake import Intake
+from medvlp.archive.measure import Measured, measure
+from medvlp.archive.verdict import Reject
+from medvlp.digest import digest_bytes
+from medvlp.domain import get_domain
+from medvlp.errors import ArchiveError
+from medvlp.progress import track
+
+SOURCE = "mesh"
+NORMAL = "normal"
+
+_NOT_INDEXED = "no indexing"
+_LARGEST_XML = 1 << 20
+_MOST_MEMBERS = 1_000_000
+_TARS = (".tgz", ".tar", ".gz")
+_PICTURES = (".png", ".jpg", ".jpeg", ".dcm")
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What one XML file says."""
+
+    uid: str
+    text: str
+    terms: tuple[str, ...]
+    """Head terms of the major MeSH headings: ``Opacity`` of ``Opacity/lung/base/left``."""
+
+    images: tuple[str, ...]
+    file: Path
+    digest: str
+
+
+def index_open_i(root: Path, intake: Intake) -> None:
+    """Index Open-I: reports, their MeSH terms as labels, and images where they are."""
+    reports = []
+    for path, data in track(_xml_files(root, intake), "Reading reports"):
+        with intake.judge([path], "read"):
+            reports.append(_parse(path, data))
+    if not reports:
+        raise ArchiveError(
+            "the source holds no Open-I report in XML",
+            remedy="name NLMCXR_reports.tgz or the folder of XML files",
+        )
+    pictures = {path.stem: path for path in intake.files() if path.suffix.lower() in _PICTURES}
+    joined = {report.uid: _images_of(report, pictures) for report in reports}
+    for report in reports:
+        with intake.judge([report.file], "read"):
+            if joined[report.uid]:
+                intake.cover([report.file])
+            else:
+                _accept_text(intake, report)
+    _accept_images(intake, [(path, r) for r in reports for path in joined[r.uid]])
+    for path in intake.files():
+        intake.ignore(path, "not_of_the_set")
+
+
+def _images_of(report: _Report, pictures: Mapping[str, Path]) -> list[Path]:
+    return [pictures[name] for name in report.images if name in pictures]
+
+
+def _accept_text(intake: Intake, report: _Report) -> None:
+    sample = intake.accept(
+        [report.file],
+        kind="report",
+        patient=f"open-i:{report.uid}",
+        study=f"open-i:{report.uid}",
+        identity=f"open-i:{report.uid}",
+        sha256=report.digest,
+        modality="DX",
+    )
+    _describe(intake, sample, report)
+
+
+def _accept_images(intake: Intake, pairs: Sequence[tuple[Path, _Report]]) -> None:
+    probe = get_domain("cxr").probe.load()
+    for (path, report), found in intake.map(
+        lambda pair: measure([pair[0]], probe), pairs, "Reading X-rays"
+    ):
+        with intake.judge([path], "read"):
+            if not isinstance(found, Measured):
+                raise found
+            sample = intake.accept(
+                [path],
+                kind="dicom" if path.suffix.lower() == ".dcm" else "image",
+                patient=f"open-i:{report.uid}",
+                study=f"open-i:{report.uid}",
+                **{**found.columns, "modality": found.columns["modality"] or "DX"},
+            )
+            _describe(intake, sample, report)
+
+
+def _describe(intake: Intake, sample: str, report: _Report) -> None:
+    intake.report(sample, report.text)
+    for term in report.terms:
+        intake.label(sample, term, 1, SOURCE)
+    if report.terms and NORMAL not in report.terms:
+        intake.label(sample, NORMAL, 0, SOURCE)
+
+
+def _xml_files(root: Path, intake: Intake) -> Iterator[tuple[Path, bytes]]:
+    for path in intake.files():
+        suffix = path.suffix.lower()
+        if suffix == ".xml":
+            with intake.judge([path], "read"):
+                yield path, _bounded(path)
+        elif suffix in _TARS and tarfile.is_tarfile(path):
+            yield from _members(path, intake)
+
+
+def _bounded(path: Path) -> bytes:
+    if path.stat().st_size > _LARGEST_XML:
+        raise Reject("xml_too_large")
+    return path.read_bytes()
+
+
+def _members(container: Path, intake: Intake) -> Iterator[tuple[Path, bytes]]:
+    """The XML members of a tar file, read in memory; each is counted as a file of its own."""
+    members: list[tuple[Path, bytes | Reject]] = []
+    try:
+        with tarfile.open(container) as tar:
+            for member in islice(tar, _MOST_MEMBERS):
+                if member.isreg() and member.name.lower().endswith(".xml"):
+                    members.append((container / _inside(member.name), _content(tar, member)))
+        broken = False
+    except (tarfile.TarError, EOFError, OSError, zlib.error):
+        broken = True
+    if broken:
+        intake.reject(container, "read", "damaged_archive")
+        for path, _ in members:
+            intake.find(path)
+    else:
+        intake.expand(container, [path for path, _ in members])
+    for path, data in members:
+        with intake.judge([path], "read"):
+            if isinstance(data, Reject):
+                raise data
+            yield path, data
+
+
+def _inside(name: str) -> str:
+    """A member's name without ``..`` and a leading slash; it is only a name, never written to."""
+    return str(PurePosixPath(*(p for p in PurePosixPath(name).parts if p not in ("/", ".."))))
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Reject:
+    if member.size > _LARGEST_XML:
+        return Reject("xml_too_large")
+    stream = tar.extractfile(member)
+    return Reject("no_data") if stream is None else stream.read()
+
+
+def _parse(path: Path, data: bytes) -> _Report:
+    # A document type can declare entities that grow without bound; these files need none.
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise Reject("xml_doctype")
+    try:
+        tree = ElementTree.fromstring(data)
+    except ElementTree.ParseError:
+        raise Reject("xml_syntax") from None
+    uid = tree.find("uId")
+    name = uid.get("id") if uid is not None else None
+    if tree.tag != "eCitation" or not name:
+        raise Reject("not_open_i")
+    return _Report(
+        uid=name,
+        text=_text(tree.iter("AbstractText")),
+        terms=tuple(dict.fromkeys(_terms(tree.iterfind("MeSH/major")))),
+        images=tuple(i for e in tree.iter("parentImage") if (i := e.get("id"))),
+        file=path,
+        digest=digest_bytes(data),
+    )
+
+
+def _text(parts: Iterable[ElementTree.Element]) -> str:
+    said = [(part.get("Label", "").strip(), "".join(part.itertext()).split()) for part in parts]
+    lines = (f"{label}: {' '.join(words)}".removeprefix(": ") for label, words in said if words)
+    return "\n\n".join(lines)
+
+
+def _terms(majors: Iterable[ElementTree.Element]) -> Iterator[str]:
+    for major in majors:
+        term = (major.text or "").partition("/")[0].strip()
+        if term and term.lower() != _NOT_INDEXED:
+            yield NORMAL if term.lower() == NORMAL else term
