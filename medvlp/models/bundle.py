@@ -90,6 +90,9 @@ class Bundle:
     def embed_image(self, inputs: Input | Iterable[Input], batch_size: int = 16) -> Floats:
         """Unit vectors (n,E) of one input or many; n counts samples, of which a folder has many.
 
+        Arrays of CT are taken to have the contract's spacing; for another one, embed what
+        ``bundle.preprocess.from_array(array, spacing_mm)`` gives with `embed_stored`.
+
         Raises:
             InputError: An input cannot be read; `iter_embed` goes on past such.
         """
@@ -209,7 +212,7 @@ class Bundle:
         features, image_1E, patch_1PE = self.model.encode_image(image)
         cosines = patch_cosines(patch_1PE[0], text_E, features.grid)
         index = None if cosines.ndim == 2 else best_slice(cosines, len(stored))
-        at = 0.5 if index is None else index / max(1, len(stored) - 1)
+        at = 0.5 if index is None else (index + 0.5) / len(stored)
         picture = self.preprocess.picture(stored, at)
         size = picture.shape[:2]
         if index is None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,7 +125,7 @@ def save_bundle(
     for name, (_, module) in trained.items():
         weights |= {f"objectives.{name}.{k}": v for k, v in module.state_dict().items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = _beside(folder)
     try:
         digest = _write(partial, info, weights, tokenizer)
         _put(partial, folder)
@@ -206,16 +205,20 @@ def _write(folder: Path, info: BundleInfo, weights: dict[str, Tensor], tokenizer
 
 
 def _put(partial: Path, folder: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    partial.chmod(0o777 & ~umask)
     if not folder.exists():
         partial.rename(folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    old = _beside(folder)
     folder.rename(old / "old")
     partial.rename(folder)
     shutil.rmtree(old)
+
+
+def _beside(folder: Path) -> Path:
+    """A new hidden folder next to `folder`, with the rights that any new folder gets."""
+    made = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
+    made.mkdir()
+    return made
 
 
 def weights_under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -108,4 +108,9 @@ def _sources(position: int, one: Any, resolve: Resolve) -> list[Source]:
         return [Source(position=position, paths=tuple(one.source_paths), span=one.span)]
     if isinstance(one, tuple):
         return [Source(position=position, paths=tuple(map(Path, one)))]
+    if not isinstance(one, str | Path):
+        raise InputError(
+            f"input {position + 1} is a {type(one).__name__}, neither a path nor a NumPy array",
+            remedy="pass paths, NumPy arrays, or items of a manifest",
+        )
     return [Source(position=position, paths=paths) for paths in resolve(Path(one))]

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
-from sklearn.metrics import roc_curve
 
 from medvlp.config import STRICT
 from medvlp.data.prompts import PromptSet
@@ -163,6 +161,9 @@ def _softmax_loss(logits_NL: NDArray[np.float64], chosen_NL: NDArray[np.bool_]) 
 
 def _temperature(loss: Callable[[float], float], known: np.bool_) -> float:
     """The T between 1/20 and 20 that minimises `loss`; 1 where nothing is known."""
+    # Fitting is rare and its libraries take seconds to import; scoring does without them.
+    from scipy.optimize import minimize_scalar
+
     if not known:
         return 1.0
     bounds = (-np.log(20), np.log(20))
@@ -171,6 +172,8 @@ def _temperature(loss: Callable[[float], float], known: np.bool_) -> float:
 
 
 def _youden(label_N: NDArray[np.float64], probability_N: NDArray[np.float64]) -> float:
+    from sklearn.metrics import roc_curve
+
     false_rate, true_rate, limits = roc_curve(label_N, probability_N)
     # The first point stands for "nothing is present", at an infinite threshold.
     best = 1 + int(np.argmax((true_rate - false_rate)[1:]))

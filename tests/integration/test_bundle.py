@@ -23,6 +23,10 @@ from medvlp.models.image2d import ResNet2dConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.models.zero_shot import Calibration
+from medvlp_video.encoders import FrameEncoderConfig
+from medvlp_video.preprocess import ClipPreprocessConfig
+from medvlp_volumetric.encoders import Vit3dConfig
+from medvlp_volumetric.preprocess import CtPreprocessConfig
 
 IMAGE = ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group")
 TEXT = TextTowerConfig(width=16, depth=1, heads=2, max_tokens=16)
@@ -31,11 +35,15 @@ PROMPTS = prompts_from_labels(["edema", "cardiomegaly"])
 SENTENCES = ["No edema is seen.", "Cardiomegaly.", "Mild edema and cardiomegaly."] * 3
 
 
-def write_bundle(folder, seed=0, text=TEXT, **parts):
+def build_model(image=IMAGE, channels=1, text=TEXT, seed=0):
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(SENTENCES, 300)
-    towers = IMAGE.build(1), text.build(len(tokenizer), tokenizer.pad_token_id)
-    model = TwoTower(TwoTowerConfig(embed=8), *towers)
+    towers = image.build(channels), text.build(len(tokenizer), tokenizer.pad_token_id)
+    return TwoTower(TwoTowerConfig(embed=8), *towers), tokenizer
+
+
+def write_bundle(folder, seed=0, text=TEXT, **parts):
+    model, tokenizer = build_model(text=text, seed=seed)
     sizes = model.sizes(labels=2)
     objectives = {
         "clip": (ClipConfig(), ClipConfig().build(sizes)),
@@ -247,6 +255,8 @@ def test_a_stream_goes_on_past_bad_files(made, pictures, tmp_path):
         bundle.iter_embed([tmp_path / "none"])
     with pytest.raises(InputError, match="no input"):
         bundle.embed_image([])
+    with pytest.raises(InputError, match="input 1 is a Tensor"):
+        bundle.embed_image([torch.zeros(4, 4)])
 
 
 def test_zero_shot_uses_the_prompts_and_calibration_inside(made, tmp_path):
@@ -291,6 +301,45 @@ def test_heatmap_is_the_cosine_of_patches_and_averages_to_the_similarity(made):
     row, column = np.unravel_index(result.grid.argmax(), result.grid.shape)
     peak = np.unravel_index(result.map_HW.argmax(), result.map_HW.shape)
     assert (peak[0] // 8, peak[1] // 8) == (row, column)
+
+
+@pytest.mark.parametrize("domain", ["volumetric", "video"])
+def test_heatmaps_of_volumes_and_clips_show_their_best_slice(tmp_path, domain):
+    rng = np.random.default_rng(0)
+    if domain == "volumetric":
+        contract = CtPreprocessConfig(shape=(16, 32, 32))
+        image = Vit3dConfig(width=12, depth=1, heads=2, patch=(4, 8, 8))
+        stored = rng.integers(-1000, 1000, (16, 32, 32)).astype(np.int16)
+    else:
+        contract = ClipPreprocessConfig(frames=4, size=32)
+        image = FrameEncoderConfig(frame=IMAGE)
+        stored = rng.integers(0, 255, (4, 32, 32, 3)).astype(np.uint8)
+    model, tokenizer = build_model(image, contract.channels)
+    write_bundle(
+        tmp_path / "bundle", domain=domain, preprocess=contract, image=image, model=model,
+        tokenizer=tokenizer, objectives={}, prompts=None,
+    )  # fmt: skip
+    bundle = medvlp.load(tmp_path / "bundle")
+    result = bundle.heatmap_stored(stored, "Edema.")
+    assert result.grid.shape == (4, 4, 4)
+    assert result.map_HW.shape == (32, 32)
+    best = np.unravel_index(result.grid.argmax(), result.grid.shape)[0]
+    assert result.index * 4 // len(stored) == best
+    if domain == "video":
+        np.testing.assert_array_equal(result.picture, stored[result.index])
+    else:
+        grey = np.clip((stored[result.index].astype(np.float32) + 1000) / 2000, 0, 1) * 255
+        np.testing.assert_array_equal(result.picture[..., 0], grey.astype(np.uint8))
+    expected = bundle.embed_stored([stored])[0] @ bundle.embed_text("Edema.")[0]
+    assert result.similarity == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_bundle_computes_the_same_on_a_gpu(made):
+    cpu, gpu = medvlp.load(made[0]), medvlp.load(made[0], device="cuda")
+    np.testing.assert_allclose(gpu.embed_image(arrays(3)), cpu.embed_image(arrays(3)), atol=1e-2)
+    np.testing.assert_allclose(gpu.embed_text("Edema."), cpu.embed_text("Edema."), atol=1e-2)
+    assert gpu.heatmap(arrays(1)[0], "Edema.").map_HW.shape == (32, 32)
 
 
 def test_a_heatmap_is_of_one_sample(made, pictures):

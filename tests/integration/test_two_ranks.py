@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 SCRIPT = """
@@ -67,6 +68,7 @@ def run(folder, ranks):
     return torch.load(folder / f"{ranks}.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path):
     one, two = run(tmp_path, 1), run(tmp_path, 2)
     assert one.keys() == two.keys() == {"clip", "siglip", "labels"}
