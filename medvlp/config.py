@@ -171,5 +171,7 @@ def _child(node: Any, key: str) -> Any:
 
 def _line(loc: tuple[int | str, ...], message: str, value: Any) -> str:
     key = ".".join(map(str, loc)) or "(top level)"
+    if isinstance(value, Mapping):  # a cross-field check: its message names the values
+        return f"{key}: {message.removeprefix('Value error, ')}"
     shown = repr(value)
     return f"{key}: {message} (got {shown if len(shown) <= 80 else shown[:77] + '...'})"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -15,13 +15,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
+from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
 from medvlp.errors import ConfigError
-
-if TYPE_CHECKING:
-    from medvlp.data.manifest import Manifest
 
 Level = Literal[
     "report", "section", "sentence", "procedure", "phase", "step", "clip"
@@ -191,6 +189,20 @@ def count_textless(manifests: Sequence[Manifest], config: DataConfig, split: str
         rows = _split_rows(manifest, config.subset if split == "train" else None, split)
         count += sum(row["sample"] not in texts for row in rows)
     return count
+
+
+def relabel(
+    items: Sequence[Item], manifests: Sequence[Manifest], names: Sequence[str]
+) -> list[Item]:
+    """The items with the labels `names` in `labels_L`; NaN where no manifest knows a name."""
+    tables = {}
+    for manifest in manifests:
+        labels = _Labels(manifest, names)
+        tables.update(dict.fromkeys(manifest.samples["sample"], labels))
+    return [
+        dataclasses.replace(item, labels_L=tables[item.sample].of(item.sample, item.span))
+        for item in items
+    ]
 
 
 def permute_images(items: Sequence[Item], seed: int) -> list[Item]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from medvlp.digest import digest_bytes
 from medvlp.errors import InputError
@@ -60,8 +60,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     vocabulary = path if path.is_file() else path / "vocab.txt"
     try:
         if path.is_dir() and (path / "tokenizer.json").is_file():
-            tokenizer = AutoTokenizer.from_pretrained(
-                path, local_files_only=True, trust_remote_code=False, use_fast=True
+            tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+                path, local_files_only=True
             )
         else:
             tokenizer = _from_vocabulary(vocabulary)
@@ -116,7 +116,7 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",

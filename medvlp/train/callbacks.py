@@ -1,0 +1,229 @@
+"""What happens beside the steps: rows of metrics, checkpoints, the bar, and a clean stop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from medvlp.data.batch import Batch
+from medvlp.progress import progress_bar
+from medvlp.train.experiment import TrainerConfig
+
+
+class Stopped(Exception):
+    """The user asked for a stop, and the last checkpoint is written."""
+
+
+def _stepped(config: TrainerConfig, batch_idx: int) -> bool:
+    return (batch_idx + 1) % config.accumulate == 0
+
+
+def _validates(trainer: Trainer, config: TrainerConfig, step: int) -> bool:
+    return bool(trainer.num_val_batches) and (
+        step % config.valid_every == 0 or step == config.steps
+    )
+
+
+class MetricsLog(Callback):
+    """Writes ``metrics.csv`` and TensorBoard events.
+
+    Args:
+        folder: The run folder.
+        config: The trainer's configuration.
+        names: The named losses.
+        start: The step that the run resumes from; later rows of an earlier attempt are dropped.
+    """
+
+    def __init__(
+        self, folder: Path, config: TrainerConfig, names: Sequence[str], start: int
+    ) -> None:
+        self.file = folder / "metrics.csv"
+        self.board = folder / "tensorboard"
+        self.config = config
+        self.columns = ["step", "loss", *names, "lr", "samples_per_s", "valid_loss"]
+        self.start = start
+        self.micro: list[dict[str, Tensor]] = []
+        self.row: dict[str, Any] = {}
+        self.samples = 0
+        self.since = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the files."""
+        self.since = time.perf_counter()
+        if trainer.is_global_zero:
+            _keep_rows(self.file, self.columns, self.start)
+            self.writer = SummaryWriter(str(self.board), purge_step=self.start + 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Collect the step; write it if it is due."""
+        self.micro.append(outputs["named"])
+        self.samples += len(batch.sample) * trainer.world_size
+        if not _stepped(self.config, batch_idx):
+            return
+        step = trainer.global_step
+        due = _validates(trainer, self.config, step)
+        if due or step % self.config.log_every == 0 or step == self.config.steps:
+            self.row = self._measure(trainer, step)
+            if not due:
+                self._write(trainer)
+        self.micro.clear()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the step's row."""
+        self.row["valid_loss"] = float(trainer.callback_metrics["valid_loss"])
+        self._write(trainer)
+        self.since, self.samples = time.perf_counter(), 0
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the event file."""
+        if hasattr(self, "writer"):
+            self.writer.close()
+
+    def _measure(self, trainer: Trainer, step: int) -> dict[str, Any]:
+        names = list(self.micro[0])
+        values = torch.stack([torch.stack([m[n] for n in names]) for m in self.micro]).mean(0)
+        values = trainer.strategy.reduce(values, reduce_op="mean")
+        now = time.perf_counter()
+        rate = self.samples / max(now - self.since, 1e-9)
+        self.since, self.samples = now, 0
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        losses = dict(zip(names, values.tolist(), strict=True))
+        return {"step": step, **losses, "lr": lr, "samples_per_s": round(rate, 2)}
+
+    def _write(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        with self.file.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, restval="").writerow(self.row)
+        for name, value in self.row.items():
+            if name != "step":
+                self.writer.add_scalar(name, value, self.row["step"])
+
+
+class Checkpoints(Callback):
+    """Keeps ``last`` and, by validation loss, ``best``; stops cleanly when asked.
+
+    Where a step is validated, it is saved after that, so that a resumed run skips nothing.
+
+    Args:
+        folder: The checkpoints' folder.
+        config: The trainer's configuration.
+    """
+
+    def __init__(self, folder: Path, config: TrainerConfig) -> None:
+        self.last = folder / "last.safetensors"
+        self.best = folder / "best.safetensors"
+        self.config = config
+        self.lowest = math.inf
+        self.asked = False
+        self.stopping = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lowest validation loss so far."""
+        return {"lowest": self.lowest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up `state_dict`."""
+        self.lowest = state_dict["lowest"]
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: stop after this step; a second signal interrupts at once."""
+        self.asked = True
+        signal.signal(number, signal.default_int_handler)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Save if the step is due and is not validated first."""
+        if not _stepped(self.config, batch_idx):
+            return
+        step = trainer.global_step
+        # Ranks must agree, or one would wait for the others for ever.
+        self.stopping = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
+        if step == self.config.steps:
+            trainer.should_stop = True  # Lightning validates once more when it is told to stop.
+        if not _validates(trainer, self.config, step):
+            self._save(trainer, step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the best weights; save the step."""
+        loss = float(trainer.callback_metrics["valid_loss"])
+        if loss < self.lowest:
+            self.lowest = loss
+            trainer.save_checkpoint(self.best, weights_only=True)
+        self._save(trainer, trainer.global_step)
+
+    def _save(self, trainer: Trainer, step: int) -> None:
+        if self.stopping or step % self.config.save_every == 0 or step == self.config.steps:
+            trainer.save_checkpoint(self.last)
+        if self.stopping and step < self.config.steps:
+            raise Stopped
+
+
+class StepBar(Callback):
+    """A bar with the loss, samples a second and the time to go.
+
+    Args:
+        config: The trainer's configuration.
+        log: Where the figures come from.
+        start: The step that the run resumes from.
+    """
+
+    def __init__(self, config: TrainerConfig, log: MetricsLog, start: int) -> None:
+        self.config = config
+        self.metrics = log
+        self.start = start
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        self.bar = progress_bar()
+        self.task = self.bar.add_task("train", total=self.config.steps, completed=self.start)
+        if trainer.is_global_zero:
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Advance the bar."""
+        row = self.metrics.row
+        figures = f"loss {row['loss']:.3f}, {row['samples_per_s']:.0f} samples/s" if row else ""
+        self.bar.update(
+            self.task, completed=trainer.global_step, description=f"train {figures}".strip()
+        )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hide the bar."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+
+def _keep_rows(file: Path, columns: Sequence[str], start: int) -> None:
+    """Start the table, or drop what an attempt wrote after the checkpoint."""
+    rows: list[dict[str, str]] = []
+    if file.is_file():
+        with file.open(newline="", encoding="utf-8") as old:
+            rows = [row for row in csv.DictReader(old) if int(row["step"] or 0) <= start]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(row for row in rows if row["step"])
+    temporary = file.with_name(".metrics.csv.tmp")
+    temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    temporary.replace(file)

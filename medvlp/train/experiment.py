@@ -1,0 +1,148 @@
+"""An experiment: everything that one training run is, as one strict configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medvlp.config import STRICT, load_config, one_of_kinds, override, read_yaml
+from medvlp.data.items import DataConfig
+from medvlp.data.prompts import PromptSet
+from medvlp.domain import Domain, Ref, get_domain
+from medvlp.errors import ConfigError
+from medvlp.losses.objectives import CORE_OBJECTIVES
+from medvlp.models.image2d import CORE_ENCODERS
+from medvlp.models.text import CORE_TEXT_TOWERS
+from medvlp.models.two_tower import TwoTowerConfig
+from medvlp.train.optim import OptimConfig
+
+Count = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainerConfig:
+    """How long, on what, and how often something is written."""
+
+    steps: Count
+    """Optimiser steps of the whole run."""
+
+    accumulate: Count = 1
+    """Batches whose gradients are summed into one optimiser step; each batch is contrasted
+    within itself."""
+
+    precision: Literal["bf16", "fp32"] = "fp32"
+    devices: Count = 1
+    """Devices of this machine; data-parallel if more than one."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    log_every: Count = 10
+    """Steps between rows of metrics.csv."""
+
+    valid_every: Count = 100
+    """Steps between passes over the validation split."""
+
+    save_every: Count = 100
+    """Steps between checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Experiment:
+    """One training run; `schema` gives the components of a domain their types."""
+
+    domain: str
+    seed: int = 0
+    control: Literal["none", "image-blind", "supervised-unimodal"] = "none"
+    """``image-blind``: images permuted across patients. ``supervised-unimodal``: the label
+    objectives alone, without text."""
+
+    init: Path | None = None
+    """A bundle whose weights and tokenizer the run starts from."""
+
+    data: DataConfig
+    preprocess: Any
+    image: Any
+    text: Any
+    model: TwoTowerConfig = TwoTowerConfig()
+    objectives: tuple[Any, ...]
+    optim: OptimConfig = OptimConfig()
+    trainer: TrainerConfig
+    prompts: Path | PromptSet | None = None
+    """The prompt set that travels in the bundle, or the file that holds it."""
+
+    def __post_init__(self) -> None:
+        for broken in (*_schedule_faults(self), *_objective_faults(self)):
+            raise ValueError(broken)
+
+    @property
+    def active_objectives(self) -> tuple[Any, ...]:
+        """The objectives that the run computes: a supervised control keeps those on labels."""
+        if self.control == "supervised-unimodal":
+            return tuple(o for o in self.objectives if o.kind == "labels")
+        return self.objectives
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment; which components it may name follows from its domain.
+
+    Raises:
+        ConfigError: Names file, key, value and reason.
+    """
+    values = read_yaml(path)
+    name = override(values, overrides).get("domain") if isinstance(values, dict) else None
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{path}: domain is missing", remedy="write for example domain: cxr at the top"
+        )
+    loaded: Experiment = load_config(schema(get_domain(name).name), path, overrides)
+    return loaded
+
+
+@cache
+def schema(domain: str) -> type[Experiment]:
+    """The experiment class of a domain: its encoders, objectives and preprocessing contracts."""
+    brought: Domain = get_domain(domain)
+    objective: Any = _kinds(brought.objectives, CORE_OBJECTIVES.values())
+    components = {
+        "preprocess": _kinds(brought.preprocess),
+        "image": _kinds(brought.encoders, CORE_ENCODERS.values()),
+        "text": _kinds({}, CORE_TEXT_TOWERS.values()),
+        "objectives": Annotated[tuple.__class_getitem__((objective, ...)), Field(min_length=1)],
+    }
+    name = f"{domain.capitalize()}Experiment"
+    plain_class = type(name, (Experiment,), {"__annotations__": components})
+    return cast(type[Experiment], dataclass(frozen=True, kw_only=True, config=STRICT)(plain_class))
+
+
+def _kinds(refs: Mapping[str, Ref], core: Iterable[type] = ()) -> Any:
+    return one_of_kinds([*core, *(ref.load() for ref in refs.values())])
+
+
+def _schedule_faults(e: Experiment) -> list[str]:
+    faults = []
+    if e.optim.warmup_steps > e.trainer.steps:
+        faults.append(
+            f"optim.warmup_steps={e.optim.warmup_steps} exceeds trainer.steps={e.trainer.steps}"
+        )
+    if e.data.batch_size % e.trainer.devices:
+        faults.append(
+            f"data.batch_size={e.data.batch_size} is no multiple of "
+            f"trainer.devices={e.trainer.devices}"
+        )
+    return faults
+
+
+def _objective_faults(e: Experiment) -> list[str]:
+    kinds = [objective.kind for objective in e.objectives]
+    faults = []
+    if "siglip" in kinds and e.model.init_bias == 0:
+        faults.append("objectives: siglip needs a bias; set model.init_bias, such as -10")
+    if "labels" in kinds and not e.data.labels:
+        faults.append("objectives: labels needs the names in data.labels")
+    if e.control == "supervised-unimodal" and "labels" not in kinds:
+        faults.append("control: supervised-unimodal needs an objective of kind labels")
+    return faults

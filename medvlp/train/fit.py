@@ -1,0 +1,274 @@
+"""`medvlp train`: one run folder from its configuration to its bundle."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from medvlp.config import plain
+from medvlp.data.prompts import load_prompts
+from medvlp.errors import RunError
+from medvlp.models.bundle import load, save_bundle
+from medvlp.models.two_tower import TwoTower
+from medvlp.train.calibrate import calibrate
+from medvlp.train.callbacks import Checkpoints, MetricsLog, StepBar, Stopped
+from medvlp.train.checkpoint import SafeCheckpointIO, read_checkpoint
+from medvlp.train.experiment import Experiment, load_experiment
+from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
+from medvlp.train.run_folder import claim, record_data
+from medvlp.train.task import Task
+
+_PRECISION = {"bf16": "bf16-mixed", "fp32": "32-true"}
+_PATIENCE_S = 3600.0
+"""How long other ranks wait for the first to write the data."""
+
+
+def train_run(config_path: Path, overrides: Sequence[str], run: Path) -> str:
+    """Train what `config_path` describes into the folder `run`; repeat the call to resume.
+
+    Args:
+        config_path: An experiment's YAML file.
+        overrides: Changes such as ``trainer.steps=200``.
+        run: The run folder: config.yaml, versions.json, data.json, metrics.csv, curves.png,
+            tensorboard/, checkpoints/, tokenizer/ and at the end bundle/.
+
+    Returns:
+        One line for the user.
+
+    Raises:
+        ConfigError: A configuration that cannot be used.
+        RunError: A folder of another run, a sample that cannot be read, a loss that is no number.
+        KeyboardInterrupt: Stopped by the user, after the last checkpoint was written.
+    """
+    experiment = _with_prompts(load_experiment(config_path, overrides))
+    first = _rank() == 0
+    if first:
+        claim(run, experiment)
+    else:
+        _await(run / "data.json")
+    bundle = run / "bundle"
+    if bundle.exists():
+        return f"{run.name} is complete: {bundle}"
+    prepared = prepare(experiment, run)
+    if first:
+        record_data(run, prepared.facts)
+    task = _fit(experiment, prepared, run)
+    if task is None:
+        return ""
+    _export(experiment, prepared, task, run)
+    return f"Bundle: {bundle}"
+
+
+def build_model(experiment: Experiment, prepared: Prepared) -> TwoTower:
+    """The experiment's model, seeded, or started from the bundle that `init` names."""
+    torch.manual_seed(experiment.seed)
+    image = experiment.image.build(experiment.preprocess.channels)
+    tokenizer = prepared.tokenizer
+    text = experiment.text.build(len(tokenizer), tokenizer.pad_token_id)
+    model = TwoTower(experiment.model, image, text)
+    if experiment.init is not None:
+        _start_from(model, load(experiment.init).model, experiment.init)
+    return model
+
+
+def _fit(experiment: Experiment, prepared: Prepared, run: Path) -> Task | None:
+    """Train to the end; None in processes other than the first."""
+    config = experiment.trainer
+    task = Task(experiment, build_model(experiment, prepared))
+    checkpoints = Checkpoints(run / "checkpoints", config)
+    resume = checkpoints.last if checkpoints.last.is_file() else None
+    start = 0 if resume is None else int(read_checkpoint(resume)["global_step"])
+    log = MetricsLog(run, config, list(task.configs), start)
+    data = PairData(experiment, prepared, start * config.accumulate)
+    with _quiet():
+        trainer = _trainer(experiment, [log, checkpoints, StepBar(config, log, start)])
+        if start < config.steps:
+            with _stop_on_interrupt(checkpoints):
+                _run(trainer, task, data, resume)
+    if not trainer.is_global_zero:
+        return None
+    chosen = checkpoints.best if checkpoints.best.is_file() else checkpoints.last
+    task.load_state_dict(read_checkpoint(chosen)["state_dict"])
+    return task
+
+
+def _run(trainer: Trainer, task: Task, data: PairData, resume: Path | None) -> None:
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=resume)
+    except Stopped:
+        raise KeyboardInterrupt from None
+    if trainer.global_step < task.experiment.trainer.steps:
+        raise RunError(
+            f"training ended at step {trainer.global_step} of {task.experiment.trainer.steps}",
+            remedy="repeat the command to go on from the last checkpoint",
+        )
+
+
+def _trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
+    config = experiment.trainer
+    # Some objectives leave parameters without a gradient (CLIP reads no bias, the supervised
+    # control no text); data-parallel training would wait for them for ever.
+    ranks = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
+    return Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        strategy=ranks,
+        precision=_PRECISION[config.precision],  # type: ignore[arg-type]
+        max_steps=config.steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=experiment.optim.clip_norm,
+        val_check_interval=min(config.valid_every, config.steps) * config.accumulate,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        plugins=[SafeCheckpointIO()],
+    )
+
+
+def _export(experiment: Experiment, prepared: Prepared, task: Task, run: Path) -> None:
+    """Write the bundle; with prompts and validation data, calibrated by a first copy of itself."""
+    draw_curves(run)
+    parts: dict[str, Any] = {
+        "model": task.model,
+        "domain": experiment.domain,
+        "preprocess": experiment.preprocess,
+        "image": experiment.image,
+        "text": experiment.text,
+        "tokenizer": prepared.tokenizer,
+        "objectives": task.trained(),
+        "label_names": experiment.data.labels,
+        "prompts": experiment.prompts,
+        "provenance": _provenance(experiment, prepared, run),
+    }
+    calibration = None
+    if experiment.prompts is not None and prepared.graded:
+        with tempfile.TemporaryDirectory(dir=run) as folder:
+            save_bundle(Path(folder) / "bundle", **parts)
+            trained = load(Path(folder) / "bundle", device=_device(experiment))
+            calibration = calibrate(trained, prepared.graded, array_cache(experiment))
+    save_bundle(run / "bundle", calibration=calibration, **parts)
+
+
+def _device(experiment: Experiment) -> str:
+    wanted = experiment.trainer.accelerator != "cpu"
+    return "cuda" if wanted and torch.cuda.is_available() else "cpu"
+
+
+def _provenance(experiment: Experiment, prepared: Prepared, run: Path) -> dict[str, Any]:
+    """What the bundle says about its run; no path."""
+    values = plain(experiment)
+    told = {name: values[name] for name in ("seed", "control", "objectives", "optim", "trainer")}
+    versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
+    return {**told, "data": prepared.facts, "versions": versions}
+
+
+def draw_curves(run: Path) -> None:
+    """Draw ``curves.png`` from ``metrics.csv``: losses and learning rate by step."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    skipped = {"step", "lr", "samples_per_s"}
+    for name in [n for n in (rows[0] if rows else {}) if n not in skipped]:
+        points = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
+        losses.plot(*zip(*points, strict=True) if points else ([], []), label=name)
+    losses.set_ylabel("loss")
+    losses.legend()
+    rate.plot([int(r["step"]) for r in rows], [float(r["lr"]) for r in rows])
+    rate.set_ylabel("learning rate")
+    rate.set_xlabel("step")
+    temporary = run / ".curves.png"
+    figure.savefig(temporary, format="png")
+    temporary.replace(run / "curves.png")
+
+
+def _with_prompts(experiment: Experiment) -> Experiment:
+    """The experiment with its prompt file's content in place of its name."""
+    if not isinstance(experiment.prompts, Path):
+        return experiment
+    return dataclasses.replace(experiment, prompts=load_prompts(experiment.prompts))
+
+
+def _start_from(model: TwoTower, other: torch.nn.Module, init: Path) -> None:
+    mine = model.state_dict()
+    same = {
+        name: value
+        for name, value in other.state_dict().items()
+        if name in mine and mine[name].shape == value.shape
+    }
+    if not same:
+        raise RunError(
+            f"init: no weight of the bundle {init.name} fits this model",
+            remedy="choose a bundle with the same image or text tower",
+        )
+    model.load_state_dict(same, strict=False)
+
+
+def _rank() -> int:
+    """This process's place among those of torchrun, SLURM or Lightning's own launcher."""
+    found = [os.environ[n] for n in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if n in os.environ]
+    return int(found[0]) if found else 0
+
+
+def _await(file: Path) -> None:
+    waited = 0.0
+    while not file.is_file():
+        time.sleep(0.2)
+        waited += 0.2
+        if waited > _PATIENCE_S:
+            raise RunError(
+                "the first process has written no data.json",
+                remedy="look at the first process's message",
+            )
+
+
+@contextmanager
+def _stop_on_interrupt(checkpoints: Checkpoints) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, checkpoints.ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's tips, device lines and worker advice off the terminal."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,82 @@
+"""The run folder: what it holds, whether a command may go on in it, and from where."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medvlp.config import plain, read_yaml
+from medvlp.errors import RunError
+from medvlp.train.experiment import Experiment
+
+_PACKAGES = ("medvlp-platform", "lightning", "numpy", "tokenizers", "torch", "transformers")
+
+
+def claim(run: Path, experiment: Experiment) -> None:
+    """Make the folder this experiment's, or find that it is already.
+
+    Raises:
+        RunError: It holds something else, or a run of another configuration.
+    """
+    stored = run / "config.yaml"
+    values = plain(experiment)
+    if not stored.is_file():
+        if run.exists() and any(run.iterdir()):
+            raise RunError(
+                f"{run.name} is no run folder and is not empty",
+                remedy="name a new folder with --out",
+            )
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / "versions.json", json.dumps(_versions(), indent=1))
+        write_text(stored, yaml.safe_dump(values, sort_keys=False))
+        return
+    differing = list(_differences(read_yaml(stored), json.loads(json.dumps(values)), ""))
+    if differing:
+        raise RunError(
+            f"{run.name} holds a run of another configuration; differing: {', '.join(differing)}",
+            remedy="use the configuration in its config.yaml, or name a new folder with --out",
+        )
+
+
+def record_data(run: Path, facts: dict[str, Any]) -> None:
+    """Write ``data.json``, or check that a resumed run still sees the same data.
+
+    Raises:
+        RunError: The data differ from those that the run began with.
+    """
+    file = run / "data.json"
+    if not file.is_file():
+        write_text(file, json.dumps(facts, indent=1))
+        return
+    differing = list(_differences(json.loads(file.read_text(encoding="utf-8")), facts, ""))
+    if differing:
+        raise RunError(
+            f"{run.name} began with other data; differing: {', '.join(differing)}",
+            remedy="restore the manifests, or start a new run with --out",
+        )
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), "system": platform.platform(), **found}
+
+
+def _differences(old: Any, new: Any, prefix: str) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(key), new.get(key), f"{prefix}.{key}".lstrip("."))
+    elif old != new:
+        yield prefix or "(all)"

@@ -1,0 +1,103 @@
+"""The training task: a batch becomes named losses; it knows no modality."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from medvlp.data.batch import Batch
+from medvlp.data.dataset import BadSample
+from medvlp.data.randomness import generator
+from medvlp.errors import RunError
+from medvlp.models.two_tower import TwoTower
+from medvlp.train.experiment import Experiment
+from medvlp.train.optim import build_optimizer, build_schedule
+
+
+class Task(LightningModule):
+    """A two-tower model under a weighted sum of objectives.
+
+    Args:
+        experiment: The run's configuration.
+        model: The model.
+    """
+
+    def __init__(self, experiment: Experiment, model: TwoTower) -> None:
+        super().__init__()
+        self.experiment = experiment
+        self.model = model
+        sizes = model.sizes(labels=len(experiment.data.labels))
+        configs = experiment.active_objectives
+        names = _names([config.kind for config in configs])
+        self.configs = dict(zip(names, configs, strict=True))
+        self.objectives = nn.ModuleDict({n: c.build(sizes) for n, c in self.configs.items()})
+
+    def trained(self) -> dict[str, tuple[Any, nn.Module]]:
+        """Each objective's configuration and module, as a bundle stores them."""
+        return {name: (config, self.objectives[name]) for name, config in self.configs.items()}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted sum, ``loss``, and each objective's own value."""
+        encodings = self.model(batch)
+        named = {name: objective(encodings, batch) for name, objective in self.objectives.items()}
+        total = torch.stack(
+            [self.configs[name].weight * value for name, value in named.items()]
+        ).sum()
+        return {"loss": total, **named}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Key the step's dropout by what it is for, so that a resumed run repeats it."""
+        rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), "dropout")
+        torch.manual_seed(int(rng.integers(2**63)))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Losses of one batch; a loss that is no number never reaches the weights.
+
+        Raises:
+            RunError: The loss is not finite.
+        """
+        losses = self.losses(batch)
+        if not torch.isfinite(losses["loss"]):
+            culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
+            raise RunError(
+                f"step {self.global_step + 1}: {', '.join(culprits)} is not finite",
+                remedy="lower optim.lr or use trainer.precision=fp32; the last checkpoint is sound",
+            )
+        return {
+            "loss": losses["loss"],
+            "named": {name: value.detach().float() for name, value in losses.items()},
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add one batch to ``valid_loss``."""
+        loss = self.losses(batch)["loss"].float()
+        self.log("valid_loss", loss, batch_size=len(batch.sample), sync_dist=True)
+
+    def transfer_batch_to_device(
+        self, batch: Batch | BadSample, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move the batch.
+
+        Raises:
+            RunError: A sample of the batch could not be read.
+        """
+        if isinstance(batch, BadSample):
+            raise batch.error()
+        return batch.to(device)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW, and its schedule by step."""
+        optimizer = build_optimizer(self, self.experiment.optim)
+        steps = self.experiment.trainer.steps
+        schedule = build_schedule(optimizer, self.experiment.optim, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _names(kinds: list[str]) -> list[str]:
+    """Each kind's name; a kind that is given again gets a number."""
+    seen = [kinds[:i].count(kind) + 1 for i, kind in enumerate(kinds)]
+    return [k if n == 1 else f"{k}_{n}" for k, n in zip(kinds, seen, strict=True)]

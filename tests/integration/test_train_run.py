@@ -1,0 +1,211 @@
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+
+import medvlp
+from medvlp.errors import ConfigError, RunError
+from medvlp.train.callbacks import Checkpoints
+from medvlp.train.checkpoint import read_checkpoint
+from medvlp.train.fit import train_run
+
+Losses = Callable[[Path], list[float]]
+
+
+def test_a_run_folder_holds_what_repeats_it(
+    experiment_file: Path, tmp_path: Path, read_losses: Losses
+) -> None:
+    run = tmp_path / "run"
+    message = train_run(experiment_file, ["trainer.steps=6"], run)
+    assert message == f"Bundle: {run / 'bundle'}"
+    expected = {"config.yaml", "versions.json", "data.json", "metrics.csv", "curves.png"}
+    assert expected <= {p.name for p in run.iterdir()}
+    assert list((run / "tensorboard").glob("events*"))
+    assert not [p for p in run.rglob("*") if p.suffix in (".ckpt", ".pt", ".pkl", ".tmp")]
+    table = pl.read_csv(run / "metrics.csv")
+    assert table.columns == ["step", "loss", "clip", "lr", "samples_per_s", "valid_loss"]
+    assert table["step"].to_list() == list(range(1, 7))
+    assert table.filter(pl.col("valid_loss").is_not_null())["step"].to_list() == [4, 6]
+    again = tmp_path / "again"
+    train_run(run / "config.yaml", [], again)
+    assert read_losses(again) == read_losses(run)
+    assert train_run(experiment_file, ["trainer.steps=6"], run).startswith("run is complete")
+
+
+def test_the_bundle_is_the_trained_model_and_calibrated(
+    experiment_file: Path, bright_manifest: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    steps = ["trainer.steps=100", "text.dropout=0", "optim.lr=0.01", "optim.weight_decay=0"]
+    train_run(experiment_file, steps, run)
+    bundle = medvlp.load(run / "bundle")
+    assert bundle.info.calibration.prompts == bundle.prompts.digest
+    files = [bright_manifest.parent / f"{i}.png" for i in range(16, 24)]
+    scores = bundle.zero_shot(files).logits_NL[:, 0]
+    assert scores[1::2].mean() > scores[0::2].mean() + 0.5
+    blind = tmp_path / "blind"
+    train_run(experiment_file, [*steps, "control=image-blind"], blind)
+    valid = [pl.read_csv(r / "metrics.csv")["valid_loss"].drop_nulls().min() for r in (run, blind)]
+    assert valid[0] < valid[1] - 0.1
+
+
+@pytest.mark.parametrize(("stop", "accumulate"), [(5, 1), (4, 1), (5, 2)])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
+    experiment_file: Path, tmp_path: Path, read_losses: Losses, monkeypatch, stop, accumulate
+) -> None:
+    # Step 4 is validated and step 5 is not: the two ways in which a step is saved.
+    options = [f"trainer.accumulate={accumulate}"]
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    train_run(experiment_file, options, straight)
+    original = Checkpoints.on_train_batch_end
+
+    def ask_at(self, trainer, *rest):
+        self.asked = trainer.global_step == stop
+        original(self, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "on_train_batch_end", ask_at)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(experiment_file, options, halted)
+    assert read_checkpoint(halted / "checkpoints/last.safetensors")["global_step"] == stop
+    assert len(read_losses(halted)) == stop
+    train_run(experiment_file, options, halted)
+    columns = ["step", "loss", "lr", "valid_loss"]
+    both = [pl.read_csv(run / "metrics.csv").select(columns) for run in (straight, halted)]
+    assert both[0].equals(both[1])
+    weights = [
+        read_checkpoint(run / "checkpoints/last.safetensors")["state_dict"]
+        for run in (straight, halted)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_another_configuration_is_refused_with_the_keys(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train_run(experiment_file, ["trainer.steps=2"], run)
+    with pytest.raises(RunError, match=r"differing: optim\.lr, trainer\.steps"):
+        train_run(experiment_file, ["optim.lr=0.1", "trainer.steps=3"], run)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").touch()
+    with pytest.raises(RunError, match="no run folder"):
+        train_run(experiment_file, [], full)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["data.labels=[lft]"], "lft: no such label"),
+        (["data.subset=3%"], "no such subset"),
+        (["data.texts.levels=[report]"], "no sample of the training split"),
+        (["data.batch_size=17"], "exceeds the 16 items"),
+    ],
+)
+def test_what_the_data_cannot_give_is_said(
+    experiment_file: Path, tmp_path: Path, overrides: list[str], reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        train_run(experiment_file, overrides, tmp_path / "run")
+
+
+def test_bf16_labels_and_start_from_a_bundle(
+    experiment_file: Path, tmp_path: Path, read_losses: Losses
+) -> None:
+    first = tmp_path / "first"
+    objectives = "objectives=[{kind: clip}, {kind: labels, weight: 0.5}]"
+    train_run(experiment_file, ["trainer.precision=bf16", objectives], first)
+    row = pl.read_csv(first / "metrics.csv").row(0, named=True)
+    assert row["loss"] == pytest.approx(row["clip"] + 0.5 * row["labels"], rel=1e-4)
+    second = tmp_path / "second"
+    train_run(experiment_file, [f"init={first / 'bundle'}", "trainer.steps=2"], second)
+    assert read_losses(second)[0] < read_losses(first)[0]
+
+
+def test_the_supervised_control_learns_without_text(experiment_file: Path, tmp_path: Path) -> None:
+    objectives = "objectives=[{kind: clip}, {kind: labels}]"
+    run = tmp_path / "run"
+    train_run(experiment_file, [objectives, "control=supervised-unimodal"], run)
+    table = pl.read_csv(run / "metrics.csv")
+    assert "clip" not in table.columns
+    assert table["labels"][-1] < table["labels"][0]
+
+
+def test_an_unreadable_sample_ends_the_run_by_pseudonym(
+    experiment_file: Path, bright_manifest: Path, tmp_path: Path
+) -> None:
+    damaged = bright_manifest.parent / "3.png"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:40])
+    try:
+        with pytest.raises(RunError, match="sample s03 cannot be read") as caught:
+            train_run(experiment_file, ["data.workers=1", "data.cache=null"], tmp_path / "run")
+        assert "3.png" not in str(caught.value)
+    finally:
+        damaged.write_bytes(content)
+
+
+def test_a_loss_that_is_no_number_never_reaches_the_weights(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=r"step \d+: .*clip.* not finite"):
+        train_run(experiment_file, ["optim.lr=1e30", "optim.clip_norm=null"], run)
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    experiment_file: Path,
+    tmp_path: Path,
+    medvlp_process: Callable[..., subprocess.Popen[str]],
+    read_losses: Losses,
+) -> None:
+    run = tmp_path / "run"
+    command = ("train", str(experiment_file), "trainer.steps=4000", "--out", str(run))
+    process = medvlp_process(*command)
+    metrics = run / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (
+        metrics.is_file() and len(metrics.read_text().splitlines()) > 3
+    ):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "lightning" not in errors.lower()
+    done = read_checkpoint(run / "checkpoints/last.safetensors")["global_step"]
+    assert len(read_losses(run)) == done
+
+
+@pytest.mark.slow
+def test_two_ranks_over_gloo_give_the_losses_of_one(
+    experiment_file: Path,
+    tmp_path: Path,
+    medvlp_process: Callable[..., subprocess.Popen[str]],
+    read_losses: Losses,
+) -> None:
+    values = yaml.safe_load(experiment_file.read_text())
+    values["text"]["dropout"] = 0.0
+    experiment_file.write_text(yaml.safe_dump(values))
+    runs = []
+    for devices in (1, 2):
+        runs.append(tmp_path / f"ranks{devices}")
+        process = medvlp_process(
+            "train", str(experiment_file), f"trainer.devices={devices}", "--out", str(runs[-1])
+        )
+        output, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        assert output.count("Bundle") == 1
+    one, two = (pl.read_csv(run / "metrics.csv") for run in runs)
+    assert two["loss"].to_list() == pytest.approx(one["loss"].to_list(), rel=1e-4)
+    assert two["valid_loss"].drop_nulls().to_list() == pytest.approx(
+        one["valid_loss"].drop_nulls().to_list(), rel=1e-4
+    )

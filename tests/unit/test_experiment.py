@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medvlp.config import plain, validate
+from medvlp.errors import ConfigError
+from medvlp.losses.objectives import LabelsConfig
+from medvlp.models.image2d import Vit2dConfig
+from medvlp.train.experiment import Experiment, load_experiment, schema
+
+BASE = {
+    "domain": "cxr",
+    "data": {"manifests": ["m"], "batch_size": 8},
+    "preprocess": {"kind": "cxr", "size": 32},
+    "image": {"kind": "vit", "size": 32, "patch": 8, "width": 16, "depth": 1, "heads": 2},
+    "text": {"width": 16, "depth": 1, "heads": 2},
+    "objectives": [{"kind": "clip"}],
+    "trainer": {"steps": 5},
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    return path
+
+
+def test_components_get_the_types_of_their_kind(file: Path) -> None:
+    loaded = load_experiment(
+        file, ["data.labels=[a]", "objectives=[{kind: clip},{kind: labels,weight: 2}]"]
+    )
+    assert isinstance(loaded, Experiment)
+    assert isinstance(loaded.image, Vit2dConfig)
+    assert isinstance(loaded.objectives[1], LabelsConfig)
+    assert loaded.objectives[1].weight == 2
+
+
+def test_the_resolved_configuration_loads_to_the_same(file: Path) -> None:
+    loaded = load_experiment(file)
+    assert validate(schema("cxr"), yaml.safe_load(yaml.safe_dump(plain(loaded))), "x") == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("optim.warmup_steps=6", r"warmup_steps=6 exceeds trainer\.steps=5"),
+        ("objectives=[{kind: siglip}]", r"siglip needs a bias; set model\.init_bias"),
+        ("objectives=[{kind: labels}]", r"labels needs the names in data\.labels"),
+        ("control=supervised-unimodal", "needs an objective of kind labels"),
+        ("trainer.devices=3", r"batch_size=8 is no multiple of trainer\.devices=3"),
+        ("objectives=[]", "objectives"),
+        ("objectives=[{kind: magic}]", "clip"),
+        ("image.kind=resnet3d", "image"),
+        ("preprocess.kind=ct", r"preprocess"),
+        ("data.batchsize=8", r"data\.batchsize"),
+        ("data.manifests=[]", "either manifests or phantom"),
+        ("data.texts={choose: join, n: 2}", "n=2 needs choose random or all"),
+        ("trainer.precision=fp16", "bf16"),
+        ("domain=mars", "'mars' is not installed"),
+        ("domain=null", "domain is missing"),
+    ],
+)
+def test_impossible_combinations_are_refused_with_the_reason(
+    file: Path, override: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        load_experiment(file, [override])
+
+
+def test_the_supervised_control_keeps_the_label_objectives(file: Path) -> None:
+    both = ["data.labels=[a]", "objectives=[{kind: clip},{kind: labels}]"]
+    loaded = load_experiment(file, [*both, "control=supervised-unimodal"])
+    assert [o.kind for o in loaded.active_objectives] == ["labels"]
+    assert [o.kind for o in load_experiment(file, both).active_objectives] == ["clip", "labels"]
