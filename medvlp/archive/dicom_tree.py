@@ -14,6 +14,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from medvlp.archive.annotations import Annotations
 from medvlp.archive.dicom import may_be_dicom, open_image, read_bytes, xray
 from medvlp.archive.header import Header
 from medvlp.archive.intake import Intake
@@ -45,7 +46,8 @@ def index_dicom(root: Path, intake: Intake) -> None:
     """Take in every radiograph and every CT series under `root`.
 
     A report found by accession number or StudyInstanceUID is attached to every sample of its
-    study. Files of modalities that no domain reads are ignored, bad ones quarantined.
+    study, and so are the rows of the annotation tables. Files of modalities that no domain reads
+    are ignored, bad ones quarantined.
 
     Raises:
         ArchiveError: No installed domain reads DICOM.
@@ -55,7 +57,7 @@ def index_dicom(root: Path, intake: Intake) -> None:
         raise ArchiveError(
             "no installed domain reads DICOM", remedy="install the package again: pip install ."
         )
-    reports = load_reports(intake)
+    beside = _Beside(intake, load_reports(intake), Annotations.load(intake))
     units = {modality: domain.dicom_unit for modality, domain in readers.items()}
     series: list[Scan] = []
     for scan in scan_files(_candidates(intake), units, intake.config.workers):
@@ -65,8 +67,8 @@ def index_dicom(root: Path, intake: Intake) -> None:
         elif units[header.modality] == "series":
             series.append(scan)
         else:
-            _accept_file(intake, reports, scan, header, readers[header.modality])
-    _accept_series(intake, reports, series, readers)
+            _accept_file(intake, beside, scan, header, readers[header.modality])
+    _accept_series(intake, beside, series, readers)
 
 
 def _candidates(intake: Intake) -> list[Path]:
@@ -123,7 +125,7 @@ def _settle(intake: Intake, scan: Scan) -> None:
 
 
 def _accept_file(
-    intake: Intake, reports: ReportIndex | None, scan: Scan, header: Header, domain: Domain
+    intake: Intake, beside: _Beside, scan: Scan, header: Header, domain: Domain
 ) -> None:
     with intake.judge([scan.path], "join"):
         sample = intake.accept(
@@ -148,22 +150,35 @@ def _accept_file(
             flags=scan.flags,
             identifiers=(header.accession, *header.names),
         )
-        _attach_report(intake, reports, sample, header)
+        beside.attach(sample, header, one_image=True)
 
 
-def _attach_report(
-    intake: Intake, reports: ReportIndex | None, sample: str, header: Header
-) -> None:
-    if reports is None:
-        return
-    text = reports.find(accession=header.accession or None, study_uid=header.study or None)
-    if text:
-        intake.report(sample, text)
+@dataclass(frozen=True)
+class _Beside:
+    """What lies beside the images: reports and annotations."""
+
+    intake: Intake
+    reports: ReportIndex | None
+    annotations: Annotations
+
+    def attach(self, sample: str, header: Header, *, one_image: bool) -> None:
+        """Give a sample its study's report, and the labels and regions of its identifiers."""
+        accession, study = header.accession or None, header.study or None
+        text = self.reports.find(accession=accession, study_uid=study) if self.reports else None
+        if text:
+            self.intake.report(sample, text)
+        self.annotations.apply(
+            sample,
+            sop_uid=header.sop if one_image else None,
+            series_uid=header.series,
+            study_uid=study,
+            accession=accession,
+        )
 
 
 def _accept_series(
     intake: Intake,
-    reports: ReportIndex | None,
+    beside: _Beside,
     scans: Sequence[Scan],
     readers: Mapping[str, Domain],
 ) -> None:
@@ -176,7 +191,7 @@ def _accept_series(
             # Part of a series is not the series: it goes by its bytes.
             whole = volumes[group[0].series] == 1
             sample = _accept_layout(intake, layout, by_path, readers, whole=whole)
-            _attach_report(intake, reports, sample, layout.slices[0].header)
+            beside.attach(sample, layout.slices[0].header, one_image=False)
 
 
 def _accept_layout(

@@ -70,6 +70,15 @@ class IndexConfig:
     reports: Path | None = None
     """Reports as CSV or Parquet, or a folder with one .txt a study."""
 
+    labels: Path | None = None
+    """Labels as CSV or Parquet, one a row; see `medvlp.archive.annotations` for the columns."""
+
+    regions: Path | None = None
+    """Boxes, intervals and masks as CSV or Parquet."""
+
+    entities: Path | None = None
+    """What is said of which anatomy, as CSV or Parquet."""
+
     columns: Columns = Field(default_factory=Columns)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
@@ -95,8 +104,8 @@ class IndexConfig:
 def public_options(config: IndexConfig) -> dict[str, Any]:
     """The options without paths and without free words, which may name a hospital's patient."""
     values: dict[str, Any] = plain(config)
-    values["reports"] = config.reports is not None
-    values["headings"] = config.headings is not None
+    for name in ("reports", "labels", "regions", "entities", "headings"):
+        values[name] = values[name] is not None
     values["options"] = {
         name: value
         for name, value in config.options.items()

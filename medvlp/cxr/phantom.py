@@ -15,11 +15,12 @@ from pydantic.dataclasses import dataclass
 from medvlp.config import STRICT
 from medvlp.cxr import phantom_draw as draw
 from medvlp.cxr import phantom_findings as catalogue
-from medvlp.cxr.phantom_words import WORDS, write_report
+from medvlp.cxr.phantom_words import STYLE, WORDS
 from medvlp.phantom import truth
 from medvlp.phantom.dicom import write_radiograph
 from medvlp.phantom.grammar import Finding
 from medvlp.phantom.patients import accession, draw_patient, patient_generator, uid
+from medvlp.phantom.report import write_report
 from medvlp.phantom.write import Phantom, PhantomConfig, Row, Rows
 
 KEY = "sop_uid"
@@ -112,7 +113,7 @@ def _write_study(folder: Path, config: CxrPhantomConfig, index: int, study: int)
         SeriesInstanceUID=series_uid,
         SOPInstanceUID=image_uid, SeriesNumber=1, InstanceNumber=1,
     )  # fmt: skip
-    text, denied = write_report(rng("report"), findings, view=view, ratio=ratio)
+    text, denied = write_report(rng("report"), STYLE, findings, view=view, ratio=f"{ratio:.2f}")
     return {
         truth.REPORTS: [{"accession": number, "study_uid": study_uid, "text": text}],
         truth.LABELS: truth.label_rows(KEY, image_uid, findings, catalogue.NAMES),
@@ -159,10 +160,7 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
 
 def index_options(config: CxrPhantomConfig) -> Mapping[str, Any]:
     """The options with which ``medvlp index --kind dicom`` reads the archive."""
-    return {
-        "reports": truth.REPORTS, "labels": truth.LABELS, "regions": truth.REGIONS,
-        "entities": truth.ENTITIES,
-    }  # fmt: skip
+    return truth.INDEX_OPTIONS
 
 
 PHANTOM = Phantom(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
-import numpy as np
-
 from medvlp.cxr.phantom_findings import DISEASES
-from medvlp.phantom.grammar import Finding, Wording, deny, pick, report_text, say, sum_up, tell
+from medvlp.phantom.grammar import Wording
+from medvlp.phantom.report import ReportStyle
 
 WORDS: Mapping[str, Wording] = MappingProxyType(
     {
@@ -185,48 +184,20 @@ WORDS: Mapping[str, Wording] = MappingProxyType(
     }
 )
 
-_LUNG = frozenset(DISEASES) - {"cardiomegaly", "rib_fracture"}
-_CLEAR = ("The lungs are clear.", "Both lungs are clear.", "Clear lungs.")
-_NORMAL = (
-    "No acute cardiopulmonary [abnormality|process|disease].",
-    "Normal [chest radiograph|chest X-ray|study].",
-    "No [radiographic|] abnormality of the chest.",
+STYLE = ReportStyle(
+    words=WORDS,
+    deniable=DISEASES,
+    clear=("The lungs are clear.", "Both lungs are clear.", "Clear lungs."),
+    clear_unless=frozenset(DISEASES) - {"cardiomegaly", "rib_fracture"},
+    technique=(
+        "[Single|One] {view} view of the chest.",
+        "{view} [chest radiograph|chest X-ray].",
+        "Frontal [radiograph|view] of the chest, {view} projection.",
+    ),
+    indication=("[Cough|Dyspnea|Follow-up|Routine examination|Chest pain].",),
+    normal=(
+        "No acute cardiopulmonary [abnormality|process|disease].",
+        "Normal [chest radiograph|chest X-ray|study].",
+        "No [|radiographic] abnormality of the chest.",
+    ),
 )
-_TECHNIQUE = (
-    "[Single|One] {view} view of the chest.",
-    "{view} [chest radiograph|chest X-ray].",
-    "Frontal [radiograph|view] of the chest, {view} projection.",
-)
-"""The technique says only what the header says."""
-_INDICATION = ("[Cough|Dyspnea|Follow-up|Routine examination|Chest pain].",)
-
-
-def write_report(
-    rng: np.random.Generator, findings: Sequence[Finding], *, view: str, ratio: float
-) -> tuple[str, list[str]]:
-    """The report, and the findings that it denies.
-
-    Args:
-        rng: Draws the wording; the indication is drawn blind to the findings.
-        findings: All that is drawn; each is told once in the findings section.
-        view: ``PA`` or ``AP``.
-        ratio: The cardiothoracic ratio as drawn.
-    """
-    cardiothoracic = f"{ratio:.2f}"
-    order = [findings[int(i)] for i in rng.permutation(len(findings))]
-    absent = [n for n in DISEASES if n not in {f.name for f in findings}]
-    count = min(len(absent), int(rng.integers(3, 6)) if findings else int(rng.integers(4, 7)))
-    denied = [str(n) for n in rng.permutation(absent)[:count]]
-    sentences = [tell(rng, f, WORDS[f.name], ratio=cardiothoracic) for f in order]
-    if not _LUNG & {f.name for f in findings} and rng.random() < 0.6:
-        sentences.append(pick(rng, _CLEAR))
-    sentences += deny(rng, denied, WORDS)
-    brief = [sum_up(rng, f, WORDS[f.name], ratio=cardiothoracic) for f in order]
-    sections: dict[str, list[str]] = {}
-    if rng.random() < 0.5:
-        sections["indication"] = [say(rng, pick(rng, _INDICATION))]
-    if rng.random() < 0.5:
-        sections["technique"] = [say(rng, pick(rng, _TECHNIQUE), view=view)]
-    sections["findings"] = sentences
-    sections["impression"] = brief or [say(rng, pick(rng, _NORMAL))]
-    return report_text(rng, sections), denied

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,13 @@ REPORTS = "reports.csv"
 LABELS = "truth/labels.csv"
 REGIONS = "truth/regions.parquet"
 ENTITIES = "truth/entities.parquet"
+INDEX_OPTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "reports": REPORTS, "labels": LABELS, "regions": REGIONS, "entities": ENTITIES,
+        "label_source": "truth",
+    }
+)  # fmt: skip
+"""What ``index.yaml`` says of an archive with these tables."""
 
 
 def radiology_tables(key: str) -> dict[str, dict[str, Any]]:

@@ -11,11 +11,14 @@ import pydicom
 import pytest
 
 from medvlp.cxr import phantom, phantom_findings
-from medvlp.cxr.phantom_words import WORDS, write_report
+from medvlp.cxr.phantom_words import STYLE, WORDS
+from medvlp.data.prompts import load_prompts
 from medvlp.errors import ConfigError, InputError
 from medvlp.phantom.grammar import Finding
 from medvlp.phantom.patients import draw_patient, patient_generator
+from medvlp.phantom.report import write_report
 from medvlp.phantom.write import write_phantom
+from medvlp_volumetric import phantom_findings as ct_findings
 
 EXAMPLES = {
     "cardiomegaly": Finding(name="cardiomegaly", severity="moderate"),
@@ -164,7 +167,7 @@ def test_the_report_says_what_is_drawn_and_nothing_else():
     for i in range(300):
         rng = np.random.default_rng(i)
         findings = phantom_findings.draw_findings(rng)
-        text, denied = write_report(rng, findings, view="PA", ratio=0.51)
+        text, denied = write_report(rng, STYLE, findings, view="PA", ratio="0.51")
         expected = {f.name: f.presence for f in findings} | dict.fromkeys(denied, 0.0)
         assert parse(text) == expected, text
         assert "{" not in text
@@ -174,7 +177,10 @@ def test_the_report_says_what_is_drawn_and_nothing_else():
 
 def test_every_template_can_be_said_and_wording_varies():
     assert set(WORDS) == set(phantom_findings.NAMES)
-    texts = {write_report(np.random.default_rng(i), [], view="AP", ratio=0.5)[0] for i in range(50)}
+    texts = {
+        write_report(np.random.default_rng(i), STYLE, [], view="AP", ratio="0.50")[0]
+        for i in range(50)
+    }
     assert len(texts) > 45
 
 
@@ -232,3 +238,12 @@ def test_truth_tables_agree_with_each_other(archive):
     assert set(shown.rows()) == set(boxes.rows())
     for row in regions.filter(pl.col("kind") == "mask").iter_rows(named=True):
         assert (archive / row["file"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("cxr-phantom", phantom_findings.NAMES), ("ct-phantom", ct_findings.NAMES)],
+)
+def test_the_prompt_files_ask_for_every_finding(name, labels):
+    folder = Path(__file__).parents[2] / "configs/evaluate/prompts"
+    assert load_prompts(folder / f"{name}.yaml").names == labels

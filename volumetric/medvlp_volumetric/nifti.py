@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
+from medvlp.archive.annotations import Annotations
 from medvlp.archive.columns import decode
 from medvlp.archive.geometry import Volume
 from medvlp.archive.intake import Intake
@@ -138,10 +139,12 @@ def index_nifti(root: Path, intake: Intake) -> None:
     """Take in every CT volume under `root`.
 
     A report is the table's or folder's row of the file's name (without suffix) as accession
-    number or study, or a .txt file of that name beside the volume. Masks are ignored.
+    number or study, or a .txt file of that name beside the volume; annotation tables go by the same
+    name or by ``path``. Masks are ignored.
     """
     options = intake.options(NiftiOptions)
     reports = load_reports(intake)
+    annotations = Annotations.load(intake)
     files = intake.files()
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
@@ -153,6 +156,8 @@ def index_nifti(root: Path, intake: Intake) -> None:
                 raise Reject("not_hu")
             sample = _accept(root, intake, options, path, found)
             _attach_report(intake, reports, sample, path, texts)
+            name, inside = stem(path), _inside(root, path)
+            annotations.apply(sample, accession=name, study_uid=name, path=inside)
     for path in intake.files():
         intake.ignore(path, "not_nifti")
 
@@ -181,9 +186,12 @@ def stem(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
+def _inside(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else path.name
+
+
 def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found: _Examined) -> str:
-    inside = path.relative_to(root).as_posix() if path != root else path.name
-    name = stem(path)
+    inside, name = _inside(root, path), stem(path)
     match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
     if options.patient_pattern and match is None:
         raise Reject("no_patient")
