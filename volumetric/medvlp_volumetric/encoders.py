@@ -23,12 +23,15 @@ Count = Annotated[int, Ge(1)]
 _GROUPS = 8
 
 
-def _monai_resnet() -> Any:
+_NORM = ("group", {"num_groups": _GROUPS})
+
+
+def _monai_block() -> Any:
     # MONAI takes seconds to import and warns about the versions of others.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from monai.networks.nets.resnet import ResNet
-    return ResNet
+        from monai.networks.nets.resnet import ResNetBlock
+    return ResNetBlock
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -56,35 +59,45 @@ class ResNet3dConfig:
 
 
 class ResNet3d(ImageEncoder):
-    """MONAI's ResNet with group normalisation, its four stages as maps, its last as tokens.
+    """A stem and four stages of MONAI's residual blocks; the last stage's voxels are the tokens.
 
     Group, not batch, normalisation: a sample's embedding then does not depend on its batch, so
-    gradient caching and several devices give the same loss as one step on one device.
+    gradient caching and several devices give the same loss as one step on one device. (MONAI's
+    own `ResNet` hands its `norm` to the stem alone, so the stages are put together here.)
     """
 
     def __init__(self, config: ResNet3dConfig, channels: int) -> None:
         super().__init__()
         self.width = config.widths[-1]
-        self.net = _monai_resnet()(
-            block="basic",
-            layers=list(config.blocks),
-            block_inplanes=list(config.widths),
-            spatial_dims=3,
-            n_input_channels=channels,
-            conv1_t_size=config.stem_kernel,
-            conv1_t_stride=config.stem_stride,
-            no_max_pool=not config.stem_pool,
-            feed_forward=False,
-            norm=("group", {"num_groups": _GROUPS}),
+        stem: list[nn.Module] = [
+            nn.Conv3d(
+                channels,
+                config.widths[0],
+                config.stem_kernel,
+                stride=config.stem_stride,
+                padding=config.stem_kernel // 2,
+                bias=False,
+            ),
+            nn.GroupNorm(_GROUPS, config.widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        if config.stem_pool:
+            stem.append(nn.MaxPool3d(3, stride=2, padding=1))
+        self.stem = nn.Sequential(*stem)
+        before = (config.widths[0], *config.widths)
+        self.stages = nn.ModuleList(
+            _stage(before[k], config.widths[k], config.blocks[k], stride=1 if k == 0 else 2)
+            for k in range(4)
         )
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> ImageFeatures:
         """Encode (B,C,D,H,W)."""
-        net = self.net
-        x = net.act(net.bn1(net.conv1(image)))
-        x = x if net.no_max_pool else net.maxpool(x)
+        x = self.stem(image)
         maps = []
-        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        for stage in self.stages:
             x = stage(x)
             maps.append(x)
         tokens_BPE = x.flatten(2).transpose(1, 2)
@@ -94,6 +107,18 @@ class ResNet3d(ImageEncoder):
             grid=tuple(x.shape[2:]),
             maps=tuple(maps),
         )
+
+
+def _stage(before: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    block = _monai_block()
+    shortcut = None
+    if stride > 1 or before != width:
+        shortcut = nn.Sequential(
+            nn.Conv3d(before, width, 1, stride=stride, bias=False), nn.GroupNorm(_GROUPS, width)
+        )
+    first = block(before, width, spatial_dims=3, stride=stride, downsample=shortcut, norm=_NORM)
+    rest = (block(width, width, spatial_dims=3, norm=_NORM) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

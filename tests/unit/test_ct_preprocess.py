@@ -1,0 +1,238 @@
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from medvlp.archive.index import index_archive
+from medvlp.archive.verdict import Reject
+from medvlp.config import plain, validate
+from medvlp.errors import ConfigError, InputError
+from medvlp_volumetric.nifti import is_label_map, read_nifti
+from medvlp_volumetric.preprocess import (
+    Change,
+    CtPreprocessConfig,
+    apply_change,
+    crop_pad,
+    resample,
+)
+from medvlp_volumetric.read import probe, resolve
+
+
+def save(path, values_WHD, affine=None):
+    image = nib.Nifti1Image(values_WHD, np.diag([2.0, 2, 2, 1]) if affine is None else affine)
+    nib.save(image, path)
+    return path
+
+
+def body(shape=(20, 20, 20)):
+    """Air with a bright mark on the patient's left, at the back, near the head (RAS axes)."""
+    values = np.full(shape, -1000, dtype=np.int16)
+    values[2:18, 2:18, 2:18] = 40
+    values[3:7, 3:7, 13:17] = 1000  # small R, small A, large S: left, back, head
+    return values
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
+def test_left_back_and_head_end_up_in_the_same_place_from_any_orientation(tmp_path, codes):
+    image = nib.Nifti1Image(body(), np.diag([2.0, 2, 2, 1]))
+    change = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
+    )
+    nib.save(image.as_reoriented(change), tmp_path / "a.nii.gz")
+    config = CtPreprocessConfig(shape=(20, 20, 20), spacing_mm=(2, 2, 2))
+    stored = config.build().read([tmp_path / "a.nii.gz"])
+    assert stored.dtype == np.int16
+    mark = np.argwhere(stored == 1000)
+    assert mark.min(axis=0).tolist() == [13, 13, 13]
+    assert mark.max(axis=0).tolist() == [16, 16, 16]
+
+
+def test_resampling_keeps_the_place_and_the_value():
+    ramp = np.tile(np.arange(12, dtype=np.float32)[:, None, None], (1, 4, 4))
+    finer = resample(ramp, (24, 4, 4))
+    # New centres lie at (k + 0.5)/2 - 0.5 old voxels.
+    expected = np.clip((np.arange(24) + 0.5) / 2 - 0.5, 0, 11)
+    np.testing.assert_allclose(finer[:, 0, 0], expected, atol=1e-5)
+    coarser = resample(ramp, (3, 4, 4))
+    np.testing.assert_allclose(coarser[:, 0, 0], [1.5, 5.5, 9.5], atol=1e-5)
+    odd = resample(ramp, (5, 4, 4))
+    np.testing.assert_allclose(odd[:, 0, 0], (np.arange(5) + 0.5) * 12 / 5 - 0.5, atol=0.6)
+
+
+def test_shrinking_averages_fine_structure():
+    stripes = np.tile((np.arange(64) % 2 * 1000.0).astype(np.float32), (8, 8, 1))
+    np.testing.assert_allclose(resample(stripes, (8, 8, 16)), 500, atol=1)
+
+
+def test_crop_and_pad_keep_the_centre():
+    values = np.arange(5, dtype=np.float32).reshape(5, 1, 1)
+    assert crop_pad(values, (3, 1, 1), -9)[:, 0, 0].tolist() == [1, 2, 3]
+    assert crop_pad(values, (7, 1, 1), -9)[:, 0, 0].tolist() == [-9, 0, 1, 2, 3, 4, -9]
+
+
+def test_spacing_decides_the_size_and_resize_does_not_ask(tmp_path):
+    path = save(tmp_path / "a.nii", body(), np.diag([2.0, 2, 4, 1]))
+    cropped = CtPreprocessConfig(shape=(40, 40, 40), spacing_mm=(2, 2, 2)).build().read([path])
+    inside = np.argwhere(cropped > -500)
+    assert (np.ptp(inside, axis=0) + 1).tolist() == [32, 16, 16]  # 16 voxels of 4 mm are 32 of 2
+    stretched = CtPreprocessConfig(shape=(10, 30, 20), fit="resize").build().read([path])
+    assert stretched.shape == (10, 30, 20)
+    assert stretched[:, 15, 10].max() > 0
+
+
+def test_each_window_is_a_channel_clipped_to_one():
+    config = CtPreprocessConfig(
+        shape=(1, 1, 4), window_hu=(-1000, 1000), more_windows_hu=((0.0, 100.0),)
+    )
+    assert config.channels == 2
+    stored = np.array([[[-3000, 0, 50, 2000]]], dtype=np.int16)
+    tensor = config.build().tensor(stored)
+    assert tensor.shape == (2, 1, 1, 4)
+    expected = torch.tensor([[-1, 0, 0.05, 1], [-1, -1, 0, 1]])
+    torch.testing.assert_close(tensor.flatten(1), expected)
+
+
+def test_arrays_of_the_user_s_own_are_taken_as_canonical():
+    values = body().transpose(2, 1, 0)[:, ::-1, ::-1]  # head, back, left
+    preprocess = CtPreprocessConfig(shape=(20, 20, 20), spacing_mm=(2, 2, 2)).build()
+    np.testing.assert_array_equal(preprocess.from_array(values, (2, 2, 2)), values)
+    with pytest.raises(InputError):
+        preprocess.from_array(values[0])
+
+
+def test_augmentation_is_the_generator_s_and_never_mirrors():
+    preprocess = CtPreprocessConfig(shape=(20, 20, 20), spacing_mm=(2, 2, 2)).build()
+    stored = preprocess.from_array(body(), (2, 2, 2))  # the mark at small D, small H, large W
+    for seed in range(20):
+        tensor = preprocess.tensor(stored, np.random.default_rng(seed))
+        assert torch.equal(tensor, preprocess.tensor(stored, np.random.default_rng(seed)))
+        bright = (tensor[0] > 0.7).nonzero().float().mean(dim=0)
+        assert bright[0] < 10
+        assert bright[1] < 10
+        assert bright[2] > 10
+
+
+def test_a_change_shifts_and_jitters_as_it_says():
+    values = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
+    change = Change(shift=(0, 0, 1), scale=2.0, offset_hu=1.0, noise_hu=0.0, noise_seed=0)
+    assert apply_change(values, change, -5).ravel().tolist() == [-9, 1, 3, 5]
+    back = Change(shift=(0, 0, -1), scale=1.0, offset_hu=0.0, noise_hu=0.0, noise_seed=0)
+    assert apply_change(values, back, -5).ravel().tolist() == [1, 2, 3, -5]
+
+
+def test_picture_goes_from_the_feet_to_the_head():
+    preprocess = CtPreprocessConfig(shape=(3, 4, 5)).build()
+    stored = np.stack([np.full((4, 5), hu, np.int16) for hu in (-1000, 0, 1000)])
+    assert [int(preprocess.picture(stored, at)[0, 0, 0]) for at in (0, 0.5, 1)] == [0, 127, 255]
+
+
+def test_a_contract_survives_yaml_and_refuses_nonsense():
+    config = CtPreprocessConfig(shape=(8, 8, 8), more_windows_hu=((-150.0, 250.0),))
+    assert validate(CtPreprocessConfig, plain(config), "t") == config
+    with pytest.raises(ConfigError, match="window"):
+        validate(CtPreprocessConfig, {"window_hu": [5, 5]}, "t")
+
+
+@pytest.mark.parametrize(
+    ("values", "affine", "code"),
+    [
+        (np.zeros((4, 4, 4, 2), np.int16), None, "not_3d"),
+        (np.zeros((4, 4, 1), np.int16), None, "too_few_slices"),
+        (np.full((4, 4, 4), np.nan, np.float32), None, "nonfinite_pixels"),
+        (np.zeros((4, 4, 4), np.int16), np.zeros((4, 4)), "bad_affine"),
+        (np.zeros((4, 4, 4), np.int16), np.full((4, 4), np.nan), "bad_affine"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_bad_nifti_is_a_verdict(tmp_path, values, affine, code):
+    image = nib.Nifti1Image(values, np.eye(4))
+    if affine is not None:
+        image.header["qform_code"] = 0
+        image.header["sform_code"] = 2
+        for name, row in zip(("srow_x", "srow_y", "srow_z"), affine, strict=False):
+            image.header[name] = row
+        data = image.header.binaryblock + b"\0" * 4 + values.tobytes(order="F")
+        (tmp_path / "a.nii").write_bytes(data)
+    else:
+        nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(Reject) as verdict:
+        read_nifti(tmp_path / "a.nii")
+    assert verdict.value.code == code
+
+
+def test_a_nifti_file_cut_off_is_a_verdict(tmp_path):
+    for name in ("a.nii", "a.nii.gz"):
+        path = save(tmp_path / name, np.random.default_rng(0).integers(0, 99, (9, 9, 9), np.int16))
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(Reject, match="truncated_pixels"):
+            read_nifti(path)
+    (tmp_path / "b.nii").write_bytes(b"no volume")
+    with pytest.raises(Reject, match="not_nifti"):
+        read_nifti(tmp_path / "b.nii")
+
+
+def test_values_that_are_no_hu_are_flagged_and_masks_known(tmp_path):
+    assert read_nifti(save(tmp_path / "a.nii", body())).flags == ()
+    mask = (body() > 0).astype(np.uint8)
+    assert read_nifti(save(tmp_path / "m.nii", mask)).flags == ("not_hu",)
+    assert is_label_map(mask.astype(np.float32))
+    assert not is_label_map(body().astype(np.float32))
+
+
+def test_resolve_finds_volumes_and_probe_their_size(tmp_path):
+    save(tmp_path / "b.nii", body((10, 12, 14)), np.diag([1.0, 2, 3, 1]))
+    save(tmp_path / "a.nii.gz", body())
+    (tmp_path / "note.txt").write_text("x")
+    found = resolve(tmp_path)
+    assert [paths[0].name for paths in found] == ["a.nii.gz", "b.nii"]
+    seen = probe(found[1])
+    assert seen.shape == (14, 12, 10)
+    assert seen.spacing_mm == (3, 2, 1)
+    with pytest.raises(InputError):
+        resolve(tmp_path / "note.txt")
+
+
+def test_a_nifti_tree_becomes_a_manifest(tmp_path):
+    source = tmp_path / "in"
+    for patient in ("p1", "p2"):
+        (source / patient).mkdir(parents=True)
+        for scan in "ab":
+            name = f"{patient}_{scan}"
+            values = body() + np.int16(ord(scan))
+            save(source / patient / f"{name}.nii.gz", values)
+            (source / patient / f"{name}.txt").write_text(f"FINDINGS: Scan {scan} shows a nodule.")
+    save(source / "p1/mask.nii.gz", (body() > 0).astype(np.uint8))
+    save(source / "p1/scaled.nii.gz", np.abs(body()))
+    (source / "p2/cut.nii.gz").write_bytes((source / "p2/p2_a.nii.gz").read_bytes()[:-99])
+    summary = index_archive(
+        source, kind="nifti", out=tmp_path / "m", overrides=["options.patient_pattern=^([^/]+)/"]
+    )
+    assert summary.counts() == {"found": 11, "accepted": 8, "quarantined": 2, "ignored": 1}
+    samples = pl.read_parquet(tmp_path / "m/samples.parquet")
+    assert samples["patient"].n_unique() == 2
+    assert samples["shape"].to_list() == [[20, 20, 20]] * 4
+    texts = pl.read_parquet(tmp_path / "m/texts.parquet")
+    assert texts.filter(pl.col("level") == "report").height == 4
+    codes = set(pl.read_parquet(tmp_path / "m/rejects.parquet")["code"])
+    assert codes == {"label_map", "not_hu", "truncated_pixels"}
+
+
+def test_a_nifti_tree_takes_its_reports_from_a_table(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    save(source / "scan7.nii", body())
+    pl.DataFrame({"accession": ["scan7"], "text": ["IMPRESSION: Normal."]}).write_csv(
+        source / "reports.csv"
+    )
+    index_archive(source, kind="nifti", out=tmp_path / "m", overrides=["reports=reports.csv"])
+    texts = pl.read_parquet(tmp_path / "m/texts.parquet")
+    assert "Normal." in texts["text"].to_list()
+
+
+def test_a_patient_pattern_without_a_group_is_refused(tmp_path):
+    save(tmp_path / "a.nii", body())
+    with pytest.raises(ConfigError, match="brackets"):
+        index_archive(
+            tmp_path, kind="nifti", out=tmp_path / "m", overrides=["options.patient_pattern=abc"]
+        )
