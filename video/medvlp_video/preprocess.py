@@ -178,7 +178,7 @@ def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:
     left means a dark scene rather than a border.
     """
     height, width = frames_FHWC.shape[1:3]
-    bright_HW = frames_FHWC.max(axis=(0, 3)) > BLACK
+    bright_HW = (frames_FHWC.max(axis=0) > BLACK).any(axis=-1)
     # A few stray pixels (text of the recorder, compression) do not make a picture.
     rows = np.flatnonzero(bright_HW.mean(axis=1) > STRAY)
     columns = np.flatnonzero(bright_HW.mean(axis=0) > STRAY)

@@ -1,0 +1,264 @@
+"""Frame readers against videos whose frames carry their own number."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvlp.archive.verdict import Reject
+from medvlp.errors import InputError
+from medvlp_video.check import Checker
+from medvlp_video.fast import has_decord
+from medvlp_video.read import check_decord, open_reader, probe, resolve
+
+BITS, SIDE = 10, 16
+COUNT, FPS = 90, 25
+TICKS = 1000
+
+
+def numbered_frame(number):
+    """A (32,80) picture with the bits of `number` as black and white blocks."""
+    bits = [(number >> k) & 1 for k in range(BITS)]
+    blocks = np.array(bits, np.uint8).reshape(2, 5) * 215 + 20
+    return np.repeat(np.kron(blocks, np.ones((SIDE, SIDE), np.uint8))[..., None], 3, axis=2)
+
+
+def numbers_in(frames):
+    """The numbers that `frames` show."""
+    blocks = frames.mean(axis=-1).reshape(len(frames), 2, SIDE, 5, SIDE).mean(axis=(2, 4)) > 128
+    return (blocks.reshape(len(frames), -1) @ (1 << np.arange(BITS))).tolist()
+
+
+def write_video(path, times_ms, codec="libx264", options=None, **container):
+    with av.open(str(path), "w", **container) as out:
+        stream = out.add_stream(codec, rate=FPS)
+        stream.width, stream.height = 5 * SIDE, 2 * SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
+        stream.options = {"g": "12", "bf": "2"} if options is None else options
+        for number, time_ms in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
+            frame.pts, frame.time_base = int(time_ms), Fraction(1, TICKS)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+CONSTANT = np.arange(COUNT) * 1000 // FPS
+VARIABLE = np.cumsum(np.random.default_rng(0).choice([20, 33, 40, 120], COUNT)) - 20
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0", "g": "12", "bf": "3"}
+
+
+@pytest.fixture(
+    params=[
+        ("a.mp4", CONSTANT, {}),
+        ("a.mp4", VARIABLE, {}),
+        ("a.mkv", CONSTANT, {"options": OPEN_GOP}),
+        ("a.mp4", VARIABLE, {"options": OPEN_GOP}),
+        ("a.avi", CONSTANT // 40, {"codec": "mpeg4", "options": {"g": "12"}}),
+        ("a.mov", CONSTANT, {"codec": "mjpeg", "options": {}}),
+    ],
+    ids=["constant", "variable", "open-gop-mkv", "open-gop-variable", "avi", "mjpeg"],
+)
+def video(request, tmp_path):
+    name, times_ms, how = request.param
+    if how.get("codec") == "mpeg4":
+        return write_avi(tmp_path / name), CONSTANT / 1000
+    if how.get("codec") == "mjpeg":
+        return write_mjpeg(tmp_path / name), CONSTANT / 1000
+    return write_video(tmp_path / name, times_ms, **how), (times_ms - times_ms[0]) / 1000
+
+
+def write_avi(path):
+    return _simple(path, "mpeg4", "yuv420p")
+
+
+def write_mjpeg(path):
+    return _simple(path, "mjpeg", "yuvj420p")
+
+
+def _simple(path, codec, pixels):
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 5 * SIDE, 2 * SIDE, pixels
+        for number in range(COUNT):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_frame(number), "rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_every_frame_comes_at_its_own_time(video):
+    path, times_s = video
+    reader = open_reader((path,))
+    np.testing.assert_allclose(reader.times, times_s, atol=0.0011)
+    order = np.random.default_rng(1).permutation(COUNT)
+    assert numbers_in(reader.frames_at(times_s[order] + 0.002)) == order.tolist()
+
+
+def test_between_two_timestamps_the_earlier_frame_is_shown(tmp_path):
+    path = write_video(tmp_path / "a.mp4", [0, 100, 500, 520])
+    reader = open_reader((path,))
+    assert numbers_in(reader.frames_at([0.0, 0.09, 0.1, 0.4999, 0.51, 0.52, 9.0])) == [
+        0, 0, 1, 2, 2, 3, 3,
+    ]  # fmt: skip
+    assert reader.shape == (4, 32, 80)
+
+
+def cut_copy(source, target, first):
+    """Copy the stream from the key frame before `first`; earlier frames hide by an edit list."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as out:
+        stream = read.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        begin = int(CONSTANT[first] / 1000 / stream.time_base)
+        read.seek(begin, stream=stream)
+        for packet in read.demux(stream):
+            if packet.dts is None:
+                continue
+            packet.pts -= begin
+            packet.dts -= begin
+            packet.stream = copy
+            out.mux(packet)
+    return target
+
+
+def test_a_stream_copied_cut_begins_where_a_player_begins(tmp_path):
+    options = {"g": "12", "bf": "2"}
+    whole = write_video(tmp_path / "whole.mp4", CONSTANT, options=options)
+    cut = cut_copy(whole, tmp_path / "cut.mp4", first=29)
+    reader = open_reader((cut,))
+    shown = numbers_in(reader.frames_at(reader.times))
+    with av.open(str(cut)) as container:
+        player = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert shown == numbers_in(np.stack(player))
+    assert shown[-1] == COUNT - 1
+    assert len(shown) < COUNT - 20
+
+
+@pytest.mark.skipif(not has_decord(), reason="decord is not installed (no wheel for this machine)")
+def test_decord_reads_only_files_on_which_it_is_right(tmp_path):
+    plain = write_video(tmp_path / "plain.mp4", CONSTANT)
+    cut = cut_copy(plain, tmp_path / "cut.mp4", first=29)
+    assert check_decord(plain)
+    fast = open_reader((plain,), "decord")
+    assert numbers_in(fast.frames_at([0.0, 1.0, 3.0])) == [0, 25, 75]
+    assert not check_decord(cut)
+    assert probe((cut,)).reader == "pyav"
+
+
+def test_probe_tells_what_the_file_holds(tmp_path):
+    found = probe((write_video(tmp_path / "a.mp4", CONSTANT),))
+    assert found.shape == (COUNT, 32, 80)
+    assert found.fps == pytest.approx(FPS, rel=0.01)
+    assert found.duration_s == pytest.approx(COUNT / FPS, abs=0.05)
+
+
+def sound_only(path):
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=16000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        sound.sample_rate = 16000
+        out.mux(stream.encode(sound))
+        out.mux(stream.encode(None))
+    return path
+
+
+def shortened(path, fast_start):
+    flags = {"options": {"movflags": "faststart"}} if fast_start else {}
+    with av.open(str(path), "w", **flags) as out:
+        stream = out.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 5 * SIDE, 2 * SIDE, "yuv420p"
+        rng = np.random.default_rng(0)
+        for _ in range(4 * FPS):
+            noise = rng.integers(0, 256, (32, 80, 3), np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
+        out.mux(stream.encode(None))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    return path
+
+
+def holed(path):
+    write_video(path, CONSTANT, options={"g": "90"})
+    whole = bytearray(path.read_bytes())
+    start = whole.index(b"mdat") + 900
+    whole[start : start + 400] = b"\xff" * 400
+    path.write_bytes(whole)
+    return path
+
+
+def test_files_that_cannot_be_read_are_refused_with_a_code(tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "words.mp4").write_text("not a video " * 100)
+    wanted = {
+        tmp_path / "empty.mp4": {"empty"},
+        tmp_path / "words.mp4": {"undecodable"},
+        sound_only(tmp_path / "sound.mp4"): {"no_video_stream"},
+        shortened(tmp_path / "short.mp4", fast_start=True): {"truncated"},
+        shortened(tmp_path / "lost.mp4", fast_start=False): {"undecodable"},
+        holed(tmp_path / "hole.mp4"): {"undecodable"},
+    }
+    for path, codes in wanted.items():
+        with pytest.raises(Reject) as refusal:
+            probe((path,))
+        assert refusal.value.code in codes, path.name
+        assert path.stem not in refusal.value.message
+
+
+def test_a_decoder_that_does_not_answer_is_killed_and_replaced(tmp_path):
+    path = write_video(tmp_path / "a.mp4", CONSTANT)
+    checker = Checker(patience_s=0.0)
+    with pytest.raises(Reject) as refusal:
+        checker.check(path)
+    assert refusal.value.code == "hang"
+    checker.close()
+    patient = Checker()
+    assert patient.check(path).shape == (COUNT, 32, 80)
+    patient.close()
+
+
+def write_folder(folder, numbers):
+    folder.mkdir()
+    for number in numbers:
+        Image.fromarray(numbered_frame(number)).save(folder / f"img_{number:06d}.png")
+    return folder
+
+
+def test_frame_numbers_are_seconds_and_gaps_hold_the_last_frame(tmp_path):
+    folder = write_folder(tmp_path / "VID01", [10, 7, 300])
+    reader = open_reader((folder,))
+    assert reader.times.tolist() == [7.0, 10.0, 300.0]
+    assert numbers_in(reader.frames_at([0, 7, 9.5, 10, 299, 300, 999])) == [
+        7, 7, 7, 10, 10, 300, 300,
+    ]  # fmt: skip
+    assert reader.duration_s == 301.0
+    assert open_reader((folder,), "frames@25").times.tolist() == [0.28, 0.4, 12.0]
+
+
+def test_bad_folders_are_refused(tmp_path):
+    twice = write_folder(tmp_path / "twice", [1])
+    Image.fromarray(numbered_frame(1)).save(twice / "other_1.png")
+    broken = write_folder(tmp_path / "broken", [1, 2])
+    (broken / "img_000002.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "none").mkdir()
+    for name, code in (
+        ("twice", "duplicate_frames"),
+        ("broken", "undecodable"),
+        ("none", "no_frames"),
+    ):
+        with pytest.raises(Reject) as refusal:
+            probe((tmp_path / name,))
+        assert refusal.value.code == code
+
+
+def test_resolve_finds_videos_and_folders_of_frames(tmp_path):
+    folder = write_folder(tmp_path / "VID01", [1, 2])
+    (tmp_path / "b.MP4").touch()
+    (tmp_path / "notes.txt").touch()
+    assert resolve(tmp_path) == [
+        (tmp_path / "b.MP4",),
+        (folder / "img_000001.png", folder / "img_000002.png"),
+    ]
+    with pytest.raises(InputError, match="remedy"):
+        resolve(tmp_path / "notes.txt")
