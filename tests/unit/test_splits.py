@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from medvlp.data.splits import (
+    DRAWS,
+    Fractions,
+    assign_splits,
+    split_of,
+    subsets,
+    uniform,
+)
+
+HALF = Fractions(train=0.5, valid=0.25, test=0.25)
+
+
+def rows(patients, source_split=None):
+    return [
+        {"sample": f"x{i}", "patient": p, "source_split": source_split, "split": "train"}
+        for i, p in enumerate(patients)
+    ]
+
+
+def test_a_hand_computed_place():
+    # sha256("medvlp split|p1"), first 53 bits.
+    import hashlib
+
+    word = int(hashlib.sha256(b"medvlp split|p1").hexdigest()[:16], 16)
+    assert uniform("p1") == (word >> 11) / 2**53
+
+
+def test_fractions_are_met():
+    names = [split_of(f"p{i}", HALF) for i in range(20_000)]
+    shares = [names.count(s) / len(names) for s in ("train", "valid", "test")]
+    # Three standard errors of a share of 20,000.
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=3 * 0.0036)
+
+
+def test_splits_do_not_move_when_the_archive_grows():
+    few = assign_splits(rows([f"p{i}" for i in range(50)]), "hash", HALF).split
+    many = assign_splits(rows([f"p{i}" for i in range(500)]), "hash", HALF).split
+    assert few.items() <= many.items()
+
+
+def test_a_larger_test_share_only_adds_patients():
+    patients = [f"p{i}" for i in range(500)]
+    small = {p for p in patients if split_of(p, Fractions(train=0.8, valid=0, test=0.2)) == "test"}
+    large = {p for p in patients if split_of(p, Fractions(train=0.5, valid=0, test=0.5)) == "test"}
+    assert small < large
+
+
+@pytest.mark.parametrize("bad", [{"train": 0.5}, {"train": 1.5, "valid": -0.5, "test": 0}])
+def test_fractions_must_add_up(bad):
+    with pytest.raises(ValueError, match="add up to 1"):
+        Fractions(**bad)
+
+
+def test_the_official_split_is_kept_under_any_spelling():
+    samples = rows(["a"], "Training") + rows(["b"], "val") + rows(["c"], "TEST")
+    found = assign_splits(samples, "source", HALF)
+    assert found.split == {"a": "train", "b": "valid", "c": "test"}
+    assert (found.policy, found.conflicts) == ("source", 0)
+
+
+def test_train_val_is_divided_and_never_test():
+    patients = [f"p{i}" for i in range(300)]
+    found = assign_splits(rows(patients, "train_val") + rows(["t"], "test"), "source", HALF).split
+    names = [found[p] for p in patients]
+    assert set(names) == {"train", "valid"}
+    assert 0.23 < names.count("valid") / 300 < 0.44  # 0.25 / 0.75
+    assert found["t"] == "test"
+
+
+def test_a_patient_on_two_official_sides_sends_everybody_to_the_hash():
+    samples = rows(["a"], "train") + rows(["a"], "test") + rows(["b"], "test")
+    found = assign_splits(samples, "source", HALF)
+    assert (found.policy, found.conflicts) == ("hash", 1)
+    assert found.split == {p: split_of(p, HALF) for p in ("a", "b")}
+
+
+def test_patients_without_official_split_are_hashed():
+    found = assign_splits(rows(["a"], "test") + rows(["b"]), "source", HALF)
+    assert found.split == {"a": "test", "b": split_of("b", HALF)}
+
+
+def members(table, subset):
+    return {row["sample"] for row in table if row["subset"] == subset}
+
+
+def test_shares_are_nested_by_patient_and_never_empty():
+    samples = rows([f"p{i // 3}" for i in range(90)])
+    table = subsets(samples, [])
+    one, ten, all_of_it = (members(table, s) for s in ("1%", "10%", "100%"))
+    assert (len(one), len(ten), len(all_of_it)) == (3, 9, 90)  # 1, 3 and 30 patients
+    assert one < ten < all_of_it
+
+
+def test_shots_are_nested_balanced_and_of_different_patients():
+    samples = rows([f"p{i // 2}" for i in range(100)])
+    labels = [{"sample": f"x{i}", "name": "Mass", "value": float(i // 2 % 2)} for i in range(100)]
+    table = subsets(samples, labels)
+    patient = {row["sample"]: row["patient"] for row in samples}
+    value = {row["sample"]: row["value"] for row in labels}
+    draws = []
+    for draw in range(DRAWS):
+        sets = [members(table, f"Mass/{k}-shot/{draw}") for k in (1, 4, 16)]
+        assert sets[0] < sets[1] < sets[2]
+        assert [len(s) for s in sets] == [2, 8, 32]
+        assert len({patient[s] for s in sets[2]}) == 32
+        assert sum(value[s] for s in sets[2]) == 16
+        draws.append(frozenset(sets[2]))
+    assert len(set(draws)) == DRAWS
+
+
+def test_shots_only_where_there_are_enough():
+    samples = rows([f"p{i}" for i in range(20)])
+    labels = [{"sample": f"x{i}", "name": "Mass", "value": float(i < 5)} for i in range(20)]
+    names = {row["subset"] for row in subsets(samples, labels)}
+    assert "Mass/4-shot/0" in names
+    assert "Mass/16-shot/0" not in names
+
+
+def test_only_training_samples_are_in_subsets():
+    samples = rows(["a", "b"])
+    samples[1]["split"] = "test"
+    labels = [{"sample": s, "name": "Mass", "value": 1.0} for s in ("x0", "x1")]
+    assert {row["sample"] for row in subsets(samples, labels)} == {"x0"}
