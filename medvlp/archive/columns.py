@@ -36,10 +36,12 @@ class UserTable:
         self.path = path
         self.columns = columns
         self.frame = read_table(path)
-        self._check(columns.labels)
+        if "labels" in fields:
+            self._check(columns.labels)
         named = {field: name for field, name in columns.named().items() if field in fields}
         self._check(named.values())
-        free = {field: field for field in fields if field in self.frame.columns}
+        single = [field for field in fields if field != "labels"]
+        free = {field: field for field in single if field in self.frame.columns}
         self.column = {**free, **named}
         for field in required:
             if field not in self.column:

@@ -18,7 +18,7 @@ from medvlp.errors import ArchiveError, ConfigError, InputError
 
 _FIELDS = (
     "path", "patient", "study", "study_uid", "accession", "series", "text", "date", "modality",
-    "view", "laterality", "sex", "age", "site", "scanner", "split", "label_list",
+    "view", "laterality", "sex", "age", "site", "scanner", "split", "label_list", "labels",
 )  # fmt: skip
 _LABEL_VALUES = {
     "1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0,
