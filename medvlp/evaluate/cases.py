@@ -1,0 +1,107 @@
+"""What is scored: items with their truth, and what is known of the patients they belong to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from medvlp.data.items import Item, relabel, window_items
+from medvlp.data.manifest import Manifest
+from medvlp.errors import ConfigError
+
+SUBGROUPS = ("sex", "age_band", "view", "site", "scanner")
+"""Columns that travel with every prediction, for subgroup tables and the metadata-only row."""
+
+
+def sample_items(manifests: Sequence[Manifest], split: str, names: Sequence[str]) -> list[Item]:
+    """One item a sample of the split, whether or not it has text, labelled in `names`' order."""
+    unlabelled = np.empty(0, dtype=np.float32)
+    items = [
+        Item(
+            sample=row["sample"],
+            patient=row["patient"],
+            sha256=row["sha256"],
+            source_paths=manifest.paths(row["source"]),
+            span=None,
+            texts=(),
+            labels_L=unlabelled,
+            split=split,
+        )
+        for manifest in manifests
+        for row in manifest.samples.filter(pl.col("split") == split)
+        .sort("sample")
+        .iter_rows(named=True)
+    ]
+    return relabel(items, manifests, names)
+
+
+def timed_items(
+    manifests: Sequence[Manifest],
+    split: str,
+    names: Sequence[str],
+    *,
+    window_s: float,
+    stride_s: float,
+) -> list[Item]:
+    """Windows of every recording of the split; a window outside all of `names` has no truth."""
+    items = [
+        item
+        for manifest in manifests
+        for item in window_items(manifest, split, window_s, stride_s, names)
+    ]
+    return [item for item in items if (item.labels_L == 1).sum() == 1]
+
+
+def check_labels(names: Sequence[str], known: Sequence[str], what: str, where: str) -> None:
+    """Refuse a label that is not there, and say which ones there are that are like it.
+
+    Raises:
+        ConfigError: Names the unknown labels and the nearest known ones.
+    """
+    missing = [name for name in names if name not in known]
+    if not missing:
+        return
+    folded = {word.lower(): word for word in known}
+    near = [
+        folded[match]
+        for name in missing
+        for match in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)
+    ]
+    offer = ", ".join(dict.fromkeys(near)) or ", ".join(sorted(known)[:10]) or "none at all"
+    raise ConfigError(
+        f"{what}: no label {', '.join(repr(m) for m in missing)} in {where}",
+        remedy=f"the nearest names there are: {offer}",
+    )
+
+
+def known_labels(manifests: Sequence[Manifest]) -> list[str]:
+    """Names in the label tables."""
+    return sorted({name for m in manifests for name in m.labels["name"].unique()})
+
+
+def known_intervals(manifests: Sequence[Manifest]) -> list[str]:
+    """Names of the timed regions."""
+    return sorted(
+        {
+            name
+            for m in manifests
+            for name in m.regions.filter(pl.col("kind") == "interval")["name"].unique()
+        }
+    )
+
+
+def subgroups(manifests: Sequence[Manifest]) -> dict[str, Mapping[str, str | None]]:
+    """Sample -> its `SUBGROUPS` columns."""
+    return {
+        row.pop("sample"): row
+        for manifest in manifests
+        for row in manifest.samples.select("sample", *SUBGROUPS).iter_rows(named=True)
+    }
+
+
+def middle_s(item: Item) -> float | None:
+    """The middle of an item's span in seconds; None for an item without a span."""
+    return None if item.span is None else (item.span[0] + item.span[1]) / 2

@@ -1,0 +1,92 @@
+"""The rows printed beside every model: what can be had without looking, or without text.
+
+`chance`, `prevalence` and `metadata-only` are computed here; `image-blind` and
+`supervised-unimodal` are bundles that were trained as such controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import OneHotEncoder
+
+from medvlp.data.items import Item
+from medvlp.data.randomness import generator
+from medvlp.evaluate.cases import SUBGROUPS
+
+TRAINED = ("image-blind", "supervised-unimodal")
+"""Controls that are bundles."""
+
+Scores = NDArray[np.float64]
+
+
+def chance(items: Sequence[Item], labels: int, seed: int) -> Scores:
+    """(N,L) scores drawn uniformly, each from the item it belongs to."""
+    return np.stack([generator(seed, 0, item.key, "chance").random(labels) for item in items])
+
+
+def prevalence(items: Sequence[Item], train: Sequence[Item], labels: int) -> Scores:
+    """(N,L) each label's share of positives among the training items that know it."""
+    return np.tile(_rates(train, labels), (len(items), 1))
+
+
+def metadata_only(
+    items: Sequence[Item],
+    train: Sequence[Item],
+    labels: int,
+    meta: Mapping[str, Mapping[str, str | None]],
+) -> Scores:
+    """(N,L) a logistic regression on sex, age band, view, site and scanner.
+
+    Fitted on the training split, one label at a time; a label that is never or always present
+    there falls back to its prevalence.
+    """
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    encoder.fit(_columns(train, meta))
+    train_x, test_x = (
+        encoder.transform(_columns(train, meta)),
+        encoder.transform(_columns(items, meta)),
+    )
+    truth = np.stack([item.labels_L for item in train])
+    scores = prevalence(items, train, labels)
+    for column in range(labels):
+        known = np.isin(truth[:, column], (0, 1))
+        positive = truth[known, column] == 1
+        if 0 < positive.sum() < len(positive):
+            model = LogisticRegression(max_iter=1000).fit(train_x[known], positive)
+            scores[:, column] = model.predict_proba(test_x)[:, 1]
+    return scores
+
+
+def computed(
+    items: Sequence[Item],
+    train: Sequence[Item],
+    labels: int,
+    meta: Mapping[str, Mapping[str, str | None]],
+    seed: int,
+) -> dict[str, Scores]:
+    """The controls that need no bundle; those that need training items only where there are."""
+    rows = {"chance": chance(items, labels, seed)}
+    if train:
+        rows["prevalence"] = prevalence(items, train, labels)
+        rows["metadata-only"] = metadata_only(items, train, labels, meta)
+    return rows
+
+
+def _rates(train: Sequence[Item], labels: int) -> Scores:
+    truth = np.stack([item.labels_L for item in train])
+    known = np.isin(truth, (0, 1))
+    positives = ((truth == 1) & known).sum(axis=0)
+    rates: Scores = np.where(known.any(axis=0), positives / np.maximum(known.sum(axis=0), 1), 0.5)
+    return rates
+
+
+def _columns(items: Sequence[Item], meta: Mapping[str, Mapping[str, str | None]]) -> NDArray[Any]:
+    return np.array(
+        [[meta[item.sample][name] or "unknown" for name in SUBGROUPS] for item in items],
+        dtype=object,
+    )

@@ -1,0 +1,272 @@
+"""Bundles as scorers of items, and what a task hands over: rows of predictions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+
+from medvlp.data.cache import ArrayCache
+from medvlp.data.items import Item, permute_images
+from medvlp.data.manifest import Manifest
+from medvlp.data.preprocess import contract_digest
+from medvlp.data.prompts import PromptSet
+from medvlp.errors import BundleError, ConfigError, InputError
+from medvlp.evaluate.cases import SUBGROUPS, middle_s, subgroups
+from medvlp.evaluate.controls import TRAINED, Scores, computed
+from medvlp.evaluate.metrics import PREDICTIONS, Measures
+from medvlp.models.bundle import Bundle, load
+from medvlp.progress import track
+
+COMPUTED = ("chance", "prevalence", "metadata-only")
+"""Controls that need no bundle; no model may carry these names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a task evaluates on."""
+
+    protocol: str
+    manifests: tuple[Manifest, ...]
+    split: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """An opened bundle under the name that its rows carry."""
+
+    name: str
+    control: str | None
+    """The control that the bundle was trained as, if any."""
+
+    bundle: Bundle
+    cache: Path | None
+
+    def stored(self, items: Sequence[Item]) -> Iterator[NDArray[Any]]:
+        """The items' stored arrays, one at a time.
+
+        Raises:
+            InputError: A sample that was indexed cannot be read any more.
+        """
+        digest = contract_digest(self.bundle.preprocess.config)
+        cache = None if self.cache is None else ArrayCache(self.cache, digest)
+        read = self.bundle.preprocess.read
+        for item in track(items, f"{self.name}: images"):
+            try:
+                yield read(item.source_paths, item.span) if cache is None else cache.get(item, read)
+            except Exception as error:
+                raise InputError(
+                    f"sample {item.sample} cannot be read ({type(error).__name__})",
+                    remedy="restore its files, or index the archive again without them",
+                ) from error
+
+    def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """(N,E) unit vectors."""
+        return self.bundle.embed_stored(self.stored(items))
+
+    def zero_shot(self, items: Sequence[Item], prompts: PromptSet) -> Scores:
+        """(N,L) probabilities, in double precision so that sure predictions do not tie."""
+        logits = self.bundle.score(self.embed(items), prompts).logits_NL.astype(np.float64)
+        exclusive = prompts.mode == "exclusive"
+        probability: Scores = softmax(logits, axis=1) if exclusive else expit(logits)
+        return probability
+
+    def label_scores(self, items: Sequence[Item], names: Sequence[str]) -> Scores:
+        """(N,L) probabilities from the label head.
+
+        Raises:
+            BundleError: The head was not trained on all of `names`.
+        """
+        trained = self.bundle.info.label_names
+        if missing := [name for name in names if name not in trained]:
+            raise BundleError(
+                f"{self.name}: its label head does not know {', '.join(missing)}",
+                remedy="train the supervised-unimodal control on the protocol's labels",
+            )
+        scores = self.bundle.label_scores_stored(self.stored(items)).astype(np.float64)
+        return scores[:, [trained.index(name) for name in names]]
+
+    def thresholds(self, prompts: PromptSet) -> dict[str, float]:
+        """Decision thresholds fitted on validation data for these very prompts; else none."""
+        calibration = self.bundle.info.calibration
+        if calibration is None or calibration.prompts != prompts.digest or self.control:
+            return {}
+        return dict(calibration.thresholds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What a task found: rows of `PREDICTIONS` and what is no score."""
+
+    rows: pl.DataFrame
+    counts: dict[str, int]
+    """What was left out, and how much there was to choose from, for the data card."""
+
+    prompts: PromptSet | None = None
+    items: tuple[Item, ...] = ()
+    """What example pictures may be drawn from; empty where a task has none."""
+
+    ranks: pl.DataFrame | None = None
+    """The first answers of each query, for retrieval."""
+
+    thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Model -> label -> the probability from which it calls the label present."""
+
+
+class Task(Protocol):
+    """One kind of evaluation; a domain brings more through its `tasks`."""
+
+    kind: str
+    """The word in protocols."""
+
+    headlines: ClassVar[tuple[str, ...]]
+    """Metrics that the terminal shows."""
+
+    def resolve(self, base: Path) -> Self:
+        """The same task with the files that it names, relative to `base`, taken in."""
+
+    def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
+        """Scores of every model and control."""
+
+    def measures(self, thresholds: Mapping[str, float]) -> Measures:
+        """The metrics of one model."""
+
+
+def open_scorers(bundles: Sequence[Path], domain: str, cache: Path | None) -> list[Scorer]:
+    """Open bundles under unique names: that of the run folder, or of the bundle's own.
+
+    Raises:
+        BundleError: A bundle is damaged or of another domain, or two are the same control.
+    """
+    scorers: list[Scorer] = []
+    for path in bundles:
+        bundle = load(path)
+        if bundle.info.domain != domain:
+            raise BundleError(
+                f"{_name(path)} is of domain {bundle.info.domain}, the protocol of {domain}",
+                remedy="name a bundle of the protocol's domain",
+            )
+        told = bundle.info.provenance.get("control")
+        control = told if told in TRAINED else None
+        taken = [scorer.name for scorer in scorers]
+        if control in taken:
+            raise BundleError(
+                f"{_name(path)} is a second bundle of control {control}",
+                remedy="name one bundle of each control",
+            )
+        name = control or _unique(_name(path), [*taken, *COMPUTED, *TRAINED])
+        scorers.append(Scorer(name=name, control=control, bundle=bundle, cache=cache))
+    return scorers
+
+
+def _name(path: Path) -> str:
+    resolved = path.resolve()
+    return resolved.parent.name if resolved.name == "bundle" else resolved.name
+
+
+def _unique(name: str, taken: Sequence[str]) -> str:
+    count = Counter(taken)
+    if not count[name]:
+        return name
+    return next(f"{name}-{k}" for k in range(2, len(taken) + 3) if not count[f"{name}-{k}"])
+
+
+def predict_labels(
+    study: Study,
+    scorers: Sequence[Scorer],
+    prompts: PromptSet,
+    names: Sequence[str],
+    items: Sequence[Item],
+    train: Sequence[Item],
+) -> Predicted:
+    """Scores of labels by prompts, of all models and controls, over the same items.
+
+    Args:
+        study: Where the items come from.
+        scorers: The bundles. An image-blind one sees another patient's image with each item; a
+            supervised one answers through its label head.
+        prompts: What the models are asked.
+        names: Which of the prompts' labels are evaluated; the items' `labels_L` follows it.
+        items: What is scored.
+        train: The training split's items, for prevalence and metadata-only.
+
+    Raises:
+        ConfigError: There is nothing to score.
+    """
+    if not items:
+        raise ConfigError(
+            f"{study.protocol}: split {study.split!r} holds nothing to evaluate",
+            remedy="name another data.split, or manifests whose split is not empty",
+        )
+    column = [prompts.names.index(name) for name in names]
+    meta = subgroups(study.manifests)
+    scores: dict[str, tuple[Scores, bool]] = {}
+    for scorer in scorers:
+        seen = permute_images(items, study.seed) if scorer.control == "image-blind" else items
+        if scorer.control == "supervised-unimodal":
+            found = scorer.label_scores(seen, names)
+        else:
+            found = scorer.zero_shot(seen, prompts)[:, column]
+        scores[scorer.name] = (found, scorer.control is not None)
+    for name, found in computed(items, train, len(names), meta, study.seed).items():
+        scores[name] = (found, True)
+    truth = np.stack([item.labels_L for item in items])
+    return Predicted(
+        rows=_label_rows(study, items, names, truth, scores, meta),
+        counts={
+            "uncertain_labels": int((truth == -1).sum()),
+            "unknown_labels": int(np.isnan(truth).sum()),
+        },
+        prompts=prompts,
+        items=tuple(items),
+        thresholds={scorer.name: scorer.thresholds(prompts) for scorer in scorers},
+    )
+
+
+def _label_rows(
+    study: Study,
+    items: Sequence[Item],
+    names: Sequence[str],
+    truth: NDArray[np.float32],
+    scores: Mapping[str, tuple[Scores, bool]],
+    meta: Mapping[str, Mapping[str, str | None]],
+) -> pl.DataFrame:
+    item_K, label_K = np.nonzero((truth == 0) | (truth == 1))
+    about = pl.DataFrame(
+        [describe(item, meta) for item in items],
+        schema={name: PREDICTIONS[name] for name in ("sample", "patient", "time_s", *SUBGROUPS)},
+    )
+    base = about[item_K].with_columns(
+        name=pl.Series(np.array(names)[label_K]), label=pl.Series(truth[item_K, label_K])
+    )
+    parts = [
+        base.with_columns(
+            model=pl.lit(model),
+            score=pl.Series(found[item_K, label_K]),
+            control=pl.lit(control),
+        )
+        for model, (found, control) in scores.items()
+    ]
+    return as_predictions(pl.concat(parts), study)
+
+
+def describe(item: Item, meta: Mapping[str, Mapping[str, str | None]]) -> dict[str, Any]:
+    """An item's own columns of `PREDICTIONS`."""
+    known = {name: meta[item.sample][name] for name in SUBGROUPS}
+    return {
+        "sample": item.sample, "patient": item.patient, "time_s": middle_s(item)
+    } | known  # fmt: skip
+
+
+def as_predictions(rows: pl.DataFrame, study: Study) -> pl.DataFrame:
+    """`rows` with the study's columns added, in the order and types of `PREDICTIONS`."""
+    full = rows.with_columns(protocol=pl.lit(study.protocol), seed=pl.lit(study.seed))
+    return full.select(pl.col(name).cast(kind) for name, kind in PREDICTIONS.items())

@@ -1,0 +1,109 @@
+"""A protocol: the named, versioned, hashed file that says what is evaluated and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medvlp.config import STRICT, load_config, one_of_kinds, override, plain, read_yaml
+from medvlp.data.items import PhantomData
+from medvlp.digest import digest_plain
+from medvlp.domain import Ref, get_domain
+from medvlp.errors import ConfigError
+
+TASKS = {
+    "zero-shot": Ref("medvlp.evaluate.zero_shot:ZeroShotConfig"),
+    "retrieval": Ref("medvlp.evaluate.retrieval:RetrievalConfig"),
+    "phases": Ref("medvlp.evaluate.phases:PhasesConfig"),
+}
+"""Tasks that every domain may name, beside its own."""
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluationData:
+    """Which samples are evaluated."""
+
+    manifests: tuple[Path, ...] = ()
+    """Manifest folders; a patient may stand in one split only, over all of them."""
+
+    phantom: PhantomData | None = None
+    """Made-up patients instead of manifests, written beside the predictions; give it another
+    seed than the training's."""
+
+    split: str = "test"
+    cache: Path | None = None
+    """Folder for decoded arrays, shared with training if it names the same folder."""
+
+    def __post_init__(self) -> None:
+        if bool(self.manifests) == (self.phantom is not None):
+            raise ValueError("give either manifests or phantom")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BootstrapConfig:
+    """The patient-clustered intervals."""
+
+    draws: Annotated[int, Field(ge=0)] = 1000
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Protocol:
+    """One evaluation; `schema` gives a domain's tasks their types."""
+
+    name: Name
+    """The folder of the predictions."""
+
+    version: int
+    """Raised whenever a change makes numbers incomparable."""
+
+    domain: str
+    task: Any
+    data: EvaluationData
+    seed: int = 0
+    """Of what the evaluation itself draws: chance scores and the image-blind permutation."""
+
+    bootstrap: BootstrapConfig = BootstrapConfig()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what makes numbers comparable: all but where the data lie."""
+        values = plain(self)
+        values["data"] = {"split": self.data.split, "phantom": values["data"]["phantom"]}
+        return digest_plain(values)
+
+
+def load_protocol(path: Path, overrides: Sequence[str] = ()) -> Protocol:
+    """Read a protocol; a prompt file in it is looked for beside it and taken in.
+
+    Raises:
+        ConfigError: Names file, key, value and reason.
+    """
+    values = read_yaml(path)
+    domain = override(values, overrides).get("domain") if isinstance(values, dict) else None
+    if not isinstance(domain, str):
+        raise ConfigError(
+            f"{path}: domain is missing", remedy="write for example domain: cxr at the top"
+        )
+    loaded: Protocol = load_config(schema(domain), path, overrides)
+    return dataclasses.replace(loaded, task=loaded.task.resolve(path.parent))
+
+
+@cache
+def schema(domain: str) -> type[Protocol]:
+    """The protocol class of a domain, with the core's tasks and its own."""
+    tasks = {**TASKS, **get_domain(domain).tasks}
+    kinds = {"task": one_of_kinds(ref.load() for ref in tasks.values())}
+    plain_class = type(f"{domain.capitalize()}Protocol", (Protocol,), {"__annotations__": kinds})
+    made: Any = dataclass(frozen=True, kw_only=True, config=STRICT)(plain_class)
+    checked: type[Protocol] = made
+    return checked
