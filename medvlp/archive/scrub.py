@@ -14,7 +14,9 @@ _SHORTEST = 3
 
 def scrub(text: str, identifiers: Iterable[str]) -> str:
     """`text` with each identifier, as a whole word in any case, replaced by `REMOVED`."""
-    words = sorted(w for i in identifiers if len(w := i.strip()) >= _SHORTEST)
+    lowered = text.lower()
+    stripped = (identifier.strip() for identifier in identifiers)
+    words = sorted(w for w in stripped if len(w) >= _SHORTEST and w.lower() in lowered)
     if not words:
         return text
     pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)"

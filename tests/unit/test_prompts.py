@@ -72,3 +72,13 @@ def test_the_digest_sees_words_mode_and_order():
     exclusive = PromptSet(mode="exclusive", labels={"e": edema, "m": mass})
     assert one.digest == same.digest
     assert len({one.digest, turned.digest, exclusive.digest}) == 3
+
+
+def test_an_empty_prompt_file_at_the_command_line(tmp_path, capfd):
+    from medvlp.cli import run_guarded
+
+    file = write(tmp_path, "")
+    assert run_guarded(lambda: load_prompts(file)) == 2
+    said = capfd.readouterr().err
+    assert "prompts.yaml is empty" in said
+    assert "remedy:" in said
