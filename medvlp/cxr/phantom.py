@@ -70,8 +70,8 @@ def expose(canvas: draw.Canvas, rng: np.random.Generator) -> NDArray[np.uint16]:
     image = (canvas.image + 0.012 * draw.noise_plane(rng, size, 6)) * shade
     draw.draw_marker(image, canvas.build.marker)
     gain, offset = rng.uniform(0.85, 1.1), rng.uniform(0.03, 0.1)
-    grain = rng.uniform(0.008, 0.02) * rng.standard_normal(image.shape, dtype=np.float32)
-    values = 4095 * (offset + 0.8 * gain * image + grain)
+    grain = rng.uniform(0.006, 0.015) * rng.standard_normal(image.shape, dtype=np.float32)
+    values = 4095 * (offset + 0.6 * gain * image + grain)
     stored: NDArray[np.uint16] = np.clip(values, 0, 4095).astype(np.uint16)
     return stored
 

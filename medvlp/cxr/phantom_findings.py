@@ -62,7 +62,7 @@ def _draw_finding(rng: np.random.Generator, name: str, taken: set[tuple[str, str
     zone = ""
     if name in ("consolidation", "nodule", "atelectasis", "rib_fracture"):
         side, zone = _free_place(rng, name, side, taken)
-    size = float(np.round(rng.uniform(17, 44))) if name == "nodule" else None
+    size = float(np.round(rng.uniform(20, 48))) if name == "nodule" else None
     return Finding(name=name, side=side, place=zone, size_mm=size, presence=presence)
 
 
@@ -159,9 +159,9 @@ def _atelectasis(canvas: Canvas, finding: Finding, rng: np.random.Generator) -> 
     for k in range(3):
         line = canvas.y - (base - 0.085 * k) - slope * (out - canvas.build.lung_cx)
         length = soft(0.2 - 0.03 * k - np.abs(out - canvas.build.lung_cx), 0.06)
-        cover = np.maximum(cover, soft(0.02 - np.abs(line), 0.014) * length)
+        cover = np.maximum(cover, soft(0.026 - np.abs(line), 0.014) * length)
     cover *= lung
-    canvas.image += np.float32(0.3 * strength(finding)) * cover
+    canvas.image += np.float32(0.36 * strength(finding)) * cover
     canvas.mark(finding, cover)
 
 
@@ -171,7 +171,7 @@ def _nodule(canvas: Canvas, finding: Finding, rng: np.random.Generator) -> None:
     y = _ZONE_Y[finding.place] + float(rng.uniform(-0.05, 0.05))
     ball = _patch(canvas, finding.side, x, y, radius)
     cover = soft(ball, 0.5)
-    canvas.image += np.float32(0.36 * strength(finding)) * cover
+    canvas.image += np.float32(0.4 * strength(finding)) * cover
     canvas.mark(finding, cover)
 
 
@@ -214,8 +214,8 @@ def _central_line(canvas: Canvas, finding: Finding, rng: np.random.Generator) ->
     sign = 1.0 if finding.side == "left" else -1.0
     start = (sign * float(rng.uniform(0.14, 0.18)), -1.0)
     tip = (-0.1, float(rng.uniform(-0.16, 0.0)))
-    line = stroke(canvas, [start, (sign * 0.17, -0.66), (-0.085, -0.4), tip], 0.024)
-    canvas.image += 0.34 * line
+    line = stroke(canvas, [start, (sign * 0.17, -0.66), (-0.085, -0.4), tip], 0.034)
+    canvas.image += 0.45 * line
     canvas.mark(finding, line)
 
 
@@ -223,24 +223,24 @@ def _endotracheal_tube(canvas: Canvas, finding: Finding, rng: np.random.Generato
     carina = -0.16
     tip = carina - (finding.size_mm or 0) / MM_PER_UNIT
     tube = stroke(canvas, [(0.015, -1.1), (0.0, -0.7), (-0.005, tip)], 0.045)
-    canvas.image += 0.32 * tube
+    canvas.image += 0.4 * tube
     canvas.mark(finding, tube)
 
 
 def fracture(canvas: Canvas, finding: Finding | None, rng: np.random.Generator) -> Plane | None:
-    """Bend two neighbouring ribs at a step and return the bright callus there."""
+    """Bend neighbouring ribs at a step and return the bright callus there."""
     if finding is None:
         return None
     y = _ZONE_Y[finding.place] + float(rng.uniform(-0.05, 0.05))
     x = float(rng.uniform(0.5, 0.58))
     out, step = canvas.sided(finding.side), canvas.build.rib_step
-    near = soft(1.2 * step - np.abs(canvas.y - y), 0.4 * step)
+    near = soft(1.7 * step - np.abs(canvas.y - y), 0.4 * step)
     canvas.rib_bend = 0.42 * near * soft(out - x, 0.02) * (out > 0)
     phase = rib_phase(canvas)
     onto_rib = soft(np.cos(2 * np.float32(np.pi) * phase) - 0.5, 0.4)
-    knot = soft(0.055 - np.abs(out - x), 0.03) * near
+    knot = soft(0.075 - np.abs(out - x), 0.03) * near
     canvas.mark(finding, soft(0.09 - np.abs(out - x), 0.01) * (near > 0.5))
-    return 0.3 * knot * onto_rib
+    return 0.42 * knot * onto_rib
 
 
 PAINTERS: Mapping[str, Callable[[Canvas, Finding, np.random.Generator], None]] = MappingProxyType(

@@ -143,7 +143,7 @@ WORDS: Mapping[str, Wording] = MappingProxyType(
             noun=("rib fracture", "[displaced|acute] rib fracture"),
             present=(
                 "[Displaced|] {side} lateral rib fractures [are seen|] [at|in] the {place} zone.",
-                "Fractures of two {side} ribs at the level of the {place} zone.",
+                "Fractures of several {side} ribs at the level of the {place} zone.",
                 "There are [healing|displaced] {side} rib fractures.",
             ),
             brief=("{side} rib fractures.", "Fractured {side} ribs."),
