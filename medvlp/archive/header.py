@@ -18,6 +18,7 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
     EnhancedCTImageStorage,
+    SecondaryCaptureImageStorage,
 )
 
 from medvlp.archive.verdict import Reject
@@ -95,6 +96,11 @@ class Header:
     def localizer(self) -> bool:
         """Whether this is a scout image, not part of a volume."""
         return "LOCALIZER" in self.image_type
+
+    @property
+    def captured(self) -> bool:
+        """Whether this is a screen's picture (a dose sheet, a rendering), not a scan's slice."""
+        return self.sop_class.startswith(SecondaryCaptureImageStorage)
 
     @property
     def colour(self) -> bool:
@@ -318,8 +324,8 @@ def header_of(ds: Dataset, path: Path) -> Header:
         Reject: A field that decides what the pixels mean is missing, malformed or contradictory.
     """
     frames = _integer(ds, "NumberOfFrames", 1, "bad_number")
-    flags = ("zero_frames",) if frames == 0 else ()
-    frames = max(frames, 1) if frames == 0 else frames
+    flags: tuple[str, ...] = ("zero_frames",) if frames == 0 else ()
+    frames = 1 if frames == 0 else frames
     if frames < 1 or frames > 100_000:
         raise Reject("bad_dims", tag_name("NumberOfFrames"))
     acquired = _date(ds, "AcquisitionDate", "ContentDate", "StudyDate")
@@ -329,6 +335,9 @@ def header_of(ds: Dataset, path: Path) -> Header:
     if representation not in (0, 1):
         raise Reject("pixel_module", tag_name("PixelRepresentation"))
     sex = _optional(lambda: _text(ds, "PatientSex").upper())
+    intent = _optional(lambda: _text(ds, "PresentationIntentType").upper())
+    # Raw detector values look unlike any image that is read from.
+    flags += ("for_processing",) if intent == "FOR PROCESSING" else ()
     header = Header(
         path=path,
         modality=_modality(ds),

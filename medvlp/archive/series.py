@@ -70,7 +70,7 @@ class Layout:
 
 
 def group_series(headers: Iterable[Header]) -> list[tuple[Header, ...]]:
-    """Headers that belong to one volume: one series, one matrix, one orientation, one spacing.
+    """Headers that belong to one volume: one patient, series, matrix, orientation and spacing.
 
     Localizers form groups of their own, and so do multi-frame files and, where slices of several
     acquisitions share their places, each acquisition. Stripped identifiers are tolerated: without
@@ -80,8 +80,8 @@ def group_series(headers: Iterable[Header]) -> list[tuple[Header, ...]]:
     for header in headers:
         where = header.series or str(header.path.parent)
         alone = str(header.path) if header.frames > 1 else ""
-        key = (header.study, where, header.rows, header.columns, header.localizer, alone)
-        buckets[key].append(header)
+        kind = (header.rows, header.columns, header.localizer, header.captured)
+        buckets[header.patient, header.study, where, *kind, alone].append(header)
     clusters = (cluster for bucket in buckets.values() for cluster in _by_orientation(bucket))
     return [group for cluster in clusters for group in _by_acquisition(cluster)]
 
@@ -141,10 +141,12 @@ def lay_out(group: Sequence[Header]) -> Layout:
         Reject: ``no_geometry``, ``bad_orientation``, ``bad_spacing``, ``colour``,
             ``too_few_slices``, ``constant_position``, ``duplicate_position``, ``spacing_gap``,
             ``irregular_spacing``, ``irregular_position``, ``gantry_tilt``.
-        Ignore: ``localizer``.
+        Ignore: ``localizer``, ``secondary_capture``.
     """
     if group[0].localizer:
         raise Ignore("localizer")
+    if group[0].captured and group[0].planes[0].position is None:
+        raise Ignore("secondary_capture")
     if any(header.colour for header in group):
         raise Reject("colour", tag_name("PhotometricInterpretation"))
     slices = [Slice(header, frame) for header in group for frame in range(header.frames)]

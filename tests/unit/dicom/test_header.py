@@ -128,3 +128,8 @@ def test_planes_of_a_classic_file_carry_the_rescale(dicom):
     plane = read_header(dicom(RescaleSlope="2.5", RescaleIntercept="-3")).planes[0]
     assert math.isclose(plane.slope, 2.5)
     assert plane.intercept == -3
+
+
+def test_raw_detector_images_are_flagged(dicom):
+    assert read_header(dicom(PresentationIntentType="FOR PROCESSING")).flags == ("for_processing",)
+    assert read_header(dicom("b.dcm", PresentationIntentType="FOR PRESENTATION")).flags == ()

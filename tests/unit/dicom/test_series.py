@@ -2,7 +2,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedCTImageStorage
+from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
 from medvlp.archive.dicom import read_header
 from medvlp.archive.series import group_series, lay_out, read_series
@@ -147,6 +147,17 @@ def test_without_series_identifiers_a_folder_is_a_series(series):
     stripped = {"StudyInstanceUID": "", "SeriesInstanceUID": ""}
     paths = [*series(AXIAL, folder="a", **stripped), *series(AXIAL, folder="b", **stripped)]
     assert [len(group) for group in group_series(map(read_header, paths))] == [5, 5]
+
+
+def test_patients_and_screen_pictures_under_one_series_number_are_kept_apart(series):
+    first = series(AXIAL)
+    second = series(AXIAL, folder="other", PatientID="PAT-0043")
+    sheet = {"SOPClassUID": SecondaryCaptureImageStorage, "ImagePositionPatient": None}
+    (dose,) = series(AXIAL[:1], folder="dose", per_slice={0: sheet})
+    groups = group_series(map(read_header, [*first, *second, dose]))
+    assert [len(group) for group in groups] == [5, 5, 1]
+    with pytest.raises(Ignore, match="secondary_capture"):
+        lay_out(groups[2])
 
 
 def test_slices_without_a_place_make_no_volume(series):
