@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pydicom
 import pytest
+import SimpleITK
 
 from medvlp.phantom.grammar import Finding
 from medvlp.phantom.patients import draw_patient, patient_generator
@@ -118,6 +119,20 @@ def test_another_reader_takes_the_files(archive):
     for path in list(archive.rglob("*.dcm"))[:3]:
         done = subprocess.run(["dcmdump", "-q", path], capture_output=True, check=True)
         assert not done.stderr
+
+
+def test_simpleitk_reads_the_same_volume(archive, tmp_path):
+    settings = [*SETTINGS, "format=nifti"]
+    write_phantom("volumetric", tmp_path / "n", n=1, seed=0, settings=settings)
+    image = SimpleITK.ReadImage(str(next((tmp_path / "n/nifti").rglob("*.nii.gz"))))
+    study = next((tmp_path / "n/nifti").rglob("*.nii.gz")).name.removesuffix(".nii.gz")
+    (folder,) = (archive / "dicom" / study).iterdir()
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    series = SimpleITK.ReadImage(names)
+    assert np.allclose(series.GetSpacing(), image.GetSpacing())
+    assert np.allclose(series.GetOrigin(), image.GetOrigin(), atol=1e-3)
+    assert np.allclose(series.GetDirection(), image.GetDirection())
+    assert np.array_equal(SimpleITK.GetArrayFromImage(series), SimpleITK.GetArrayFromImage(image))
 
 
 def test_masks_lie_on_the_series_and_boxes_around_them(archive):
