@@ -95,7 +95,8 @@ REGIONS = pa.schema(
 )
 """`kind` box: geometry (x0, y0, x1, y1) or (x0, y0, z0, x1, y1, z1) in pixels or voxels of the
 stored array, far edges exclusive; interval: (start_s, end_s); mask: `ref` is an opaque source id,
-and geometry (value,) where that file is a label map."""
+and geometry (value,) where that file is a label map. A video's boxes are (x0, y0, x1, y1) in
+fractions of the picture, each at the moment that `ref` tells: ``t=12.5`` seconds."""
 
 REJECTS = pa.schema(
     [
