@@ -31,8 +31,6 @@ class Checked:
     fps: float
     duration_s: float
     reader: Literal["pyav", "decord"]
-    variable: bool
-    """Whether the frames come at a variable rate."""
 
 
 class Checker:
@@ -114,7 +112,7 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 def _serve() -> None:
     """Answer for each path on standard input: what it holds, then whether decord may read it."""
     from medvlp_video.fast import earns_decord, spread
-    from medvlp_video.timestamps import TimestampReader, is_variable
+    from medvlp_video.timestamps import TimestampReader
 
     for line in sys.stdin:
         path = Path(json.loads(line))
@@ -129,7 +127,6 @@ def _serve() -> None:
                 "shape": reader.shape,
                 "fps": reader.fps,
                 "duration_s": reader.duration_s,
-                "variable": is_variable(reader.times),
             }
         )
         _say({"decord": earns_decord(path, reader, frames)})

@@ -29,6 +29,9 @@ BLACK = (16, 128, 128)
 """Y, U, V of black."""
 
 SMOKE_VERBS = ("coagulate",)
+SHOWN = 6
+"""A working part is in view if this many 224ths of the picture show, each way."""
+
 ENTRY_S = 0.35
 """Time an instrument takes to come in."""
 
@@ -145,21 +148,14 @@ class Film:
     def _note(self, stage: _Stage, sprite: Sprite, at: tuple[int, int], time_s: float) -> None:
         """Write down the box of the working part, as far as the picture shows it."""
         x0, y0, x1, y1 = (a + b for a, b in zip(sprite.head, at * 2, strict=True))
-        rows, columns = self._field()
-        x0, x1 = max(x0, columns[0]), min(x1, columns[1])
-        y0, y1 = max(y0, rows[0]), min(y1, rows[1])
-        if min(x1 - x0, y1 - y0) * 224 >= 6 * self.size:
-            box = (x0 / self.size, y0 / self.size, x1 / self.size, y1 / self.size)
-            self.boxes.append(ToolBox(time_s=time_s, instrument=stage.deed.action[0], box=box))
-
-    def _field(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Rows and columns that the black border leaves free."""
-        mask = self._border[0]
-        if mask is None:
-            return (0, self.size), (0, self.size)
-        rows = np.flatnonzero(~mask.all(axis=1))
-        columns = np.flatnonzero(~mask.all(axis=0))
-        return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
+        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, self.size), min(y1, self.size)
+        if min(x1 - x0, y1 - y0) * 224 < SHOWN * self.size:
+            return
+        border_HW = self._border[0]
+        if border_HW is not None and border_HW[y0:y1, x0:x1].mean() > 0.5:
+            return
+        box = (x0 / self.size, y0 / self.size, x1 / self.size, y1 / self.size)
+        self.boxes.append(ToolBox(time_s=time_s, instrument=stage.deed.action[0], box=box))
 
     def _drift(self) -> NDArray[np.int64]:
         """(frames,2) even camera offsets (x, y): a slow wander within the margin."""

@@ -75,12 +75,14 @@ def probe_frames(paths: Sequence[Path], rate: float) -> Probe:
 
 
 def check_decord(path: Path) -> bool:
-    """Whether decord may read this file: its frame count equals the timestamp index's length
-    and 24 frames spread over the file equal the reference reader's, within the time allowed.
+    """Whether decord may read this file.
+
+    Its frame count has to equal the length of the timestamp index, and 24 frames spread over the
+    file those of the reference reader, within the time allowed.
 
     Raises:
         Reject: The reference reader cannot read the file.
-    """  # noqa: D205
+    """
     return _checker().check(path).reader == "decord"
 
 

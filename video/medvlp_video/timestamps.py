@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,9 +196,3 @@ def _rgb(
     # One thread: on small pictures the threads' start costs ten times the work.
     rgb = reformatter.reformat(frame, width, height, "rgb24", threads=1)
     return np.asarray(rgb.to_ndarray(), np.uint8)
-
-
-def is_variable(times_s: NDArray[np.float64]) -> bool:
-    """Whether the gaps between frames differ by more than a rounding of the clock."""
-    gaps = [b - a for a, b in pairwise(times_s.tolist())]
-    return bool(gaps) and max(gaps) > 1.5 * min(gaps)
