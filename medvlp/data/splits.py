@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.config import STRICT
 from medvlp.data.tables import SPLITS
+from medvlp.errors import ConfigError
 
 SHARES = (("1%", 0.01), ("10%", 0.1), ("100%", 1.0))
 SHOTS = (1, 4, 16)
@@ -93,11 +94,22 @@ def assign_splits(samples: Iterable[Row], policy: str, fractions: Fractions) -> 
         policy: ``source`` keeps the source's own split where it names one (``train_val`` is
             divided by hash) and hashes other patients; ``hash`` hashes all.
         fractions: Shares for hashed patients.
+
+    Raises:
+        ConfigError: Policy ``source``, and the source's words for its splits are unknown.
     """
     named: dict[str, set[str]] = {}
+    unknown = 0
     for row in samples:
-        name = _OFFICIAL.get(str(row["source_split"] or "").strip().lower())
+        word = str(row["source_split"] or "").strip().lower()
+        name = _OFFICIAL.get(word)
+        unknown += bool(word) and name is None
         named.setdefault(row["patient"], set()).update({name} if name else ())
+    if unknown and policy == "source":
+        raise ConfigError(
+            f"{unknown} samples carry a split that is none of {', '.join(_OFFICIAL)}",
+            remedy="rename the splits in the source, or add --set split.policy=hash",
+        )
     conflicts = sum(len(names) > 1 for names in named.values())
     official = policy == "source" and not conflicts and any(named.values())
     split = {

@@ -9,6 +9,7 @@ from medvlp.data.splits import (
     subsets,
     uniform,
 )
+from medvlp.errors import ConfigError
 
 HALF = Fractions(train=0.5, valid=0.25, test=0.25)
 
@@ -80,6 +81,13 @@ def test_a_patient_on_two_official_sides_sends_everybody_to_the_hash():
 def test_patients_without_official_split_are_hashed():
     found = assign_splits(rows(["a"], "test") + rows(["b"]), "source", HALF)
     assert found.split == {"a": "test", "b": split_of("b", HALF)}
+
+
+def test_unknown_split_names_are_refused_unless_hashed():
+    samples = rows(["a", "b"], "fold 3")
+    with pytest.raises(ConfigError, match="2 samples carry a split that is none of train"):
+        assign_splits(samples, "source", HALF)
+    assert assign_splits(samples, "hash", HALF).policy == "hash"
 
 
 def members(table, subset):
