@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+from medvlp.data.batch import TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +68,13 @@ class TextEncoder(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Widths that an objective with parameters of its own needs."""
+    """What an objective with parameters of its own needs to know of model and data."""
 
     image: int
     text: int
     embed: int
     labels: int
+    tokens: TokenIds | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +100,10 @@ class Encodings:
 
     bias: Tensor
     """Logit bias (SigLIP), a scalar."""
+
+    see: Callable[[Tensor], ImageFeatures]
+    """The image tower itself, for objectives that look at altered images (masked modelling,
+    further views)."""
+
+    read: Callable[[Tensor, Tensor], TextFeatures]
+    """The text tower itself, for objectives that read altered texts."""

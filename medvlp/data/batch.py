@@ -45,3 +45,17 @@ class Batch:
             if isinstance(value := getattr(self, f.name), Tensor)
         }
         return dataclasses.replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIds:
+    """What an objective that alters or writes text needs to know of the tokenizer."""
+
+    count: int
+    """Entries of the vocabulary."""
+
+    mask: int | None
+    """The id that hides a token, if the tokenizer has one."""
+
+    special: tuple[int, ...]
+    """Ids that stand for no word: padding, beginning, end, mask, ..."""

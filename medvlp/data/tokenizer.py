@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from medvlp.data.batch import TokenIds
 from medvlp.digest import digest_bytes
 from medvlp.errors import InputError
 
@@ -90,6 +91,15 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
     backend.no_truncation()
     backend.no_padding()
     return digest_bytes(backend.to_str().encode())
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
+    """The ids that objectives on text need."""
+    return TokenIds(
+        count=len(tokenizer),
+        mask=tokenizer.mask_token_id,
+        special=tuple(sorted(tokenizer.all_special_ids)),
+    )
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str, max_tokens: int) -> list[int]:

@@ -14,6 +14,7 @@ from medvlp.data.batch import Batch
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.gather import contrast_clip, contrast_siglip, global_sum, world
+from medvlp.losses.masked_text import MaskedTextConfig
 from medvlp.losses.objective import Objective
 
 
@@ -70,6 +71,7 @@ CORE_OBJECTIVES: dict[str, type] = {
     "clip": ClipConfig,
     "siglip": SigLipConfig,
     "labels": LabelsConfig,
+    "masked-text": MaskedTextConfig,
 }
 """The core's objectives by `kind`; a domain brings more."""
 

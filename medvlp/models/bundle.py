@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp.config import validate
+from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest
 from medvlp.data.prompts import PromptSet
-from medvlp.data.tokenizer import load_tokenizer
+from medvlp.data.tokenizer import load_tokenizer, token_ids
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
@@ -288,7 +289,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
 
 def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:
     domain = get_domain(info.domain)
-    contract = _config(info.preprocess, {}, domain.preprocess, "preprocess")
+    contract = _config(info.preprocess, CORE_PREPROCESS, domain.preprocess, "preprocess")
     if contract_digest(contract) != info.contract:
         raise BundleError(
             f"{folder.name} was trained with another preprocessing contract than the installed "
@@ -302,7 +303,7 @@ def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device)
             f"{info.vocab_size}",
             remedy="copy the bundle again",
         )
-    model, objectives = _modules(folder, info, domain, contract.channels)
+    model, objectives = _modules(folder, info, domain, contract.channels, tokenizer)
     return Bundle(
         info,
         digest,
@@ -315,7 +316,7 @@ def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device)
 
 
 def _modules(
-    folder: Path, info: BundleInfo, domain: Domain, channels: int
+    folder: Path, info: BundleInfo, domain: Domain, channels: int, tokenizer: Any
 ) -> tuple[TwoTower, nn.ModuleDict]:
     image = _config(info.image, CORE_ENCODERS, domain.encoders, "image")
     text = _config(info.text, CORE_TEXT_TOWERS, {}, "text")
@@ -327,7 +328,7 @@ def _modules(
     with torch.random.fork_rng(devices=[]):
         towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
         model = TwoTower(info.model, *towers)
-        sizes = model.sizes(labels=len(info.label_names))
+        sizes = model.sizes(len(info.label_names), token_ids(tokenizer))
         objectives = nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
     weights = read_weights(folder)
     fill(model, weights_under(weights, "model."), folder.name)

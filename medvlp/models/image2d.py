@@ -13,6 +13,7 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 from medvlp.config import STRICT
 from medvlp.encoding import ImageEncoder, ImageFeatures
 from medvlp.errors import ConfigError
+from medvlp.models.no_image import NoImageEncoderConfig
 from medvlp.models.pretrained import describe, from_description, load_pretrained
 
 
@@ -106,7 +107,11 @@ class Vit2dConfig:
         return _Vit2d(ViTModel(config, add_pooling_layer=False), self, channels)
 
 
-CORE_ENCODERS: dict[str, type] = {"resnet": ResNet2dConfig, "vit": Vit2dConfig}
+CORE_ENCODERS: dict[str, type] = {
+    "none": NoImageEncoderConfig,
+    "resnet": ResNet2dConfig,
+    "vit": Vit2dConfig,
+}
 """The core's image towers by `kind`; a domain brings more."""
 
 

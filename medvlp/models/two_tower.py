@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from medvlp.config import STRICT
-from medvlp.data.batch import Batch
+from medvlp.data.batch import Batch, TokenIds
 from medvlp.encoding import Encodings, ImageEncoder, ImageFeatures, Sizes, TextEncoder
 
 MAX_SCALE = 100.0
@@ -64,10 +64,14 @@ class TwoTower(nn.Module):
         """Inverse temperature, in (0, 100]."""
         return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
 
-    def sizes(self, labels: int = 0) -> Sizes:
-        """Widths for objectives with parameters of their own."""
+    def sizes(self, labels: int = 0, tokens: TokenIds | None = None) -> Sizes:
+        """What objectives with parameters of their own need to know."""
         return Sizes(
-            image=self.image.width, text=self.text.width, embed=self.config.embed, labels=labels
+            image=self.image.width,
+            text=self.text.width,
+            embed=self.config.embed,
+            labels=labels,
+            tokens=tokens,
         )
 
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
@@ -100,6 +104,8 @@ class TwoTower(nn.Module):
             token_BNTE=token_MTE.view(count, texts, *token_MTE.shape[1:]),
             scale=self.scale,
             bias=self.logit_bias,
+            see=self.image,
+            read=self.text,
         )
 
     @torch.no_grad()

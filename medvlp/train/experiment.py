@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT, load_config, one_of_kinds, override, read_yaml
 from medvlp.data.items import DataConfig
+from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.prompts import PromptSet
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.errors import ConfigError
@@ -108,7 +109,7 @@ def schema(domain: str) -> type[Experiment]:
     brought: Domain = get_domain(domain)
     objective: Any = _kinds(brought.objectives, CORE_OBJECTIVES.values())
     components = {
-        "preprocess": _kinds(brought.preprocess),
+        "preprocess": _kinds(brought.preprocess, CORE_PREPROCESS.values()),
         "image": _kinds(brought.encoders, CORE_ENCODERS.values()),
         "text": _kinds({}, CORE_TEXT_TOWERS.values()),
         "objectives": Annotated[tuple.__class_getitem__((objective, ...)), Field(min_length=1)],

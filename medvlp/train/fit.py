@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from medvlp.config import plain
 from medvlp.data.prompts import load_prompts
+from medvlp.data.tokenizer import token_ids
 from medvlp.errors import RunError
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.two_tower import TwoTower
@@ -92,7 +93,7 @@ def build_model(experiment: Experiment, prepared: Prepared) -> TwoTower:
 def _fit(experiment: Experiment, prepared: Prepared, run: Path) -> Task | None:
     """Train to the end; None in processes other than the first."""
     config = experiment.trainer
-    task = Task(experiment, build_model(experiment, prepared))
+    task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
     checkpoints = Checkpoints(run / "checkpoints", config)
     resume = checkpoints.last if checkpoints.last.is_file() else None
     start = 0 if resume is None else int(read_checkpoint(resume)["global_step"])

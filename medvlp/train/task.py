@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from medvlp.data.batch import Batch
+from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.dataset import BadSample
 from medvlp.data.randomness import generator
 from medvlp.errors import RunError
@@ -24,13 +24,14 @@ class Task(LightningModule):
     Args:
         experiment: The run's configuration.
         model: The model.
+        tokens: The tokenizer's ids.
     """
 
-    def __init__(self, experiment: Experiment, model: TwoTower) -> None:
+    def __init__(self, experiment: Experiment, model: TwoTower, tokens: TokenIds) -> None:
         super().__init__()
         self.experiment = experiment
         self.model = model
-        sizes = model.sizes(labels=len(experiment.data.labels))
+        sizes = model.sizes(len(experiment.data.labels), tokens)
         configs = experiment.active_objectives
         names = _names([config.kind for config in configs])
         self.configs = dict(zip(names, configs, strict=True))
@@ -50,9 +51,14 @@ class Task(LightningModule):
         return {"loss": total, **named}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Key the step's dropout by what it is for, so that a resumed run repeats it."""
-        rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), "dropout")
-        torch.manual_seed(int(rng.integers(2**63)))
+        """Key what torch draws in the step (dropout, masks), so that a resumed run repeats it."""
+        self._key(batch_idx, "step")
+
+    def on_validation_batch_start(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Key the draws of validation, so that its loss is comparable from one time to the next."""
+        self._key(batch_idx, "validation")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Losses of one batch; a loss that is no number never reaches the weights.
@@ -88,6 +94,10 @@ class Task(LightningModule):
         if isinstance(batch, BadSample):
             raise batch.error()
         return batch.to(device)
+
+    def _key(self, batch_idx: int, purpose: str) -> None:
+        rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), purpose)
+        torch.manual_seed(int(rng.integers(2**63)))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, and its schedule by step."""
