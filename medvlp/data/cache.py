@@ -39,7 +39,10 @@ class ArrayCache:
         self._verified: set[str] = set()
 
     def get(self, item: Item, read: Read) -> NDArray[Any]:
-        """The item's stored array, read-only, made by `read` if it is not there yet."""
+        """The item's stored array, made by `read` if it is not there yet.
+
+        It is the caller's own: a copy, or a mapping that copies the pages that are written to.
+        """
         key = digest_plain([item.sha256, item.span, self.contract])
         if self.folder is None:
             return self._from_memory(key, item, read)
@@ -54,10 +57,8 @@ class ArrayCache:
 
     def _from_memory(self, key: str, item: Item, read: Read) -> NDArray[Any]:
         if key not in self._memory:
-            array = read(item.source_paths, item.span)
-            array.setflags(write=False)
-            self._memory[key] = array
-        return self._memory[key]
+            self._memory[key] = read(item.source_paths, item.span)
+        return self._memory[key].copy()
 
     def _load(self, path: Path, key: str) -> NDArray[Any] | None:
         if key not in self._verified:
@@ -65,7 +66,7 @@ class ArrayCache:
                 return None
             self._verified.add(key)
         try:
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError):
             self._verified.discard(key)
             return None

@@ -138,11 +138,13 @@ class Item:
         return self.sample if self.span is None else f"{self.sample}@{self.span[0]}-{self.span[1]}"
 
 
-def pair_items(manifests: Sequence[Manifest], config: DataConfig, split: str) -> list[Item]:
+def pair_items(
+    manifests: Sequence[Manifest], config: DataConfig, split: str, *, domain: str
+) -> list[Item]:
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
-    Samples without a text that the policy wants give no item. `config.subset` narrows the
-    training split only.
+    Samples of other domains (one archive may hold X-rays and CT) and those without a text that
+    the policy wants give no item. `config.subset` narrows the training split only.
 
     Raises:
         ConfigError: A label or subset name that occurs in none of the manifests.
@@ -150,7 +152,7 @@ def pair_items(manifests: Sequence[Manifest], config: DataConfig, split: str) ->
     _check_names(manifests, config)
     items: list[Item] = []
     for manifest in manifests:
-        chosen = _split_rows(manifest, config.subset if split == "train" else None, split)
+        chosen = _wanted_rows(manifest, config, split, domain)
         labels = _Labels(manifest, config.labels)
         texts = _texts(manifest, config.texts)
         for row in chosen:
@@ -174,19 +176,22 @@ def window_items(
     """
     table = _Labels(manifest, labels)
     items = []
-    for row in _split_rows(manifest, None, split):
+    rows = manifest.samples.filter(pl.col("split") == split)
+    for row in rows.sort("sample").to_dicts():
         paths = manifest.paths(row["source"])
         for span in windows(row["duration_s"] or 0.0, window_s, stride_s):
             items.append(_item(row, (), table.of(row["sample"], span), paths, span))
     return items
 
 
-def count_textless(manifests: Sequence[Manifest], config: DataConfig, split: str) -> int:
+def count_textless(
+    manifests: Sequence[Manifest], config: DataConfig, split: str, *, domain: str
+) -> int:
     """Samples of a split that no text of the policy belongs to, and that are not trained on."""
     count = 0
     for manifest in manifests:
         texts = _texts(manifest, config.texts)
-        rows = _split_rows(manifest, config.subset if split == "train" else None, split)
+        rows = _wanted_rows(manifest, config, split, domain)
         count += sum(row["sample"] not in texts for row in rows)
     return count
 
@@ -258,10 +263,12 @@ def _check_names(manifests: Sequence[Manifest], config: DataConfig) -> None:
         )
 
 
-def _split_rows(manifest: Manifest, subset: str | None, split: str) -> list[dict[str, Any]]:
-    rows = manifest.samples.filter(pl.col("split") == split)
-    if subset is not None:
-        members = manifest.subsets.filter(pl.col("subset") == subset)
+def _wanted_rows(
+    manifest: Manifest, config: DataConfig, split: str, domain: str
+) -> list[dict[str, Any]]:
+    rows = manifest.samples.filter((pl.col("split") == split) & (pl.col("domain") == domain))
+    if config.subset is not None and split == "train":
+        members = manifest.subsets.filter(pl.col("subset") == config.subset)
         rows = rows.join(members, on="sample", how="semi")
     return rows.sort("sample").to_dicts()
 

@@ -31,7 +31,7 @@ def _stepped(config: TrainerConfig, batch_idx: int) -> bool:
 
 
 def _validates(trainer: Trainer, config: TrainerConfig, step: int) -> bool:
-    return bool(trainer.num_val_batches) and (
+    return sum(trainer.num_val_batches) > 0 and (
         step % config.valid_every == 0 or step == config.steps
     )
 

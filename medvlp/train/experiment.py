@@ -73,7 +73,8 @@ class Experiment:
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig
     prompts: Path | PromptSet | None = None
-    """The prompt set that travels in the bundle, or the file that holds it."""
+    """The prompt set that travels in the bundle, or the file that holds it, named from the
+    working folder or from that of the configuration."""
 
     def __post_init__(self) -> None:
         for broken in (*_schedule_faults(self), *_objective_faults(self)):

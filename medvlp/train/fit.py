@@ -59,7 +59,7 @@ def train_run(config_path: Path, overrides: Sequence[str], run: Path) -> str:
         RunError: A folder of another run, a sample that cannot be read, a loss that is no number.
         KeyboardInterrupt: Stopped by the user, after the last checkpoint was written.
     """
-    experiment = _with_prompts(load_experiment(config_path, overrides))
+    experiment = _with_prompts(load_experiment(config_path, overrides), config_path.parent)
     first = _rank() == 0
     if first:
         claim(run, experiment)
@@ -207,11 +207,13 @@ def draw_curves(run: Path) -> None:
     temporary.replace(run / "curves.png")
 
 
-def _with_prompts(experiment: Experiment) -> Experiment:
+def _with_prompts(experiment: Experiment, beside: Path) -> Experiment:
     """The experiment with its prompt file's content in place of its name."""
-    if not isinstance(experiment.prompts, Path):
+    file = experiment.prompts
+    if not isinstance(file, Path):
         return experiment
-    return dataclasses.replace(experiment, prompts=load_prompts(experiment.prompts))
+    found = file if file.exists() else beside / file
+    return dataclasses.replace(experiment, prompts=load_prompts(found))
 
 
 def _start_from(model: TwoTower, other: torch.nn.Module, init: Path) -> None:

@@ -32,6 +32,7 @@ from medvlp.data.tokenizer import (
     tokenizer_digest,
     train_tokenizer,
 )
+from medvlp.digest import digest_plain
 from medvlp.domain import Ref
 from medvlp.errors import ConfigError
 from medvlp.models.bundle import load
@@ -66,8 +67,9 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     """
     config = experiment.data
     manifests = open_all(_manifests(experiment, run))
-    items = {split: pair_items(manifests, config, split) for split in ("train", "valid")}
-    textless = {split: count_textless(manifests, config, split) for split in items}
+    domain = experiment.domain
+    items = {s: pair_items(manifests, config, s, domain=domain) for s in ("train", "valid")}
+    textless = {s: count_textless(manifests, config, s, domain=domain) for s in items}
     if not items["train"]:
         raise ConfigError(
             f"data: no sample of the training split has a text that data.texts wants "
@@ -180,13 +182,16 @@ def _write_phantom(domain: str, phantom: PhantomData, archive: Path, manifest: P
         _WRITE_PHANTOM.load()(
             domain, archive, n=phantom.n, seed=phantom.seed, settings=phantom.settings
         )
+    # Splits follow from the key, so that a run repeats; made-up patients need no secret.
+    key = archive.with_name("key")
+    key.write_text(digest_plain(["phantom", domain, phantom.seed]), encoding="ascii")
     index_archive(
         archive,
         kind=phantom.kind,
         out=manifest,
         config=archive / "index.yaml",
         overrides=[],
-        key=None,
+        key=key,
         replace=False,
     )
 

@@ -5,6 +5,7 @@ import pytest
 
 from medvlp.data.items import (
     DataConfig,
+    Item,
     TextPolicy,
     count_textless,
     pair_items,
@@ -98,8 +99,15 @@ def config(**options: object) -> DataConfig:
     return DataConfig(manifests=(Path("m"),), texts=policy, **options)
 
 
+def pairs(manifest: Manifest, **options: object) -> list[Item]:
+    return pair_items([manifest], config(**options), "train", domain="cxr")
+
+
 def test_one_item_a_sample_with_its_texts_in_reading_order(manifest: Manifest) -> None:
-    items = {i.sample: i for i in pair_items([manifest], config(levels=("sentence",)), "train")}
+    items = {
+        i.sample: i
+        for i in pair_items([manifest], config(levels=("sentence",)), "train", domain="cxr")
+    }
     assert set(items) == {"x1", "x2"}
     assert [n.text for n in items["x1"].texts] == ["first", "second", "third"]
     assert items["x1"].source_paths == (Path("/data/x1.png"),)
@@ -107,7 +115,9 @@ def test_one_item_a_sample_with_its_texts_in_reading_order(manifest: Manifest) -
 
 
 def test_a_timed_text_is_an_item_with_its_span(manifest: Manifest) -> None:
-    items = pair_items([manifest], config(levels=("clip",), labels=("prepare", "cut")), "train")
+    items = pair_items(
+        [manifest], config(levels=("clip",), labels=("prepare", "cut")), "train", domain="cxr"
+    )
     assert [(i.span, i.texts[0].text) for i in items] == [
         ((1.0, 3.0), "earlier"),
         ((6.0, 9.0), "later"),
@@ -116,20 +126,25 @@ def test_a_timed_text_is_an_item_with_its_span(manifest: Manifest) -> None:
     assert len({i.key for i in items}) == 2
 
 
+def test_other_domains_give_no_item(manifest: Manifest) -> None:
+    assert pair_items([manifest], config(), "train", domain="volumetric") == []
+    assert count_textless([manifest], config(), "train", domain="volumetric") == 0
+
+
 def test_levels_and_sources_narrow_the_texts(manifest: Manifest) -> None:
-    (item,) = pair_items([manifest], config(sources=("impression",)), "train")
+    (item,) = pair_items([manifest], config(sources=("impression",)), "train", domain="cxr")
     assert [n.text for n in item.texts] == ["third"]
-    (item,) = pair_items([manifest], config(levels=("report",)), "train")
+    (item,) = pair_items([manifest], config(levels=("report",)), "train", domain="cxr")
     assert [n.text for n in item.texts] == ["whole"]
 
 
 def test_textless_samples_are_counted_and_not_trained_on(manifest: Manifest) -> None:
-    assert count_textless([manifest], config(), "train") == 1
-    assert count_textless([manifest], config(levels=("report",)), "train") == 3
+    assert count_textless([manifest], config(), "train", domain="cxr") == 1
+    assert count_textless([manifest], config(levels=("report",)), "train", domain="cxr") == 3
 
 
 def test_labels_keep_uncertain_and_unknown_apart(manifest: Manifest) -> None:
-    items = pair_items([manifest], config(labels=("mass", "effusion")), "train")
+    items = pair_items([manifest], config(labels=("mass", "effusion")), "train", domain="cxr")
     by_sample = {i.sample: i.labels_L for i in items}
     assert by_sample["x1"].tolist() == [-1.0, 1.0]
     assert np.isnan(by_sample["x2"][0])
@@ -138,8 +153,8 @@ def test_labels_keep_uncertain_and_unknown_apart(manifest: Manifest) -> None:
 
 def test_a_subset_narrows_the_training_split_only(manifest: Manifest) -> None:
     few = config(subset="1%")
-    assert [i.sample for i in pair_items([manifest], few, "train")] == ["x2"]
-    assert [i.sample for i in pair_items([manifest], few, "valid")] == ["x9"]
+    assert [i.sample for i in pair_items([manifest], few, "train", domain="cxr")] == ["x2"]
+    assert [i.sample for i in pair_items([manifest], few, "valid", domain="cxr")] == ["x9"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +165,7 @@ def test_unknown_names_are_refused_with_the_known_ones(
     manifest: Manifest, option: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        pair_items([manifest], config(**option), "train")
+        pair_items([manifest], config(**option), "train", domain="cxr")
     assert "choose from" in caught.value.remedy
 
 
@@ -163,14 +178,14 @@ def test_windows_cover_a_recording_and_take_the_label_of_their_middle(manifest: 
 
 
 def test_relabelled_items_take_names_that_no_manifest_knows_as_unknown(manifest: Manifest) -> None:
-    items = relabel(pair_items([manifest], config(), "train"), [manifest], ("effusion", "unheard"))
+    items = relabel(pairs(manifest), [manifest], ("effusion", "unheard"))
     values = {i.key: i.labels_L for i in items}
     assert values["x1"][0] == 1.0
     assert np.isnan(values["x1"][1])
 
 
 def test_nobody_keeps_an_image_in_the_blind_control(manifest: Manifest) -> None:
-    items = pair_items([manifest], config(), "train")
+    items = pairs(manifest)
     blind = permute_images(items, seed=0)
     owner = {i.source_paths: i.patient for i in items}
     taken = {b.patient: owner[b.source_paths] for b in blind}
