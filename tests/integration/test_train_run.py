@@ -161,6 +161,30 @@ def test_a_loss_that_is_no_number_never_reaches_the_weights(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("domain", "settings"),
+    [
+        ("cxr", "size=64, masks=false"),
+        ("volumetric", "slices=16, size=48, masks=false"),
+        ("video", "seconds=8, size=64, fps=4"),
+    ],
+)
+def test_a_smoke_run_writes_its_own_phantom_and_repeats(
+    tmp_path: Path, read_losses: Losses, domain: str, settings: str
+) -> None:
+    config = Path(__file__).resolve().parents[2] / "configs" / domain / "smoke.yaml"
+    short = [
+        f"data.phantom.settings=[{settings}]", "data.phantom.n=7", "data.batch_size=2",
+        "trainer.steps=2", "optim.warmup_steps=1", "trainer.log_every=1",
+    ]  # fmt: skip
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run in runs:
+        train_run(config, short, run)
+    assert read_losses(runs[0]) == read_losses(runs[1])
+    assert medvlp.load(runs[0] / "bundle").prompts is not None
+
+
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(
     experiment_file: Path,
     tmp_path: Path,

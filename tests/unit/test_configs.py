@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from medvlp.data.prompts import load_prompts
+from medvlp.train.experiment import load_experiment
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+EXPERIMENTS = sorted(
+    path for domain in ("cxr", "volumetric", "video") for path in (CONFIGS / domain).rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_experiment_loads_and_its_contract_builds(path: Path) -> None:
+    experiment = load_experiment(path)
+    assert experiment.domain == path.relative_to(CONFIGS).parts[0]
+    assert experiment.preprocess.build() is not None
+    if isinstance(experiment.prompts, Path):
+        load_prompts(path.parent / experiment.prompts)
+
+
+def test_every_domain_has_a_smoke_and_a_base_experiment() -> None:
+    names = {str(path.relative_to(CONFIGS)) for path in EXPERIMENTS}
+    for domain in ("cxr", "volumetric", "video"):
+        assert {f"{domain}/smoke.yaml", f"{domain}/base.yaml"} <= names
