@@ -1,0 +1,192 @@
+"""The tour: made-up archives in three domains, from files to one report, by the same functions
+as the commands. Each stage is skipped where its result stands already.
+"""  # noqa: D205
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from medvlp.domain import get_domain
+from medvlp.errors import InputError
+from medvlp.evaluate.run import evaluate_protocol
+from medvlp.report.build import build_report
+from medvlp.train.experiment import load_experiment
+from medvlp.train.fit import train_run
+from medvlp.train.phantom_data import phantom_manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tour:
+    """What one domain shows."""
+
+    domain: str
+    controls: tuple[str, ...]
+    """Trained beside the model."""
+
+    protocols: tuple[str, ...]
+    """Names of files in ``configs/evaluate``."""
+
+    fractions: dict[str, float] = field(
+        default_factory=lambda: {"train": 0.6, "valid": 0.1, "test": 0.3}
+    )
+    """Of patients; the image-blind row means something over 200 held-out ones and more."""
+
+
+TOURS = (
+    Tour(
+        domain="cxr",
+        controls=("image-blind", "supervised-unimodal"),
+        protocols=("cxr-phantom", "cxr-phantom-retrieval"),
+    ),
+    Tour(
+        domain="volumetric",
+        controls=("image-blind",),
+        protocols=("ct-phantom", "ct-phantom-retrieval"),
+        fractions={"train": 0.54, "valid": 0.08, "test": 0.38},
+    ),
+    Tour(
+        domain="video",
+        controls=("image-blind",),
+        protocols=("video-phantom", "video-phantom-retrieval"),
+    ),
+)
+
+SUPERVISED = "objectives=[{kind: labels, weight: 1.0}]"
+
+
+def run_demo(
+    folder: Path, tours: Sequence[Tour] = TOURS, overrides: Sequence[str] = (), n: int | None = None
+) -> Path:
+    """Phantom, index, train, evaluate and report in every domain; again, it goes on.
+
+    Args:
+        folder: Takes everything: archives, manifests, runs, predictions.
+        tours: The domains and what is shown of each.
+        overrides: Changes to every domain's experiment, such as ``trainer.steps=4``.
+        n: Patients of each phantom, in place of the configurations' numbers.
+
+    Returns:
+        The report's page.
+
+    Raises:
+        InputError: The configurations are not where they belong.
+    """
+    configs = _configs()
+    start = time.monotonic()
+    for tour in tours:
+        _Stages(folder, configs, tour, overrides, n).run()
+    report = _stage("report", None, lambda: build_report(folder / "predictions"))
+    assert isinstance(report, Path)
+    _say(f"done in {time.monotonic() - start:.0f} s")
+    return report
+
+
+class _Stages:
+    """One domain's stages and where each leaves its result."""
+
+    def __init__(
+        self, folder: Path, configs: Path, tour: Tour, overrides: Sequence[str], n: int | None
+    ) -> None:
+        self.tour = tour
+        self.title = get_domain(tour.domain).title
+        self.configs = configs
+        self.config = configs / "demo" / f"{tour.domain}.yaml"
+        self.overrides = overrides
+        self.n = n
+        self.home = folder / tour.domain
+        self.predictions = folder / "predictions"
+        self.manifest = self.home / "manifest"
+        self.cache = self.home / "cache"
+
+    def run(self) -> None:
+        """Every stage in order."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        phantom = load_experiment(self.config, self.overrides).data.phantom
+        if phantom is None:
+            raise InputError(f"{self.config.name} names no phantom", remedy="restore configs/demo")
+        if self.n is not None:
+            phantom = replace(phantom, n=self.n)
+        fractions = yaml.safe_dump(self.tour.fractions, default_flow_style=True).strip()
+        self._stage(
+            "phantom archive and index",
+            self.manifest,
+            lambda: phantom_manifest(
+                self.tour.domain, phantom, self.home, [f"split.fractions={fractions}"]
+            ),
+        )
+        runs = [self._train("clip", [])]
+        for control in self.tour.controls:
+            changed = [f"control={control}"]
+            changed += [SUPERVISED] if control == "supervised-unimodal" else []
+            runs.append(self._train(control, changed))
+        for name in self.tour.protocols:
+            self._evaluate(name, [run / "bundle" for run in runs])
+
+    def _stage(self, what: str, done: Path, work: Callable[[], object]) -> None:
+        _stage(f"{self.title}: {what}", done, work)
+
+    def _train(self, name: str, changed: Sequence[str]) -> Path:
+        run = self.home / name
+        prompts = load_experiment(self.config).prompts
+        settings = [
+            *self.overrides,
+            "data.phantom=null",
+            _listed("data.manifests", self.manifest),
+            f"data.cache={self.cache}",
+            f"prompts={self.configs.parent / str(prompts)}",
+            *changed,
+        ]
+        what = "train" if name == "clip" else f"train the control {name}"
+        self._stage(what, run / "bundle", lambda: train_run(self.config, settings, run))
+        return run
+
+    def _evaluate(self, name: str, bundles: Sequence[Path]) -> None:
+        protocol = self.configs / "evaluate" / f"{name}.yaml"
+        settings = [
+            "data.phantom=null",
+            _listed("data.manifests", self.manifest),
+            f"data.cache={self.cache}",
+        ]
+        done = self.predictions / name
+        self._stage(
+            f"evaluate {name}",
+            done,
+            lambda: evaluate_protocol(protocol, bundles, self.predictions, settings),
+        )
+
+
+def _configs() -> Path:
+    """The folder of configurations: inside the package where it is installed, else the checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "demo").is_dir():
+            return folder
+    raise InputError(
+        "the folder configs/ is not beside medvlp", remedy="run the demo from a full checkout"
+    )
+
+
+def _listed(key: str, path: Path) -> str:
+    return f"{key}={yaml.safe_dump([str(path)], default_flow_style=True).strip()}"
+
+
+def _stage(what: str, done: Path | None, work: Callable[[], object]) -> object:
+    if done is not None and done.exists():
+        _say(f"{what}: done before")
+        return None
+    start = time.monotonic()
+    _say(f"{what} ...")
+    result = work()
+    _say(f"{what}: {time.monotonic() - start:.0f} s")
+    return result
+
+
+def _say(line: str) -> None:
+    Console(file=sys.stdout, soft_wrap=True, highlight=False).print(line, markup=False)
