@@ -45,6 +45,7 @@ class Filing:
         self._sources: dict[str, tuple[str, ...]] = {}
         self._rejects: list[Row] = []
         self._reserved: set[str] = set()
+        self._located: set[Path] = set()
         self._closers: list[Callable[[], None]] = []
         self._found = list(track(self._walk(skip), "Looking for files"))
 
@@ -86,6 +87,7 @@ class Filing:
         Raises:
             ConfigError: It is in neither place.
         """
+        self._located.add(path)
         folder = self.root if self.root.is_dir() else self.root.parent
         for candidate in (folder / path, path):
             if candidate.exists():

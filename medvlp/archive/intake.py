@@ -131,6 +131,8 @@ class Intake(Filing):
         Raises:
             Reject: ``duplicate_sample``: the same sample was taken in before.
         """
+        if not self._samples:
+            self._refuse_unread_options()
         digest = sha256 or digest_files(paths)
         key = identity or digest
         sample = self.pseudonyms.sample(key)
@@ -246,8 +248,7 @@ class Intake(Filing):
         Raises:
             ConfigError: Options were given to a kind that has none.
         """
-        if self.config.options and not self._options_read:
-            raise ConfigError("this kind takes no options", remedy="remove options from --set")
+        self._refuse_unread_options()
         self._settle_rest()
         samples = list(self._samples.values())
         self._flag_textless(samples)
@@ -272,6 +273,21 @@ class Intake(Filing):
             "split": {"policy": assignment.policy, "conflicts": assignment.conflicts},
         }
         return tables, self._source_rows(), info, Summary.of(counts, samples, self._rejects)
+
+    def _refuse_unread_options(self) -> None:
+        """What the kind did not ask for before its first sample, it would pass over in silence."""
+        unread = [
+            name
+            for name in ("reports", "labels", "regions", "entities")
+            if (path := getattr(self.config, name)) is not None and path not in self._located
+        ]
+        if self.config.options and not self._options_read:
+            unread.append("options")
+        if unread:
+            raise ConfigError(
+                f"this kind takes no {', '.join(unread)}",
+                remedy="remove them from --set or --config",
+            )
 
     def _domain(self, named: str | None) -> str:
         domain = named or self.domain

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medvlp.archive.annotations import Annotations
 from medvlp.archive.columns import UserTable
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measure
@@ -45,6 +46,14 @@ class _Line:
     path: Path | None
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What lies beside the table: reports and annotations."""
+
+    reports: ReportIndex | None
+    annotations: Annotations
+
+
 def index_table(root: Path, intake: Intake) -> None:
     """Index a CSV or Parquet table; its paths are relative to the table's folder.
 
@@ -66,15 +75,15 @@ def index_table(root: Path, intake: Intake) -> None:
             remedy="give --set columns.path=<one of them> or columns.text=<one of them>",
         )
     intake.cover([root])
-    reports = load_reports(intake)
+    beside = _Beside(load_reports(intake), Annotations.load(intake))
     lines = list(_lines(intake, table))
     with_files = [line for line in lines if line.path is not None]
     read = _reader(domain)
     for line, found in intake.map(read, with_files, "Reading files"):
-        _take_file(intake, domain, reports, line, found)
+        _take_file(intake, domain, beside, line, found)
     for line in lines:
         if line.path is None:
-            _take_text(intake, reports, root, line)
+            _take_text(intake, beside, root, line)
 
 
 def _lines(intake: Intake, table: UserTable) -> Iterator[_Line]:
@@ -120,7 +129,7 @@ def _reader(domain: Domain) -> Callable[[_Line], tuple[tuple[Path, ...], Any]]:
 def _take_file(
     intake: Intake,
     domain: Domain,
-    reports: ReportIndex | None,
+    beside: _Beside,
     line: _Line,
     found: tuple[tuple[Path, ...], Measured | Reject | Ignore],
 ) -> None:
@@ -142,16 +151,16 @@ def _take_file(
             **{**result.columns, "modality": modality},
             **_common(cells),
         )
-        _describe(intake, reports, sample, line)
+        _describe(intake, beside, sample, line)
 
 
 def _files(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def _take_text(intake: Intake, reports: ReportIndex | None, root: Path, line: _Line) -> None:
+def _take_text(intake: Intake, beside: _Beside, root: Path, line: _Line) -> None:
     cells = line.cells
-    text = _text(reports, cells)
+    text = _text(beside.reports, cells)
     if not text:
         intake.reject_row(root, line.row, "empty_report")
         return
@@ -168,7 +177,7 @@ def _take_text(intake: Intake, reports: ReportIndex | None, root: Path, line: _L
     except Reject as verdict:
         intake.reject_row(root, line.row, verdict.code)
         return
-    _describe(intake, reports, sample, line)
+    _describe(intake, beside, sample, line)
 
 
 def _common(cells: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,10 +197,14 @@ def _common(cells: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(intake: Intake, reports: ReportIndex | None, sample: str, line: _Line) -> None:
-    intake.report(sample, _text(reports, line.cells))
+def _describe(intake: Intake, beside: _Beside, sample: str, line: _Line) -> None:
+    intake.report(sample, _text(beside.reports, line.cells))
     for name, value in line.labels.items():
         intake.label(sample, name, value, intake.config.label_source)
+    cells = line.cells
+    path = None if line.path is None else str(cells["path"])
+    uid, accession = cells.get("study_uid") or cells.get("study"), cells.get("accession")
+    beside.annotations.apply(sample, path=path, study_uid=uid, accession=accession)
 
 
 def _text(reports: ReportIndex | None, cells: Mapping[str, Any]) -> str:

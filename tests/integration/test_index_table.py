@@ -9,6 +9,7 @@ from medvlp.archive.index import index_archive
 from medvlp.cli import app, run_guarded
 from medvlp.data.manifest import Manifest
 from medvlp.data.verify import verify_manifest
+from medvlp.errors import ConfigError
 
 NAMES = ("Schmidt", "Okafor", "Garcia")
 
@@ -245,3 +246,24 @@ def test_a_config_file_does_what_the_settings_do(hospital, tmp_path):
     source = hospital / "tabelle.csv"
     index_archive(source, kind="table", out=tmp_path / "m", config=file, overrides=[])
     assert set(Manifest.open(tmp_path / "m").samples["split"]) == {"train"}
+
+
+def test_annotations_beside_the_table(hospital, tmp_path):
+    (hospital / "boxes.csv").write_text(
+        "path,name,x0,y0,x1,y1\nbilder/Schmidt_0.png,Pneu,1,2,3,4\nbilder/none.png,Pneu,1,2,3,4\n"
+    )
+    index(hospital, tmp_path / "m", "regions=boxes.csv")
+    manifest = Manifest.open(tmp_path / "m")
+    assert manifest.regions.select("name", "geometry").rows() == [("Pneu", [1, 2, 3, 4])]
+    assert manifest.info["notes"] == {"annotations_without_sample": 1}
+
+
+@pytest.mark.parametrize("setting", ["reports=x.csv", "labels=x.csv", "regions=x.csv"])
+def test_an_option_that_a_kind_would_pass_over_is_refused(tmp_path, setting):
+    picture(tmp_path / "nih" / "00000001_000.png")
+    (tmp_path / "nih" / "labels.csv").write_text(
+        "Image Index,Finding Labels\n00000001_000.png,Mass\n"
+    )
+    (tmp_path / "nih" / "x.csv").write_text("a,b\n")
+    with pytest.raises(ConfigError, match=f"takes no {setting.partition('=')[0]}"):
+        index_archive(tmp_path / "nih", kind="nih-cxr14", out=tmp_path / "m", overrides=[setting])
