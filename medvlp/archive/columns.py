@@ -49,11 +49,9 @@ class UserTable:
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Row numbers from 1, and the cells of the mapped fields (None where there is none)."""
-        names = list(self.column)
-        chosen = self.frame.select([self.column[name] for name in names]) if names else None
-        if chosen is not None:
-            for i, cells in enumerate(chosen.iter_rows(), start=1):
-                yield i, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)}
+        place = {field: self.frame.columns.index(name) for field, name in self.column.items()}
+        for number, cells in enumerate(self.frame.iter_rows(), start=1):
+            yield number, {field: _cell(cells[i]) for field, i in place.items()}
 
     def _check(self, names: Iterable[str]) -> None:
         for name in names:

@@ -134,7 +134,8 @@ def test_texts_without_pixels(tmp_path):
         kind="table",
         out=tmp_path / "m",
         overrides=[
-            "domain=volumetric", "columns.patient=id", "columns.text=report_text",
+            "domain=volumetric", "columns.study=id", "columns.patient=id",
+            "columns.text=report_text",
             "columns.label_list=found", "label_source=expert",
         ],
     )  # fmt: skip
