@@ -6,11 +6,11 @@ bytes. Files are then handed to the domain whose modality they carry, one by one
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -82,18 +82,57 @@ def _candidates(intake: Intake) -> list[Path]:
 
 
 def scan_files(paths: Sequence[Path], units: Mapping[str, str], workers: int) -> Iterator[Scan]:
-    """Scan files in order, in a pool of processes if there are many, behind a progress bar."""
-    scan = partial(scan_file, units=dict(units))
-    if workers < 2 or len(paths) < _POOL_FROM:
-        yield from map(scan, track(paths, "Reading DICOM"))
-        return
+    """Scan files in order, in a pool of processes if there are many, behind a progress bar.
+
+    A file on which a decoder takes its process down is quarantined (``decoder_crash``), and the
+    run goes on in new processes.
+    """
+    modalities = dict(units)
+    few = workers < 2 or len(paths) < _POOL_FROM
+    scans: Iterator[Scan] = (
+        (scan_file(path, modalities) for path in paths)
+        if few
+        else _scan_pooled(paths, modalities, workers)
+    )
+    yield from track(scans, "Reading DICOM", total=len(paths))
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: the parent runs threads of its own.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            results = pool.map(scan, paths, chunksize=_CHUNK)
-            yield from track(results, "Reading DICOM", total=len(paths))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+def _scan_pooled(paths: Sequence[Path], units: dict[str, str], workers: int) -> Iterator[Scan]:
+    waiting = deque(paths[k : k + _CHUNK] for k in range(0, len(paths), _CHUNK))
+    while waiting:
+        with _pool(workers) as pool:
+            futures = [pool.submit(_scan_chunk, chunk, units) for chunk in waiting]
+            try:
+                for future in futures:
+                    yield from future.result()
+                    waiting.popleft()
+            except BrokenProcessPool:
+                yield from _scan_singly(waiting.popleft(), units)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _scan_chunk(paths: Sequence[Path], units: dict[str, str]) -> list[Scan]:
+    return [scan_file(path, units) for path in paths]
+
+
+def _scan_singly(paths: Sequence[Path], units: dict[str, str]) -> Iterator[Scan]:
+    """One file at a time, so that it shows which of them brings its process down."""
+    rest = deque(paths)
+    while rest:
+        with _pool(1) as pool:
+            while rest:
+                path = rest.popleft()
+                try:
+                    yield pool.submit(scan_file, path, units).result()
+                except BrokenProcessPool:
+                    yield Scan(path, verdict=Reject("decoder_crash"))
+                    break
 
 
 def scan_file(path: Path, units: Mapping[str, str]) -> Scan:

@@ -57,7 +57,10 @@ def check_size(ds: Dataset, header: Header) -> tuple[str, ...]:
     if element is None:
         raise Reject("no_pixels", tag_name("PixelData"))
     data: bytes = element.value or b""
-    if UID(header.transfer_syntax).is_encapsulated:
+    syntax = UID(header.transfer_syntax)
+    if syntax.is_private or not syntax.is_transfer_syntax:
+        raise Reject("transfer_syntax", tag_name("TransferSyntaxUID"))
+    if syntax.is_encapsulated:
         _check_fragments(data, header)
         return ()
     return _check_native(data, _declared_length(element), header, _follows(ds))
@@ -105,15 +108,18 @@ def decode(ds: Dataset, header: Header) -> NDArray[Any]:
     syntax = UID(header.transfer_syntax)
     try:
         decoder = get_decoder(syntax)
-    except Exception:
+    except NotImplementedError:
         raise Reject("transfer_syntax", tag_name("TransferSyntaxUID")) from None
     wanted = PLUGINS.get(syntax, "")
     plugin = wanted if wanted in decoder.available_plugins else ""
     try:
         stored, _ = decoder.as_array(ds, decoding_plugin=plugin)
+    except (KeyboardInterrupt, SystemExit):
+        raise
     except MemoryError:
         raise Reject("memory", tag_name("PixelData")) from None
-    except Exception:  # StopIteration among them, when frames run out
+    except BaseException:
+        # StopIteration when frames run out; a panic of pylibjpeg-rle, which is no Exception.
         raise Reject("codec" if syntax.is_encapsulated else "pixel_module") from None
     _check_decoded(stored, header)
     return np.asarray(stored)

@@ -5,7 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medvlp.archive.dicom_tree import scan_file, scan_files
+from medvlp.archive.dicom_tree import _scan_pooled, scan_file, scan_files
 from medvlp.archive.index import index_archive
 from medvlp.archive.series import read_series
 
@@ -135,3 +135,19 @@ def test_a_pool_of_processes_gives_what_one_process_gives(series):
     pooled = list(scan_files(paths, UNITS, workers=2))
     assert [s.header for s in pooled] == [s.header for s in alone]
     assert [s.sha256 for s in pooled] == [s.sha256 for s in alone]
+
+
+def test_a_decoder_that_takes_its_process_down_costs_one_file(shared, tmp_path):
+    folder = shared / "data/dicom2nifti-awkward/generic/compressed_jpeg"
+    files = sorted(folder.rglob("*.dcm"))
+    data = bytearray(files[0].read_bytes())
+    # The frame header now claims 255 bits a sample, on which GDCM 3.2 ends the process.
+    data[data.index(b"\xff\xd8\xff") + 6] = 0xFF
+    bad = tmp_path / "bad.dcm"
+    bad.write_bytes(data)
+    paths = [files[0], bad, files[1]]
+    scans = list(_scan_pooled(paths, {"MR": "file"}, workers=1))
+    assert [scan.path for scan in scans] == paths
+    assert [scan.header is not None for scan in scans] == [True, False, True]
+    # Whichever way this build of the decoder fails.
+    assert scans[1].verdict.code in ("decoder_crash", "codec")
