@@ -158,19 +158,14 @@ def _card(folder: ProtocolFolder) -> dict[str, Any]:
         "patients": one["patient"].n_unique(),
         "samples": one["sample"].n_unique(),
         "labels": labels.to_dicts() if folder.task != "retrieval" else [],
-        "groups": {
-            column: frame_counts(one, column) for column in ("sex", "age_band", "view", "site")
-        },
+        "groups": {column: _counts(one, column) for column in ("sex", "age_band", "view", "site")},
     }
 
 
-def frame_counts(frame: pl.DataFrame, column: str) -> list[tuple[str, int]]:
-    """Samples by the values of a subgroup column, the most frequent first; empty if unknown."""
+def _counts(frame: pl.DataFrame, column: str) -> list[tuple[str, int]]:
+    """Samples by the values of a subgroup column; empty if it is unknown of all."""
     counted = (
-        frame.unique("sample")
-        .group_by(pl.col(column).fill_null("unknown"))
-        .len()
-        .sort("len", column, descending=[True, False])
+        frame.unique("sample").group_by(pl.col(column).fill_null("unknown")).len().sort(column)
     )
     pairs = [(str(value), int(count)) for value, count in counted.iter_rows()]
     return [] if [value for value, _ in pairs] == ["unknown"] else pairs
