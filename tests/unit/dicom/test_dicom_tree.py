@@ -129,6 +129,7 @@ def test_a_flat_xray_is_flagged(dicom):
     assert scan.flags == ("no_information",)
 
 
+@pytest.mark.slow
 def test_a_pool_of_processes_gives_what_one_process_gives(series):
     paths = series([(0, 0, k) for k in range(260)])
     alone = list(scan_files(paths, UNITS, workers=1))
@@ -137,6 +138,7 @@ def test_a_pool_of_processes_gives_what_one_process_gives(series):
     assert [s.sha256 for s in pooled] == [s.sha256 for s in alone]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_takes_its_process_down_costs_one_file(shared, tmp_path):
     folder = shared / "data/dicom2nifti-awkward/generic/compressed_jpeg"
     files = sorted(folder.rglob("*.dcm"))
