@@ -198,7 +198,7 @@ def draw_chest(volume: Volume, rng: np.random.Generator, inflation: float) -> No
             reach = rng.uniform(0.1, 0.8) ** 0.8
             way = rng.standard_normal(3)
             way /= np.sqrt(np.square(way).sum())
-            r = float(6.5 - 5 * reach)
+            r = float(4.8 - 3.3 * reach)
             spot = (
                 sign * 52 + reach * way[0] * rx,
                 reach * way[1] * ry,

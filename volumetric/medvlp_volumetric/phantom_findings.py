@@ -24,8 +24,8 @@ _SEVERITY = ("mild", "moderate", "severe")
 _AMOUNT = ("small", "moderate", "large")
 _SIZE_MM: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
-        "aortic_aneurysm": (52, 80), "lung_nodule": (18, 46), "liver_lesion": (30, 62),
-        "splenomegaly": (140, 180), "renal_cyst": (32, 60), "kidney_stone": (14, 24),
+        "aortic_aneurysm": (52, 80), "lung_nodule": (26, 54), "liver_lesion": (36, 66),
+        "splenomegaly": (140, 180), "renal_cyst": (38, 64), "kidney_stone": (16, 28),
     }
 )  # fmt: skip
 _PLACES: Mapping[str, tuple[str, ...]] = MappingProxyType(
