@@ -16,8 +16,11 @@ SUBGROUPS = ("sex", "age_band", "view", "site", "scanner")
 """Columns that travel with every prediction, for subgroup tables and the metadata-only row."""
 
 
-def sample_items(manifests: Sequence[Manifest], split: str, names: Sequence[str]) -> list[Item]:
-    """One item a sample of the split, whether or not it has text, labelled in `names`' order."""
+def sample_items(
+    manifests: Sequence[Manifest], split: str, names: Sequence[str], *, domain: str
+) -> list[Item]:
+    """One item a sample of the split and domain, with or without text, labelled as `names`."""
+    wanted = (pl.col("split") == split) & (pl.col("domain") == domain)
     unlabelled = np.empty(0, dtype=np.float32)
     items = [
         Item(
@@ -31,9 +34,7 @@ def sample_items(manifests: Sequence[Manifest], split: str, names: Sequence[str]
             split=split,
         )
         for manifest in manifests
-        for row in manifest.samples.filter(pl.col("split") == split)
-        .sort("sample")
-        .iter_rows(named=True)
+        for row in manifest.samples.filter(wanted).sort("sample").iter_rows(named=True)
     ]
     return relabel(items, manifests, names)
 

@@ -34,6 +34,7 @@ class Study:
     """What a task evaluates on."""
 
     protocol: str
+    domain: str
     manifests: tuple[Manifest, ...]
     split: str
     seed: int

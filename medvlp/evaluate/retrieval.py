@@ -95,7 +95,7 @@ class RetrievalConfig:
     def _items(self, study: Study, level: Level) -> list[Item]:
         policy = TextPolicy(levels=(level,), sources=self.sources, choose="join")
         config = DataConfig(manifests=tuple(m.path for m in study.manifests), texts=policy)
-        return pair_items(study.manifests, config, study.split)
+        return pair_items(study.manifests, config, study.split, domain=study.domain)
 
 
 def _sides(

@@ -54,6 +54,7 @@ def evaluate_protocol(
     scorers = open_scorers(bundles, protocol.domain, protocol.data.cache)
     study = Study(
         protocol=protocol.name,
+        domain=protocol.domain,
         manifests=tuple(open_all(_manifests(protocol, out))),
         split=protocol.data.split,
         seed=protocol.seed,

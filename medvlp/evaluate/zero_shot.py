@@ -48,8 +48,10 @@ class ZeroShotConfig:
         prompts = resolved(self.prompts)
         names = self.labels or prompts.names
         check_labels(names, known_labels(study.manifests), "task.labels", "the manifests")
-        items = sample_items(study.manifests, study.split, names)
-        train = sample_items(study.manifests, "train", names)
+        items, train = (
+            sample_items(study.manifests, split, names, domain=study.domain)
+            for split in (study.split, "train")
+        )
         return predict_labels(study, scorers, prompts, names, items, train)
 
     def measures(self, thresholds: Mapping[str, float]) -> Measures:

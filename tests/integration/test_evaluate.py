@@ -66,6 +66,19 @@ def manifest(tmp_path_factory):
             tables["regions"].append(
                 {"sample": f"s{i:02d}", "name": name, "kind": "interval", "geometry": list(span)}
             )
+    # one archive may hold several domains: this one is none of the protocol's
+    tables["samples"].append(
+        {
+            "sample": "other", "domain": "volumetric", "patient": "p90", "study": "t90",
+            "source": "src90", "sha256": "9" * 64, "kind": "series", "split": "test",
+        }
+    )  # fmt: skip
+    tables["texts"].append(
+        {"sample": "other", "node": "n90", "level": "report", "source": "report", "order": 0,
+         "text": "CT."}
+    )  # fmt: skip
+    tables["labels"].append({"sample": "other", "name": "mass", "value": 1.0, "source": "table"})
+    sources.append({"source": "src90", "part": 0, "path": str(root / "absent")})
     info = {"key_id": "test", "counts": {}}
     write_manifest(root / "manifest", tables, sources, info, key=b"k" * 32)
     return root / "manifest"
