@@ -11,13 +11,11 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from medvlp.archive.index import index_archive
 from medvlp.data.batch import Batch
 from medvlp.data.cache import ArrayCache
 from medvlp.data.dataset import BadSample, PairDataset, StepSampler, collater
 from medvlp.data.items import (
     Item,
-    PhantomData,
     count_textless,
     pair_items,
     permute_images,
@@ -32,14 +30,10 @@ from medvlp.data.tokenizer import (
     tokenizer_digest,
     train_tokenizer,
 )
-from medvlp.digest import digest_plain
-from medvlp.domain import Ref
 from medvlp.errors import ConfigError
 from medvlp.models.bundle import load
 from medvlp.train.experiment import Experiment
-
-_WRITE_PHANTOM = Ref("medvlp.phantom.write:write_phantom")
-"""The phantom room lies above this one; a run that asks for made-up data reaches it by name."""
+from medvlp.train.phantom_data import phantom_manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,29 +165,7 @@ def _manifests(experiment: Experiment, run: Path) -> tuple[Path, ...]:
     phantom = experiment.data.phantom
     if phantom is None:
         return experiment.data.manifests
-    manifest = run / "phantom" / "manifest"
-    if not manifest.exists():
-        _write_phantom(experiment.domain, phantom, run / "phantom" / "archive", manifest)
-    return (manifest,)
-
-
-def _write_phantom(domain: str, phantom: PhantomData, archive: Path, manifest: Path) -> None:
-    if not archive.exists():
-        _WRITE_PHANTOM.load()(
-            domain, archive, n=phantom.n, seed=phantom.seed, settings=phantom.settings
-        )
-    # Splits follow from the key, so that a run repeats; made-up patients need no secret.
-    key = archive.with_name("key")
-    key.write_text(digest_plain(["phantom", domain, phantom.seed]), encoding="ascii")
-    index_archive(
-        archive,
-        kind=phantom.kind,
-        out=manifest,
-        config=archive / "index.yaml",
-        overrides=[],
-        key=key,
-        replace=False,
-    )
+    return (phantom_manifest(experiment.domain, phantom, run / "phantom"),)
 
 
 def _tokenizer(
