@@ -68,7 +68,7 @@ wheelhouse: $(STAMP)
 		IFS=- read -r name version rest <<< "$$file"; \
 		echo "$$name==$$version --hash=sha256:$$(sha256sum "$$file" | cut -d' ' -f1)"; \
 	done > requirements.txt
-	@echo "copy $(WHEELS)/ (and configs/) to the other machine; there, with the same Python:"
+	@echo "copy $(WHEELS)/ and configs/ to the other machine; there, with the same Python version:"
 	@echo "  python3 -m venv .venv && .venv/bin/pip install --no-index --find-links $(WHEELS)" \
 		"--require-hashes -r $(WHEELS)/requirements.txt"
 

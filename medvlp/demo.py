@@ -134,13 +134,11 @@ class _Stages:
 
     def _train(self, name: str, changed: Sequence[str]) -> Path:
         run = self.home / name
-        prompts = load_experiment(self.config).prompts
         settings = [
             *self.overrides,
             "data.phantom=null",
             _listed("data.manifests", self.manifest),
             f"data.cache={self.cache}",
-            f"prompts={self.configs.parent / str(prompts)}",
             *changed,
         ]
         what = "train" if name == "clip" else f"train the control {name}"

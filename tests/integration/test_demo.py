@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from medvlp.data.prompts import load_prompts
 from medvlp.demo import TOURS, Tour, run_demo
+from medvlp.evaluate.protocol import load_protocol
+from medvlp.train.experiment import load_experiment
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 SMALL = [
     "trainer.steps=2", "trainer.valid_every=2", "optim.warmup_steps=1", "data.batch_size=4",
@@ -36,6 +42,19 @@ def test_tour_makes_a_report_and_is_done_once(tmp_path, capsys):
     second = capsys.readouterr().out
     assert again == page
     assert second.count("done before") == 5
+
+
+@pytest.mark.parametrize("tour", TOURS, ids=lambda tour: tour.domain)
+def test_the_tours_files_load_and_fit_each_other(tour):
+    experiment = load_experiment(CONFIGS / "demo" / f"{tour.domain}.yaml")
+    assert experiment.domain == tour.domain
+    prompts = load_prompts(CONFIGS / "demo" / experiment.prompts)
+    protocols = [load_protocol(CONFIGS / "evaluate" / f"{n}.yaml") for n in tour.protocols]
+    assert {protocol.domain for protocol in protocols} == {tour.domain}
+    # The thresholds and temperature in the bundle hold for the prompts that are evaluated.
+    assert protocols[0].task.prompts.digest == prompts.digest
+    held_out = tour.fractions["test"] * experiment.data.phantom.n
+    assert held_out > 220 or tour.domain == "video"
 
 
 def test_the_tour_shows_every_domain_with_its_image_blind_control():

@@ -132,3 +132,27 @@ def test_own_domain_indexes_and_its_bundle_works(fundus, photographs, tmp_path):
     heatmap = bundle.heatmap(photographs / "1.png", "Retinopathy.")
     assert heatmap.picture.shape == (64, 64, 3)
     assert heatmap.grid.shape == (8, 8)
+
+
+@pytest.mark.slow
+def test_own_domain_trains_from_its_configuration(fundus, photographs, tmp_path):
+    from medvlp.train.experiment import schema
+    from medvlp.train.fit import train_run
+
+    schema.cache_clear()
+    index_archive(
+        photographs / "table.csv", kind="table", out=tmp_path / "manifest", overrides=INDEX
+    )
+    small = [f"data.manifests=[{tmp_path / 'manifest'}]", "trainer.steps=60", "preprocess.size=32",
+             "trainer.accelerator=cpu"]  # fmt: skip
+    train_run(EXAMPLES / "own_domain" / "fundus.yaml", small, tmp_path / "run")
+    bundle = medvlp.load(tmp_path / "run" / "bundle")
+    words = ["Retinopathy is seen.", "No retinopathy is seen."]
+    cosine = (
+        bundle.embed_image([photographs / "1.png", photographs / "2.png"])
+        @ bundle.embed_text(words).T
+    )
+    # Of a red retina and a green one, each is nearer to its own sentence than the other is.
+    assert cosine[0, 0] > cosine[1, 0]
+    assert cosine[1, 1] > cosine[0, 1]
+    schema.cache_clear()
