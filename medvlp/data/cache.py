@@ -21,6 +21,10 @@ Read = Callable[[Sequence[Path], Span | None], NDArray[Any]]
 """`Preprocess.read`."""
 
 
+_MOST_MAPPED = 16_384
+"""Entries that a process keeps mapped; the system allows it 65,530 mappings in all."""
+
+
 class ArrayCache:
     """Stored arrays by (file content, span, preprocessing contract).
 
@@ -36,13 +40,10 @@ class ArrayCache:
         self.folder = folder
         self.contract = contract
         self._memory: dict[str, NDArray[Any]] = {}
-        self._verified: set[str] = set()
+        self._mapped: dict[str, NDArray[Any]] = {}
 
     def get(self, item: Item, read: Read) -> NDArray[Any]:
-        """The item's stored array, made by `read` if it is not there yet.
-
-        It is the caller's own: a copy, or a mapping that copies the pages that are written to.
-        """
+        """The item's stored array, made by `read` if it is not there yet; the caller's own copy."""
         key = digest_plain([item.sha256, item.span, self.contract])
         if self.folder is None:
             return self._from_memory(key, item, read)
@@ -61,16 +62,26 @@ class ArrayCache:
         return self._memory[key].copy()
 
     def _load(self, path: Path, key: str) -> NDArray[Any] | None:
-        if key not in self._verified:
-            if not _is_sound(path):
+        mapped = self._mapped.get(key)
+        if mapped is None:
+            mapped = _open(path)
+            if mapped is None:
                 return None
-            self._verified.add(key)
-        try:
-            array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError):
-            self._verified.discard(key)
-            return None
-        return array
+            if len(self._mapped) >= _MOST_MAPPED:
+                self._mapped.pop(next(iter(self._mapped)))
+            self._mapped[key] = mapped
+        return mapped.copy()
+
+
+def _open(path: Path) -> NDArray[Any] | None:
+    """Map a sound entry; None if it is missing or damaged."""
+    if not _is_sound(path):
+        return None
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return array
 
 
 def _is_sound(path: Path) -> bool:

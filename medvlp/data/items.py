@@ -49,7 +49,8 @@ class TextPolicy:
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("section", "sentence")
     sources: tuple[str, ...] | None = None
-    """Text sources to use, such as ``impression``; every source if not given."""
+    """Text sources to use, a node's own or that of a node above it: ``impression`` means that
+    section and its sentences; every source if not given."""
 
     choose: Literal["random", "first", "all", "join"] = "random"
     """``random``: `n` nodes, drawn anew each epoch; ``first``: the first in reading order; ``all``:
@@ -276,21 +277,24 @@ def _wanted_rows(
 def _texts(manifest: Manifest, policy: TextPolicy) -> dict[str, tuple[TextNode, ...]]:
     """Wanted nodes of each sample in reading order: coarse levels first, then time and order."""
     rows = manifest.texts.filter(pl.col("level").is_in(policy.levels))
-    if policy.sources is not None:
-        rows = rows.filter(pl.col("source").is_in(policy.sources))
     rows = rows.filter(pl.col("text").str.strip_chars().str.len_chars() > 0)
     place = {row["node"]: row for row in manifest.texts.iter_rows(named=True)}
 
-    def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        orders: list[int] = []
+    def line(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         node: Mapping[str, Any] | None = row
         while node is not None:
-            orders.append(node["order"] or 0)
+            yield node
             node = place.get(node["parent"])
+
+    def wanted(row: Mapping[str, Any]) -> bool:
+        return policy.sources is None or any(n["source"] in policy.sources for n in line(row))
+
+    def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        orders = [node["order"] or 0 for node in line(row)]
         return (LEVELS.index(row["level"]), row["start_s"] or 0.0, orders[::-1], row["node"])
 
     grouped: dict[str, list[dict[str, Any]]] = {}
-    for row in rows.iter_rows(named=True):
+    for row in filter(wanted, rows.iter_rows(named=True)):
         grouped.setdefault(row["sample"], []).append(row)
     fields = [f.name for f in dataclasses.fields(TextNode)]
     return {

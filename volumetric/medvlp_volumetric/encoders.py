@@ -1,7 +1,7 @@
 """3D image towers: MONAI's residual network and a vision transformer.
 
-Both pool by the mean over tokens, so a patch's similarity to a text is its share of the whole
-volume's similarity, and heatmaps mean something.
+Both pool by the mean over tokens unless told otherwise, so a patch's similarity to a text is its
+share of the whole volume's similarity, and heatmaps mean something.
 
 Shape letters: B batch, C channels, D H W spatial, P tokens, E width.
 """
@@ -21,9 +21,7 @@ from medvlp.encoding import ImageEncoder, ImageFeatures
 
 Count = Annotated[int, Ge(1)]
 _GROUPS = 8
-
-
-_NORM = ("group", {"num_groups": _GROUPS})
+_Norm = Literal["batch", "group"]
 
 
 def _monai_block() -> Any:
@@ -48,6 +46,11 @@ class ResNet3dConfig:
     stem_kernel: Literal[3, 5, 7] = 7
     stem_pool: bool = False
     """A further halving by max pooling after the stem, as in the 2D original."""
+    norm: _Norm = "group"
+    """``group``: a sample's embedding does not depend on its batch, so gradient caching and
+    several devices give the loss of one step on one device. ``batch`` learns faster on one."""
+    pool: Literal["mean", "mean+max"] = "mean"
+    """``mean+max`` adds each channel's maximum to its mean: a lesion of few voxels then counts."""
 
     def __post_init__(self) -> None:
         if any(width % _GROUPS for width in self.widths):
@@ -61,14 +64,13 @@ class ResNet3dConfig:
 class ResNet3d(ImageEncoder):
     """A stem and four stages of MONAI's residual blocks; the last stage's voxels are the tokens.
 
-    Group, not batch, normalisation: a sample's embedding then does not depend on its batch, so
-    gradient caching and several devices give the same loss as one step on one device. (MONAI's
-    own `ResNet` hands its `norm` to the stem alone, so the stages are put together here.)
+    MONAI's own `ResNet` hands its `norm` to the stem alone, so the stages are put together here.
     """
 
     def __init__(self, config: ResNet3dConfig, channels: int) -> None:
         super().__init__()
         self.width = config.widths[-1]
+        self.pool = config.pool
         stem: list[nn.Module] = [
             nn.Conv3d(
                 channels,
@@ -78,7 +80,7 @@ class ResNet3d(ImageEncoder):
                 padding=config.stem_kernel // 2,
                 bias=False,
             ),
-            nn.GroupNorm(_GROUPS, config.widths[0]),
+            _normalise(config.norm, config.widths[0]),
             nn.ReLU(inplace=True),
         ]
         if config.stem_pool:
@@ -86,7 +88,13 @@ class ResNet3d(ImageEncoder):
         self.stem = nn.Sequential(*stem)
         before = (config.widths[0], *config.widths)
         self.stages = nn.ModuleList(
-            _stage(before[k], config.widths[k], config.blocks[k], stride=1 if k == 0 else 2)
+            _stage(
+                before[k],
+                config.widths[k],
+                config.blocks[k],
+                stride=1 if k == 0 else 2,
+                norm=config.norm,
+            )
             for k in range(4)
         )
         for module in self.modules():
@@ -101,24 +109,32 @@ class ResNet3d(ImageEncoder):
             x = stage(x)
             maps.append(x)
         tokens_BPE = x.flatten(2).transpose(1, 2)
+        pooled_BE = tokens_BPE.mean(dim=1)
+        if self.pool == "mean+max":
+            pooled_BE = pooled_BE + tokens_BPE.amax(dim=1)
         return ImageFeatures(
-            pooled_BD=tokens_BPE.mean(dim=1),
+            pooled_BD=pooled_BE,
             tokens_BPD=tokens_BPE,
             grid=tuple(x.shape[2:]),
             maps=tuple(maps),
         )
 
 
-def _stage(before: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+def _stage(before: int, width: int, blocks: int, *, stride: int, norm: _Norm) -> nn.Sequential:
     block = _monai_block()
+    named = "batch" if norm == "batch" else ("group", {"num_groups": _GROUPS})
     shortcut = None
     if stride > 1 or before != width:
         shortcut = nn.Sequential(
-            nn.Conv3d(before, width, 1, stride=stride, bias=False), nn.GroupNorm(_GROUPS, width)
+            nn.Conv3d(before, width, 1, stride=stride, bias=False), _normalise(norm, width)
         )
-    first = block(before, width, spatial_dims=3, stride=stride, downsample=shortcut, norm=_NORM)
-    rest = (block(width, width, spatial_dims=3, norm=_NORM) for _ in range(blocks - 1))
+    first = block(before, width, spatial_dims=3, stride=stride, downsample=shortcut, norm=named)
+    rest = (block(width, width, spatial_dims=3, norm=named) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
+
+
+def _normalise(norm: _Norm, width: int) -> nn.Module:
+    return nn.BatchNorm3d(width) if norm == "batch" else nn.GroupNorm(_GROUPS, width)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -46,6 +46,13 @@ class CtPhantomConfig(PhantomConfig):
     format: Literal["dicom", "nifti"] = "dicom"
     masks: bool = True
     """Write the organ map and the lesion map beside the boxes."""
+    findings: Annotated[tuple[str, ...], Field(min_length=1)] = catalogue.NAMES
+    """Findings to draw from; leave out those that coarse slices cannot show."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.findings) - set(catalogue.NAMES))
+        if unknown:
+            raise ValueError(f"findings: {unknown} are none of {', '.join(catalogue.NAMES)}")
 
 
 def paint(findings: list[Finding], slices: int, size: int, rng: np.random.Generator) -> draw.Volume:
@@ -87,7 +94,7 @@ def write_patient(folder: Path, config: CtPhantomConfig, index: int) -> Rows:
 
     patient = draw_patient(_DOMAIN, config.seed, index)
     study = uid(_DOMAIN, config.seed, index, "study")
-    findings = catalogue.draw_findings(rng("findings"))
+    findings = catalogue.draw_findings(rng("findings"), config.findings)
     volume = paint(findings, config.slices, config.size, rng("image"))
     hu = acquire(volume, rng("noise"))
     spacing = (
@@ -102,7 +109,7 @@ def write_patient(folder: Path, config: CtPhantomConfig, index: int) -> Rows:
     text, denied = write_report(rng("report"), STYLE, findings, thickness=thickness)
     return {
         truth.REPORTS: [{"accession": accession(patient, 0), "study_uid": study, "text": text}],
-        truth.LABELS: truth.label_rows(KEY, study, findings, catalogue.NAMES),
+        truth.LABELS: truth.label_rows(KEY, study, findings, config.findings),
         truth.ENTITIES: truth.entity_rows(KEY, study, findings, denied, WORDS),
         truth.REGIONS: _region_rows(folder, study, volume, spacing, origin, config.masks),
     }

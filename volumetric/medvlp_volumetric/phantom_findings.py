@@ -48,12 +48,12 @@ _LEVEL_Z = MappingProxyType({"T8": 3, "T10": 1, "L1": -2})
 """Vertebrae above the volume's middle."""
 
 
-def draw_findings(rng: np.random.Generator) -> list[Finding]:
-    """The findings of one study; a quarter of studies have none."""
+def draw_findings(rng: np.random.Generator, choice: tuple[str, ...] = NAMES) -> list[Finding]:
+    """The findings of one study, drawn from `choice`; a quarter of studies have none."""
     if rng.random() < _NORMAL:
         return []
     count = int(rng.choice((1, 2, 3, 4), p=(0.15, 0.35, 0.35, 0.15)))
-    names = {str(name) for name in rng.permutation(NAMES)[:count]}
+    names = {str(name) for name in rng.permutation(choice)[:count]}
     taken: set[str] = set()
     return [_draw_finding(rng, name, taken) for name in NAMES if name in names]
 
