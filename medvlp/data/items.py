@@ -18,7 +18,7 @@ from medvlp.config import STRICT
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span
 from medvlp.data.randomness import generator
-from medvlp.data.tables import LEVELS
+from medvlp.data.tables import LEVELS, TEXT_ONLY
 from medvlp.errors import ConfigError
 
 Level = Literal[
@@ -140,12 +140,18 @@ class Item:
 
 
 def pair_items(
-    manifests: Sequence[Manifest], config: DataConfig, split: str, *, domain: str
+    manifests: Sequence[Manifest],
+    config: DataConfig,
+    split: str,
+    *,
+    domain: str,
+    text_only: bool = False,
 ) -> list[Item]:
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
-    Samples of other domains (one archive may hold X-rays and CT) and those without a text that
-    the policy wants give no item. `config.subset` narrows the training split only.
+    Samples of other domains (one archive may hold X-rays and CT), those without a text that the
+    policy wants and, unless `text_only`, reports without an image give no item. `config.subset`
+    narrows the training split only.
 
     Raises:
         ConfigError: A label or subset name that occurs in none of the manifests.
@@ -153,7 +159,7 @@ def pair_items(
     _check_names(manifests, config)
     items: list[Item] = []
     for manifest in manifests:
-        chosen = _wanted_rows(manifest, config, split, domain)
+        chosen = _wanted_rows(manifest, config, split, domain, text_only)
         labels = _Labels(manifest, config.labels)
         texts = _texts(manifest, config.texts)
         for row in chosen:
@@ -186,13 +192,18 @@ def window_items(
 
 
 def count_textless(
-    manifests: Sequence[Manifest], config: DataConfig, split: str, *, domain: str
+    manifests: Sequence[Manifest],
+    config: DataConfig,
+    split: str,
+    *,
+    domain: str,
+    text_only: bool = False,
 ) -> int:
     """Samples of a split that no text of the policy belongs to, and that are not trained on."""
     count = 0
     for manifest in manifests:
         texts = _texts(manifest, config.texts)
-        rows = _wanted_rows(manifest, config, split, domain)
+        rows = _wanted_rows(manifest, config, split, domain, text_only)
         count += sum(row["sample"] not in texts for row in rows)
     return count
 
@@ -265,9 +276,11 @@ def _check_names(manifests: Sequence[Manifest], config: DataConfig) -> None:
 
 
 def _wanted_rows(
-    manifest: Manifest, config: DataConfig, split: str, domain: str
+    manifest: Manifest, config: DataConfig, split: str, domain: str, text_only: bool
 ) -> list[dict[str, Any]]:
     rows = manifest.samples.filter((pl.col("split") == split) & (pl.col("domain") == domain))
+    if not text_only:
+        rows = rows.filter(pl.col("kind").ne_missing(TEXT_ONLY))
     if config.subset is not None and split == "train":
         members = manifest.subsets.filter(pl.col("subset") == config.subset)
         rows = rows.join(members, on="sample", how="semi")

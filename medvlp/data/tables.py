@@ -6,6 +6,9 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
+TEXT_ONLY = "report"
+"""The `kind` of a sample that is a report without any image."""
+
 LEVELS = ("report", "section", "sentence", "procedure", "phase", "step", "clip")
 """Text-node levels: the radiology tree, then the surgical tree."""
 

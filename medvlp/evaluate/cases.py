@@ -10,6 +10,7 @@ import polars as pl
 
 from medvlp.data.items import Item, relabel, window_items
 from medvlp.data.manifest import Manifest
+from medvlp.data.tables import TEXT_ONLY
 from medvlp.errors import ConfigError
 
 SUBGROUPS = ("sex", "age_band", "view", "site", "scanner")
@@ -19,8 +20,9 @@ SUBGROUPS = ("sex", "age_band", "view", "site", "scanner")
 def sample_items(
     manifests: Sequence[Manifest], split: str, names: Sequence[str], *, domain: str
 ) -> list[Item]:
-    """One item a sample of the split and domain, with or without text, labelled as `names`."""
+    """One item an image of the split and domain, with or without text, labelled as `names`."""
     wanted = (pl.col("split") == split) & (pl.col("domain") == domain)
+    wanted &= pl.col("kind").ne_missing(TEXT_ONLY)
     unlabelled = np.empty(0, dtype=np.float32)
     items = [
         Item(

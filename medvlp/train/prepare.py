@@ -62,13 +62,15 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     config = experiment.data
     manifests = open_all(_manifests(experiment, run))
     domain = experiment.domain
-    items = {s: pair_items(manifests, config, s, domain=domain) for s in ("train", "valid")}
-    textless = {s: count_textless(manifests, config, s, domain=domain) for s in items}
+    kinds: dict[str, Any] = {"domain": domain, "text_only": experiment.preprocess.kind == "none"}
+    items = {s: pair_items(manifests, config, s, **kinds) for s in ("train", "valid")}
+    textless = {s: count_textless(manifests, config, s, **kinds) for s in items}
     if not items["train"]:
         raise ConfigError(
-            f"data: no sample of the training split has a text that data.texts wants "
+            f"data: no image of the training split has a text that data.texts wants "
             f"({textless['train']} have none)",
-            remedy="widen data.texts, or index with the reports",
+            remedy="widen data.texts, index with the reports, or set preprocess.kind=none and "
+            "image.kind=none to train on reports alone",
         )
     tokenizer = _tokenizer(experiment, items["train"], run / "tokenizer")
     prompts = experiment.prompts

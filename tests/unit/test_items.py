@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from medvlp.data.items import (
@@ -27,6 +28,7 @@ def _manifest(folder: Path) -> Manifest:
             "patient": patient,
             "source": f"src-{name}",
             "sha256": name * 32,
+            "kind": "image",
             "split": split,
             **more,
         }
@@ -97,6 +99,15 @@ def config(**options: object) -> DataConfig:
     sources = options.pop("sources", None)
     policy = TextPolicy(levels=levels, sources=sources)
     return DataConfig(manifests=(Path("m"),), texts=policy, **options)
+
+
+def test_a_report_without_an_image_is_for_text_training_alone(manifest):
+    kind = pl.when(pl.col("sample") == "x1").then(pl.lit("report")).otherwise(pl.lit("image"))
+    manifest.__dict__["samples"] = manifest.samples.with_columns(kind=kind)
+    with_image = {i.sample for i in pairs(manifest)}
+    every = pair_items([manifest], config(), "train", domain="cxr", text_only=True)
+    assert {i.sample for i in every} - with_image == {"x1"}
+    assert "x1" not in with_image
 
 
 def pairs(manifest: Manifest, **options: object) -> list[Item]:
