@@ -51,10 +51,7 @@ class NoImage:
         Raises:
             InputError: Always: the model has seen no image.
         """
-        raise InputError(
-            "the model was trained on texts alone and cannot take an image",
-            remedy="train an image tower with init set to this bundle",
-        )
+        raise no_image_error()
 
     def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
         """The empty image as the model input, (1,1,1)."""
@@ -63,6 +60,14 @@ class NoImage:
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """A black pixel."""
         return np.zeros((1, 1, 3), np.uint8)
+
+
+def no_image_error() -> InputError:
+    """What a user is told who gives such a model an image."""
+    return InputError(
+        "the model was trained on texts alone and cannot take an image",
+        remedy="train an image tower with init set to this bundle",
+    )
 
 
 CORE_PREPROCESS: dict[str, type] = {"none": NoImageConfig}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.verdict import Ignore, Reject
+from medvlp.data.no_image import NoImage, no_image_error
 from medvlp.data.preprocess import Preprocess, Span
 from medvlp.errors import InputError
 
@@ -69,7 +70,10 @@ def read(source: Source, preprocess: Preprocess) -> NDArray[Any]:
     Raises:
         Reject: A bad file.
         Ignore: A file that is none of the domain's.
+        InputError: The model knows no images at all.
     """
+    if isinstance(preprocess, NoImage):
+        raise no_image_error()
     if source.array is not None:
         return preprocess.from_array(source.array)
     return preprocess.read(source.paths, source.span)

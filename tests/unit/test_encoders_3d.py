@@ -116,3 +116,23 @@ def test_configs_survive_yaml(config):
 def test_the_schema_does_not_import_monai():
     code = "import sys, medvlp_volumetric.encoders; sys.exit('monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_mean_and_max_are_added_where_asked_for():
+    image = torch.randn(2, 1, 16, 32, 32)
+    options = {"widths": RESNET.widths, "blocks": RESNET.blocks, "stem_kernel": 3}
+    features = encode(ResNet3dConfig(pool="mean+max", **options), image)
+    tokens = features.tokens_BPD
+    torch.testing.assert_close(features.pooled_BD, tokens.mean(dim=1) + tokens.amax(dim=1))
+
+
+def test_one_kind_of_norm_throughout():
+    kinds = {"batch": torch.nn.BatchNorm3d, "group": torch.nn.GroupNorm}
+    for norm, other in (("batch", "group"), ("group", "batch")):
+        config = ResNet3dConfig(
+            widths=(8, 16, 16, 24), blocks=(2, 1, 1, 1), stem_kernel=3, norm=norm
+        )
+        modules = list(config.build(1).modules())
+        assert not any(isinstance(m, kinds[other]) for m in modules)
+        # A norm for each convolution: stem, two in each of five blocks, three shortcuts.
+        assert sum(isinstance(m, kinds[norm]) for m in modules) == 1 + 10 + 3

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 import SimpleITK
 
+from medvlp.errors import ConfigError
 from medvlp.phantom.grammar import Finding
 from medvlp.phantom.patients import draw_patient, patient_generator
 from medvlp.phantom.report import write_report
@@ -226,3 +227,13 @@ def test_nifti_volumes_hold_hounsfield_units(tmp_path):
     assert image.shape == (64, 64, 32)
     assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
     assert np.asarray(image.dataobj).min() < -900
+
+
+def test_a_choice_of_findings_draws_and_labels_no_other(tmp_path):
+    chosen = ["findings=[emphysema, splenomegaly]", "masks=false"]
+    write_phantom("volumetric", tmp_path / "few", n=12, seed=0, settings=[*SETTINGS, *chosen])
+    labels = pl.read_csv(tmp_path / "few" / "truth" / "labels.csv")
+    assert set(labels["name"]) == {"emphysema", "splenomegaly"}
+    assert labels.filter(pl.col("value") == 1).height > 0
+    with pytest.raises(ConfigError, match="spleen"):
+        write_phantom("volumetric", tmp_path / "no", n=1, seed=0, settings=["findings=[spleen]"])
