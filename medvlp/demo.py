@@ -47,6 +47,7 @@ TOURS = (
         domain="cxr",
         controls=("image-blind", "supervised-unimodal"),
         protocols=("cxr-phantom", "cxr-phantom-retrieval"),
+        fractions={"train": 0.76, "valid": 0.06, "test": 0.18},
     ),
     Tour(
         domain="volumetric",
