@@ -172,7 +172,11 @@ def main() -> None:
         return
     os.environ["COLUMNS"] = "100"
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=CONFIGS,
     ).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
