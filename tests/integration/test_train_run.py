@@ -105,7 +105,7 @@ def test_another_configuration_is_refused_with_the_keys(
     [
         (["data.labels=[lft]"], "lft: no such label"),
         (["data.subset=3%"], "no such subset"),
-        (["data.texts.levels=[report]"], "no sample of the training split"),
+        (["data.texts.levels=[report]"], "no image of the training split"),
         (["data.batch_size=17"], "exceeds the 16 items"),
     ],
 )
