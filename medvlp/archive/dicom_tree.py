@@ -20,7 +20,7 @@ from medvlp.archive.header import Header
 from medvlp.archive.intake import Intake
 from medvlp.archive.reports import ReportIndex, load_reports
 from medvlp.archive.series import Layout, group_series, lay_out
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, domains
 from medvlp.errors import ArchiveError
@@ -39,7 +39,7 @@ class Scan:
     sha256: str = ""
     header: Header | None = None
     flags: tuple[str, ...] = ()
-    verdict: Reject | Ignore | None = None
+    verdict: Verdict | None = None
 
 
 def index_dicom(root: Path, intake: Intake) -> None:
@@ -152,7 +152,7 @@ def scan_file(path: Path, units: Mapping[str, str]) -> Scan:
             if values.min() == values.max():
                 flags = (*flags, "no_information")
         return Scan(path, digest_bytes(data), header, flags)
-    except (Reject, Ignore) as verdict:
+    except Verdict as verdict:
         return Scan(path, verdict=verdict)
 
 

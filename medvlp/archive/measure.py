@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlp.archive.probe import Probe
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_file, digest_plain
 
 
@@ -20,14 +20,12 @@ class Measured:
     columns: dict[str, Any]
 
 
-def measure(
-    paths: Sequence[Path], probe: Callable[[Sequence[Path]], Probe]
-) -> Measured | Reject | Ignore:
+def measure(paths: Sequence[Path], probe: Callable[[Sequence[Path]], Probe]) -> Measured | Verdict:
     """Probe and digest one sample's files; a verdict on bad ones is returned, not raised."""
     try:
         found = probe(paths)
         digest = digest_files(paths)
-    except (Reject, Ignore) as verdict:
+    except Verdict as verdict:
         return verdict
     columns = {
         "shape": found.shape,

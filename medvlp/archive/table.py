@@ -12,7 +12,7 @@ from medvlp.archive.columns import UserTable
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measure
 from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, get_domain
 from medvlp.errors import ArchiveError, ConfigError, InputError
@@ -111,7 +111,7 @@ def _lines(intake: Intake, table: UserTable) -> Iterator[_Line]:
 def _reader(domain: Domain) -> Callable[[_Line], tuple[tuple[Path, ...], Any]]:
     probe, resolve = domain.probe.load(), domain.resolve.load()
 
-    def read(line: _Line) -> tuple[tuple[Path, ...], Measured | Reject | Ignore]:
+    def read(line: _Line) -> tuple[tuple[Path, ...], Measured | Verdict]:
         assert line.path is not None
         try:
             units = resolve(line.path)
@@ -131,7 +131,7 @@ def _take_file(
     domain: Domain,
     beside: _Beside,
     line: _Line,
-    found: tuple[tuple[Path, ...], Measured | Reject | Ignore],
+    found: tuple[tuple[Path, ...], Measured | Verdict],
 ) -> None:
     assert line.path is not None
     paths, result = found

@@ -1,25 +1,34 @@
-"""What becomes of a file: accepted, quarantined with a code, or ignored with a code."""
+"""What becomes of a file: accepted with flags, quarantined with a code, or ignored with a code."""
 
 from __future__ import annotations
 
 
-class Reject(Exception):
-    """A file that is quarantined; readers raise this and nothing else for bad input.
+class Verdict(Exception):
+    """Why a file is not accepted: the one exception that readers raise for bad input.
 
     Args:
-        code: A short reason code such as ``truncated_pixels``; the manifest's `rejects` shows it.
+        code: A reason code such as ``truncated_pixels``; `medvlp.archive.codes` explains each.
         message: Tag numbers, counts and codes only, never a value from the file or its path.
     """
+
+    word = "REFUSE"
 
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(code, message)
         self.code = code
         self.message = message
 
+    def __str__(self) -> str:
+        return f"{self.word}:{self.code}"
 
-class Ignore(Exception):
-    """A file that is none of ours (no image, another modality, a sidecar), with the reason code."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
+class Reject(Verdict):
+    """A file that is quarantined: it ought to be ours, and cannot be trusted."""
+
+    word = "REJECT"
+
+
+class Ignore(Verdict):
+    """A file that is none of ours: no image, another modality, a sidecar."""
+
+    word = "IGNORE"

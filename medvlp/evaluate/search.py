@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Verdict
 from medvlp.data.items import windows
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span
@@ -262,7 +262,7 @@ def _file_units(
     for source in find_sources(files, domain):
         try:
             duration_s = probe(source.paths).duration_s
-        except (Reject, Ignore):
+        except Verdict:
             duration_s = None  # reading it gives the reason code
         for span in _spans(duration_s, window_s, stride_s):
             spanned = Source(position=source.position, paths=source.paths, span=span)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Verdict
 from medvlp.config import validate
 from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest
@@ -246,7 +246,7 @@ class Bundle:
     def _read(self, source: Source) -> NDArray[Any]:
         try:
             return read(source, self.preprocess)
-        except (Reject, Ignore) as verdict:
+        except Verdict as verdict:
             raise InputError(
                 f"input {source.position + 1} cannot be read: {verdict.code}",
                 remedy="leave it out, or mend the file",

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.data.no_image import NoImage, no_image_error
 from medvlp.data.preprocess import Preprocess, Span
 from medvlp.errors import InputError
@@ -83,7 +83,7 @@ def read_or_code(source: Source, preprocess: Preprocess) -> NDArray[Any] | str:
     """The sample's stored array, or the reason code why there is none."""
     try:
         return read(source, preprocess)
-    except (Reject, Ignore) as verdict:
+    except Verdict as verdict:
         return verdict.code
 
 

@@ -20,7 +20,7 @@ from medvlp.archive.geometry import Volume
 from medvlp.archive.intake import Intake
 from medvlp.archive.probe import Probe
 from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -150,7 +150,7 @@ def index_nifti(root: Path, intake: Intake) -> None:
     volumes = [path for path in files if is_nifti(path)]
     for path, found in intake.map(_examine, volumes, "Reading NIfTI"):
         with intake.judge([path], "read"):
-            if isinstance(found, Reject | Ignore):
+            if isinstance(found, Verdict):
                 raise found
             if "not_hu" in found.flags and not options.accept_not_hu:
                 raise Reject("not_hu")
@@ -171,10 +171,10 @@ class _Examined:
         self.flags = volume.flags
 
 
-def _examine(path: Path) -> _Examined | Reject | Ignore:
+def _examine(path: Path) -> _Examined | Verdict:
     try:
         volume = read_nifti(path)
-    except (Reject, Ignore) as verdict:
+    except Verdict as verdict:
         return verdict
     if is_label_map(volume.hu_DHW):
         return Ignore("label_map")
