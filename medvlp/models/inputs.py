@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.verdict import Ignore, Reject, Verdict
+from medvlp.archive.verdict import Verdict
 from medvlp.data.no_image import NoImage, no_image_error
 from medvlp.data.preprocess import Preprocess, Span
 from medvlp.errors import InputError

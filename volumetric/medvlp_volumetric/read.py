@@ -10,7 +10,7 @@ from medvlp.archive.geometry import Volume
 from medvlp.archive.header import Header
 from medvlp.archive.probe import Probe
 from medvlp.archive.series import group_series, lay_out, read_headers, read_series
-from medvlp.archive.verdict import Ignore, Reject, Verdict
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.errors import InputError
 from medvlp.progress import track
 from medvlp_volumetric.nifti import is_nifti, probe_nifti, read_nifti
