@@ -51,6 +51,9 @@ class Domain:
     dicom_unit: Literal["file", "series"] = "file"
     """Whether one DICOM file or one series makes a sample."""
 
+    suffixes: tuple[str, ...] = ()
+    """Endings of this domain's files that are no DICOM, such as ``.nii.gz``."""
+
     kinds: Mapping[str, Ref] = field(default_factory=dict)
     """``--kind`` word -> source kind: ``(root, intake) -> None``."""
 
@@ -59,6 +62,9 @@ class Domain:
 
     resolve: Ref
     """``(path) -> list[tuple[Path, ...]]``: the samples in what a user names to a command."""
+
+    view: Ref | None = None
+    """``(paths) -> View``: what `medvlp inspect` shows of one sample."""
 
     preprocess: Mapping[str, Ref]
     """``kind`` -> configuration class of a contract, with ``build() -> Preprocess``."""

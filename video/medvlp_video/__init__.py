@@ -7,12 +7,14 @@ from medvlp.domain import Domain, Ref
 DOMAIN = Domain(
     name="video",
     title="Surgical video",
+    suffixes=(".avi", ".mkv", ".mov", ".mp4", ".webm"),
     kinds={
         "video": Ref("medvlp_video.source:index_video"),
         "cholect50": Ref("medvlp_video.cholect50:index_cholect50"),
     },
     probe=Ref("medvlp_video.read:probe"),
     resolve=Ref("medvlp_video.read:resolve"),
+    view=Ref("medvlp_video.view:view"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
     encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
     phantom=Ref("medvlp_video.phantom:PHANTOM"),

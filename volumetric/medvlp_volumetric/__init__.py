@@ -9,9 +9,11 @@ DOMAIN = Domain(
     title="3D CT",
     modalities=("CT",),
     dicom_unit="series",
+    suffixes=(".nii", ".nii.gz"),
     kinds={"nifti": Ref("medvlp_volumetric.nifti:index_nifti")},
     probe=Ref("medvlp_volumetric.read:probe"),
     resolve=Ref("medvlp_volumetric.read:resolve"),
+    view=Ref("medvlp_volumetric.view:view"),
     preprocess={"ct": Ref("medvlp_volumetric.preprocess:CtPreprocessConfig")},
     encoders={
         "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
