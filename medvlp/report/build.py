@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medvlp import __version__
 from medvlp.domain import domains
 from medvlp.progress import track
 from medvlp.report import figures, words
 from medvlp.report.folder import ProtocolFolder, find_protocols
+from medvlp.report.page import render, write_text
 
 HIDDEN = ("prevalence",)
 """Metrics that are in the JSON and in the data card, not in the tables."""
@@ -36,19 +35,9 @@ def build_report(folder: Path) -> Path:
     """
     found = find_protocols(folder)
     parts = [_part(protocol, i) for i, protocol in enumerate(track(found, "report"))]
-    environment = Environment(
-        loader=PackageLoader("medvlp.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    page = environment.get_template("report.html.j2").render(
-        parts=parts, version=__version__, controls=words.CONTROLS, reading=_reading(found)
-    )
-    _write(folder / "report.json", json.dumps(_json(found), indent=1))
-    _write(folder / "report.html", page)
+    page = render("report.html.j2", parts=parts, controls=words.CONTROLS, reading=_reading(found))
+    write_text(folder / "report.json", json.dumps(_json(found), indent=1))
+    write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
@@ -221,24 +210,3 @@ def _example(folder: ProtocolFolder, entry: dict[str, Any]) -> dict[str, Any]:
 def _picture(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     return f"data:image/png;base64,{data}"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
-
-
-def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, encoding="utf-8", suffix=".tmp", delete=False
-    ) as file:
-        staged = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            staged.chmod(0o644)
-            staged.replace(path)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise

@@ -2,73 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 from medvlp.evaluate.metrics import phase_table
+from medvlp.report.canvas import CONTROL, INK, PALETTE, canvas
 from medvlp.report.folder import ProtocolFolder
 
-INK = "#123456"
-"""Stands for the page's text colour; replaced by ``currentColor`` in the SVG."""
-
-PALETTE = ("#0f8a8a", "#c2571a", "#6a5acd", "#b03a6f", "#4f7d1c", "#8a6d0b")
-"""Readable on white and on near-black."""
-
-CONTROL = "#8a8f98"
 PANELS = 12
 """Findings drawn; the table shows them all."""
-
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "legend.frameon": False,
-    # Label names are the user's: a dollar sign is no formula.
-    "text.parse_math": False,
-}
-
-
-@contextmanager
-def _canvas(name: str, width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure to draw on; on leaving, its SVG is put into the list."""
-    svg: list[str] = []
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, svg
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        svg.append(_inline(buffer.getvalue(), name))
-
-
-def _inline(text: str, name: str) -> str:
-    """An SVG element for an HTML page: no prologue, no addresses, ids of its own."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="([\d.]+)pt"',
-                  r'<svg \1 \2 style="width:\3pt"', text, count=1)  # fmt: skip
-    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    return text.replace(INK, "currentColor").replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def _colours(folder: ProtocolFolder) -> dict[str, str]:
@@ -88,7 +36,7 @@ def forest(folder: ProtocolFolder, metric: str, chance: float | None, name: str)
     models = list(dict.fromkeys(row["model"] for row in rows))
     colours = _colours(folder)
     step = 0.8 / max(1, len(models))
-    with _canvas(name, 7.5, 1.0 + len(labels) * max(0.34, 0.13 * len(models))) as (figure, svg):
+    with canvas(name, 7.5, 1.0 + len(labels) * max(0.34, 0.13 * len(models))) as (figure, svg):
         axes = figure.subplots()
         if chance is not None:
             axes.axvline(chance, color=INK, lw=0.8, ls=":")
@@ -140,7 +88,7 @@ def roc(folder: ProtocolFolder, name: str) -> str | None:
     if not both:
         return None
     rows = math.ceil(len(both) / min(4, len(both)))
-    with _canvas(name, 2.1 * min(4, len(both)) + 0.8, 2.4 * rows + 0.5) as (figure, svg):
+    with canvas(name, 2.1 * min(4, len(both)) + 0.8, 2.4 * rows + 0.5) as (figure, svg):
         for axes, label in zip(_grid(figure, len(both)), both, strict=True):
             axes.plot([0, 1], [0, 1], color=INK, lw=0.6, ls=":")
             for model, colour in _drawn(folder):
@@ -161,7 +109,7 @@ def reliability(folder: ProtocolFolder, name: str, bins: int = 10) -> str | None
     drawn = _drawn(folder)
     if not drawn:
         return None
-    with _canvas(name, 2.9 * len(drawn) + 0.6, 3.1) as (figure, svg):
+    with canvas(name, 2.9 * len(drawn) + 0.6, 3.1) as (figure, svg):
         panels = figure.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
         for axes, (model, colour) in zip(panels, drawn, strict=True):
             part = folder.predictions.filter(pl.col("model") == model)
@@ -191,7 +139,7 @@ def confusion(folder: ProtocolFolder, name: str) -> list[tuple[str, str]]:
         names, counts = phase_table(part)
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         size = 1.7 + 0.55 * len(names)
-        with _canvas(f"{name}{k}", size + 0.6, size) as (figure, svg):
+        with canvas(f"{name}{k}", size + 0.6, size) as (figure, svg):
             axes = figure.subplots()
             axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
             for i, j in np.ndindex(share.shape):

@@ -1,0 +1,47 @@
+"""From a template to one self-contained page, written whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from medvlp import __version__
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a template of this room makes of `values`."""
+    environment = Environment(
+        loader=PackageLoader("medvlp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(version=__version__, **values)
+
+
+def number(value: float | None) -> str:
+    """A number as tables show it: three decimals, none where it is large, a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by `text` in one step."""
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, encoding="utf-8", suffix=".tmp", delete=False
+    ) as file:
+        staged = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            staged.chmod(0o644)
+            staged.replace(path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
