@@ -55,7 +55,7 @@ def check_size(ds: Dataset, header: Header) -> tuple[str, ...]:
     """
     element = ds.get_item("PixelData")
     if element is None:
-        raise Reject("no_pixels", tag_name("PixelData"))
+        raise Reject("pixel_module", tag_name("PixelData"))
     data: bytes = element.value or b""
     syntax = UID(header.transfer_syntax)
     if syntax.is_private or not syntax.is_transfer_syntax:

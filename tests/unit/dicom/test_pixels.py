@@ -88,7 +88,7 @@ def test_colour_becomes_grey_in_an_xray_and_is_refused_in_a_volume(dicom):
     ("elements", "code"),
     [
         ({"pixel_bytes": bytes(16)}, "declared_exceeds_bytes"),
-        ({"pixel_bytes": None}, "no_pixels"),
+        ({"pixel_bytes": None}, "pixel_module"),
         ({"NumberOfFrames": 3}, "declared_exceeds_bytes"),
         ({"Rows": 65535, "Columns": 65535}, "declared_exceeds_bytes"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "palette"),

@@ -1,0 +1,72 @@
+"""The catalogue of bad inputs: every file gets exactly the verdict that it must get."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catalogue import all_cases
+from catalogue.case import Case, Verdicts, agrees
+
+from medvlp.archive.index import index_archive
+
+CASES = all_cases()
+ARCHIVES = sorted({case.archive for case in CASES})
+
+
+class Catalogue:
+    """Writes and indexes an archive when its first case asks for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, list[Path]] = {}
+        self._verdicts: dict[str, Verdicts] = {}
+
+    def verdicts(self, case: Case) -> tuple[Verdicts, list[Path]]:
+        """What became of a case's archive, and the case's files."""
+        if case.archive not in self._verdicts:
+            self._verdicts[case.archive] = self._index(case.archive)
+        return self._verdicts[case.archive], self._files[case.name]
+
+    def _index(self, archive: str) -> Verdicts:
+        place = self.folder / f"a{ARCHIVES.index(archive)}"
+        root, out = place / "in", place / "out"
+        overrides: dict[str, None] = {}
+        for case in (c for c in CASES if c.archive == archive):
+            own = root / case.name
+            own.mkdir(parents=True)
+            self._files[case.name] = list(case.write(own))
+            overrides |= dict.fromkeys(o.format(folder=root) for o in case.overrides)
+        summary = index_archive(
+            root, kind=archive.partition(":")[0], out=out, overrides=list(overrides)
+        )
+        assert summary.found == summary.accepted + summary.quarantined + summary.ignored
+        return Verdicts(out)
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    return Catalogue(tmp_path_factory.mktemp("catalogue"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.number:02d}-{case.name}")
+def test_the_verdict(case, catalogue):
+    verdicts, files = catalogue.verdicts(case)
+    assert files
+    found = {verdicts.of(path) for path in files}
+    assert all(agrees(one, case.expected) for one in found), (sorted(found), case.expected)
+    if case.read is None or not case.expected.startswith(("ACCEPT", "FIX", "FLAG")):
+        return
+    array = case.read(verdicts.paths(files[0]))
+    assert np.isfinite(array).all()
+    if case.oracle is not None:
+        np.testing.assert_array_equal(array, case.oracle())
+
+
+def test_names_are_unique_and_a_fix_has_an_oracle():
+    assert [n for n, count in Counter(case.name for case in CASES).items() if count > 1] == []
+    for case in CASES:
+        fixed = case.expected.startswith("FIX")
+        assert not fixed or (case.oracle is not None and case.read is not None), case.name
