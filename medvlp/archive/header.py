@@ -12,15 +12,10 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    CTImageStorage,
-    DigitalXRayImageStorageForPresentation,
-    DigitalXRayImageStorageForProcessing,
-    EnhancedCTImageStorage,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import SecondaryCaptureImageStorage
 
+from medvlp.archive.marks import Marks, frame_marks, marks_of
+from medvlp.archive.modality import conclude_modality
 from medvlp.archive.verdict import Reject
 
 Vector = tuple[float, ...]
@@ -30,13 +25,8 @@ _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _AGE_UNIT_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "LLD", "RLD", "LLO", "RLO"})
 _FLOAT32_SAFE = 1e30
-_STORAGE: dict[str, str] = {
-    CTImageStorage: "CT",
-    EnhancedCTImageStorage: "CT",
-    ComputedRadiographyImageStorage: "CR",
-    DigitalXRayImageStorageForPresentation: "DX",
-    DigitalXRayImageStorageForProcessing: "DX",
-}
+_SCOUT = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
+_SCREEN = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +41,8 @@ class Plane:
     """(between rows, between columns) in mm."""
     slope: float = 1.0
     intercept: float = 0.0
+    marks: Marks = ()
+    """What tells this frame from others in its place; see `medvlp.archive.marks`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +71,12 @@ class Header:
     photometric: str
     planes: tuple[Plane, ...]
     """One a frame."""
-    acquisition: str
+    series_number: str
+    """Tells series apart where their identifiers were removed."""
+    body_part: str
+    """As stated, in capitals."""
+    padding: float | None
+    """Stored value of pixels outside the scanned circle."""
     acquired: dt.date | None
     sex: str
     """M, F, O or empty."""
@@ -95,12 +92,13 @@ class Header:
     @property
     def localizer(self) -> bool:
         """Whether this is a scout image, not part of a volume."""
-        return "LOCALIZER" in self.image_type
+        return not _SCOUT.isdisjoint(self.image_type)
 
     @property
     def captured(self) -> bool:
         """Whether this is a screen's picture (a dose sheet, a rendering), not a scan's slice."""
-        return self.sop_class.startswith(SecondaryCaptureImageStorage)
+        screen = not _SCREEN.isdisjoint(self.image_type)
+        return screen or self.sop_class.startswith(SecondaryCaptureImageStorage)
 
     @property
     def colour(self) -> bool:
@@ -202,6 +200,7 @@ def _plane(ds: Dataset) -> Plane:
         spacing=spacing,
         slope=slope,
         intercept=intercept,
+        marks=marks_of(ds),
     )
 
 
@@ -235,6 +234,7 @@ def _planes(ds: Dataset, frames: int) -> tuple[Plane, ...]:
                 spacing=_finite(_group(frame, shared, "PixelMeasuresSequence"), "PixelSpacing", 2),
                 slope=slope,
                 intercept=intercept,
+                marks=frame_marks(ds, frame, shared),
             )
         )
     return tuple(planes)
@@ -291,10 +291,19 @@ def _names(ds: Dataset) -> tuple[str, ...]:
     return tuple(word for word in words if word)
 
 
-def _modality(ds: Dataset) -> str:
-    """The modality, or what the storage class says where a site has stripped it."""
+def _modality(ds: Dataset, sop_class: str, planes: tuple[Plane, ...]) -> tuple[str, bool]:
+    """The modality, and whether it is stated."""
     stated = _optional(lambda: _text(ds, "Modality").upper())
-    return stated or _STORAGE.get(_optional(lambda: _uid(ds, "SOPClassUID")), "")
+    return stated or conclude_modality(ds, sop_class, planes[0].intercept), bool(stated)
+
+
+def _padding(ds: Dataset, signed: bool) -> float | None:
+    """PixelPaddingValue, also where a signed value was written as an unsigned one."""
+    value = _optional(lambda: _text(ds, "PixelPaddingValue"))
+    if not re.fullmatch(r"-?[0-9]{1,6}", value):
+        return None
+    stored = int(value)
+    return float(stored - 2**16 if signed and stored >= 2**15 else stored)
 
 
 def _image_type(ds: Dataset) -> tuple[str, ...]:
@@ -338,11 +347,15 @@ def header_of(ds: Dataset, path: Path) -> Header:
     intent = _optional(lambda: _text(ds, "PresentationIntentType").upper())
     # Raw detector values look unlike any image that is read from.
     flags += ("for_processing",) if intent == "FOR PROCESSING" else ()
+    sop_class = _uid(ds, "SOPClassUID")
+    planes = _planes(ds, frames)
+    modality, stated = _modality(ds, sop_class, planes)
+    flags += () if stated or not modality else ("modality_inferred",)
     header = Header(
         path=path,
-        modality=_modality(ds),
+        modality=modality,
         transfer_syntax=str(ds.file_meta.get("TransferSyntaxUID", "")),
-        sop_class=_uid(ds, "SOPClassUID"),
+        sop_class=sop_class,
         sop=_uid(ds, "SOPInstanceUID"),
         study=_uid(ds, "StudyInstanceUID"),
         series=_uid(ds, "SeriesInstanceUID"),
@@ -357,8 +370,10 @@ def header_of(ds: Dataset, path: Path) -> Header:
         bits_stored=bits_stored,
         signed=representation == 1,
         photometric=_text(ds, "PhotometricInterpretation").upper(),
-        planes=_planes(ds, frames),
-        acquisition=_optional(lambda: _text(ds, "AcquisitionNumber")),
+        planes=planes,
+        series_number=_optional(lambda: _text(ds, "SeriesNumber")),
+        body_part=_optional(lambda: _text(ds, "BodyPartExamined").upper()),
+        padding=_padding(ds, representation == 1),
         acquired=acquired,
         sex=sex if sex in ("M", "F", "O") else "",
         age_years=_age_years(ds, acquired),

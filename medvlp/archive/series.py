@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medvlp.archive.dicom import pixel_digest, read_header, read_planes
 from medvlp.archive.geometry import Volume
 from medvlp.archive.header import Header, Plane, tag_name
+from medvlp.archive.marks import MARKS
 from medvlp.archive.verdict import Ignore, Reject
 
 SAME_PLACE_MM = 0.01
@@ -115,7 +116,7 @@ def _by_acquisition(headers: list[Header]) -> list[tuple[Header, ...]]:
     whole = [tuple(headers)]
     acquisitions: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
-        acquisitions[header.acquisition].append(header)
+        acquisitions[header.planes[0].marks[MARKS.index("acquisition")]].append(header)
     places = {h.path: _place(h.planes[0]) for h in headers}
     if len(acquisitions) == 1 or None in places.values() or len(set(places.values())) == 1:
         return whole
