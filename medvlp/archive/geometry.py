@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from nibabel import orientations
@@ -15,8 +17,29 @@ _REVERSE = np.eye(4)[[2, 1, 0, 3]]  # (d,h,w,1) <-> (w,h,d,1)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a volume's voxels come from, and what was done to them."""
+
+    reader: str = ""
+    """The library that decoded the files."""
+
+    files: tuple[Path, ...] = ()
+    """In the order of the slices as they were stacked."""
+
+    slices: tuple[tuple[int, int] | None, ...] = ()
+    """For each slice as it was stacked: its file in `files` and its frame there; None where a
+    missing slice was filled in."""
+
+    steps: tuple[str, ...] = ()
+    """What was done, in order, such as ``rescaled`` and ``tilt_resampled``."""
+
+    policies: tuple[tuple[str, str], ...] = ()
+    """Policy names and values under which it was read."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Volume:
-    """A scalar volume with its position in space."""
+    """A scalar volume with its position in space, from DICOM or NIfTI."""
 
     hu_DHW: NDArray[np.float32]
     """Hounsfield units for CT, rescaled values otherwise."""
@@ -24,7 +47,11 @@ class Volume:
     affine: NDArray[np.float64]
     """4x4, (d, h, w, 1) in voxels to (right, anterior, superior, 1) in mm, at voxel centres."""
 
+    units: Literal["HU", ""] = "HU"
+    """Empty where the values are not Hounsfield units."""
+
     flags: tuple[str, ...] = ()
+    provenance: Provenance = Provenance()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -66,4 +93,7 @@ class Volume:
             self,
             hu_DHW=np.ascontiguousarray(moved.transpose(2, 1, 0)),
             affine=self.affine_whd @ undo @ _REVERSE,
+            provenance=replace(
+                self.provenance, steps=(*self.provenance.steps, f"oriented_{CANONICAL}")
+            ),
         )

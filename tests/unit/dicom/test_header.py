@@ -32,7 +32,12 @@ def test_stripped_identifiers_and_modality_are_tolerated(dicom):
     header = read_header(path)
     assert header.modality == "CT"  # from the storage class
     assert (header.study, header.series, header.patient, header.acquired) == ("", "", "", None)
-    assert read_header(dicom("b.dcm", Modality=None, SOPClassUID="")).modality == ""
+    bare = {"Modality": None, "SOPClassUID": ""}
+    concluded = read_header(dicom("b.dcm", **bare))
+    assert concluded.modality == "CT"  # placed in the patient, air at -1024
+    assert "modality_inferred" in concluded.flags
+    assert read_header(dicom("c.dcm", EchoTime=90, **bare)).modality == "MR"
+    assert read_header(dicom("d.dcm", ImagePositionPatient=None, **bare)).modality == ""
 
 
 def test_age_falls_back_to_dates(dicom):
