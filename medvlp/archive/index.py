@@ -7,10 +7,11 @@ from pathlib import Path
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms, new_key, read_key
+from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.summary import Summary
 from medvlp.config import override, read_yaml, validate
-from medvlp.data.manifest import KEY, private_folder, write_manifest
+from medvlp.data.keys import KEY, new_key, read_key
+from medvlp.data.manifest import private_folder, write_manifest
 from medvlp.domain import Ref, domains, get_domain
 from medvlp.errors import ArchiveError, ConfigError
 

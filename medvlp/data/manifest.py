@@ -1,8 +1,8 @@
 """The manifest: one folder of Parquet tables that describes a data set, and its private folder.
 
 `OUT/` holds the tables of `medvlp.data.tables` and `manifest.json`; nothing in it names a patient.
-`OUT.private/` (mode 0700) holds the key of the pseudonyms and `sources.parquet`, the only place
-where a source id is tied to a path.
+`OUT.private/` (mode 0700) holds the key of the pseudonyms, `sources.parquet`, the only place where
+a source id is tied to a path, and the audit log.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medvlp import __version__
+from medvlp.data.keys import KEY, write_key
+from medvlp.data.seal import INFO, KEPT, SOURCES, seal, tables_digest
 from medvlp.data.tables import SCHEMA_VERSION, TABLES
-from medvlp.digest import digest_file, digest_plain
+from medvlp.digest import digest_file
 from medvlp.errors import ManifestError
-
-INFO = "manifest.json"
-KEY = "key"
-SOURCES = "sources.parquet"
 
 _SOURCES_SCHEMA = pa.schema([("source", pa.string()), ("part", pa.int32()), ("path", pa.string())])
 _REINDEX = "index the source again with medvlp index"
@@ -170,12 +168,6 @@ def path_from_text(text: str) -> Path:
     return Path(text)
 
 
-def tables_digest(info: Mapping[str, Any]) -> str:
-    """The digest of a manifest from its `manifest.json`."""
-    tables = {name: entry["sha256"] for name, entry in info["tables"].items()}
-    return digest_plain({"schema": info["schema_version"], "tables": tables})
-
-
 def write_manifest(
     out: Path,
     tables: Mapping[str, list[Row]],
@@ -184,8 +176,9 @@ def write_manifest(
     *,
     key: bytes,
     replace: bool = False,
+    command: str = "index",
 ) -> Manifest:
-    """Write a manifest and its private folder, all or nothing.
+    """Write a manifest and its private folder, all or nothing, and enter it in the audit log.
 
     Args:
         out: The manifest folder.
@@ -194,9 +187,10 @@ def write_manifest(
         info: Further plain values for `manifest.json`: at least ``key_id`` and ``counts``.
         key: The pseudonyms' key, kept in the private folder.
         replace: Whether an existing manifest may be replaced.
+        command: What the audit log says was done.
 
     Raises:
-        ManifestError: `out` exists and `replace` is not given.
+        ManifestError: `out` exists and `replace` is not given, or the audit log is broken.
     """
     if out.exists() and not replace:
         raise ManifestError(
@@ -204,7 +198,7 @@ def write_manifest(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with _staged(out) as folder, _staged(private_folder(out)) as private:
-        _write_private(private, sources, key)
+        _write_private(private, sources, key, private_folder(out))
         entries = {
             name: _write_table(folder / f"{name}.parquet", tables.get(name, []), schema)
             for name, schema in TABLES.items()
@@ -217,7 +211,7 @@ def write_manifest(
             **info,
             "tables": entries,
         }
-        _write_bytes(folder / INFO, json.dumps(full, indent=1, sort_keys=True).encode())
+        _write_bytes(folder / INFO, seal(full, key, private, command))
     return Manifest.open(out)
 
 
@@ -310,9 +304,12 @@ def _check_table(folder: Path, name: str, schema: pa.Schema, info: Mapping[str, 
         )
 
 
-def _write_private(private: Path, sources: Sequence[Row], key: bytes) -> None:
+def _write_private(private: Path, sources: Sequence[Row], key: bytes, earlier: Path) -> None:
     private.chmod(0o700)
-    _write_bytes(private / KEY, key.hex().encode(), mode=0o600)
+    for name in KEPT:
+        if (earlier / name).is_file():
+            shutil.copy2(earlier / name, private / name)
+    write_key(private / KEY, key)
     _write_table(private / SOURCES, sources, _SOURCES_SCHEMA)
     (private / SOURCES).chmod(0o600)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from medvlp.data.manifest import KEY, Manifest
+from medvlp.data.keys import KEY
+from medvlp.data.manifest import Manifest
+from medvlp.data.seal import check_seal
 from medvlp.data.splits import DRAWS, SHARES, SHOTS
 from medvlp.data.tables import LEVELS, SPLITS
 from medvlp.errors import ManifestError
@@ -25,7 +27,8 @@ def verify_manifest(path: Path) -> str:
 
     Raises:
         ManifestError: The first promise that does not hold: schema, digests, references, text
-            tree, splits, allowed values, counts of files, subsets, or the private folder's modes.
+            tree, splits, allowed values, counts of files, subsets, the private folder's modes, the
+            seal, or the audit log.
     """
     manifest = Manifest.open(path)
     checks: tuple[Callable[[Manifest], None], ...] = (
@@ -33,7 +36,8 @@ def verify_manifest(path: Path) -> str:
     )  # fmt: skip
     for check in checks:
         check(manifest)
-    return _summary(manifest)
+    sealed = check_seal(manifest.path, manifest.info, manifest.private)
+    return f"{_summary(manifest)}\n  {sealed}"
 
 
 def _refuse(manifest: Manifest, what: str) -> ManifestError:
