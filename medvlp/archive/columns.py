@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from medvlp.archive.options import Columns
+from medvlp.archive.plaintext import decode
+from medvlp.archive.verdict import Reject
 from medvlp.errors import ArchiveError, ConfigError
 
 Row = Mapping[str, Any]
@@ -66,7 +68,7 @@ class UserTable:
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A CSV (UTF-8 or Latin-1; comma, semicolon, tab or bar) or Parquet table.
+    """A CSV (any encoding of `decode`; comma, semicolon, tab or bar), Parquet table.
 
     CSV cells stay text, so that leading zeros of record numbers survive.
 
@@ -76,24 +78,38 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pl.read_parquet(path)
-        text = decode(path.read_bytes())
-        head = text.partition("\n")[0]
-        separator = max(_SEPARATORS, key=head.count)
-        return pl.read_csv(
-            text.encode(), separator=separator, infer_schema=False, truncate_ragged_lines=True
-        )
+        return _csv(table_text(path))
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ArchiveError(
-            f"the table {path.name} cannot be read", remedy="give a CSV or Parquet file"
-        ) from error
+        raise _unreadable(path) from error
 
 
-def decode(data: bytes) -> str:
-    """Text from UTF-8 with or without a mark, else from Latin-1."""
+def table_text(path: Path) -> str:
+    """The text of a table or list that the user or the data set brought.
+
+    Raises:
+        ArchiveError: It is no text.
+    """
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return decode(path.read_bytes()).text
+    except OSError as error:
+        raise _unreadable(path) from error
+    except Reject as verdict:
+        raise _unreadable(path, f" ({verdict.code})") from None
+
+
+def _unreadable(path: Path, why: str = "") -> ArchiveError:
+    return ArchiveError(
+        f"the table {path.name} cannot be read{why}",
+        remedy="give a CSV file in UTF-8 with a header, or a Parquet file",
+    )
+
+
+def _csv(text: str) -> pl.DataFrame:
+    head = text.partition("\n")[0]
+    separator = max(_SEPARATORS, key=head.count)
+    return pl.read_csv(
+        text.encode(), separator=separator, infer_schema=False, truncate_ragged_lines=True
+    )
 
 
 def _cell(cell: Any) -> Any:

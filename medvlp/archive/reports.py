@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvlp.archive.columns import UserTable, decode
+from medvlp.archive.columns import UserTable
 from medvlp.archive.intake import Intake
+from medvlp.archive.plaintext import read_text
+from medvlp.archive.verdict import Reject
 from medvlp.errors import ConfigError
 
-_LARGEST_TEXT = 1 << 20
 _FIELDS = ("text", "accession", "study_uid")
 _JOINS = ("accession", "study_uid")
 
@@ -126,11 +127,13 @@ def _from_folder(intake: Intake, folder: Path) -> Iterator[_Entry]:
         if not path.is_file() or path.name.startswith("._"):
             continue
         intake.reserve(path)
-        if path.stat().st_size > _LARGEST_TEXT:
-            intake.reject(path, "read", "text_too_large")
+        try:
+            found = read_text(path)
+        except Reject as verdict:
+            intake.reject(path, "read", verdict.code, verdict.message)
             continue
         keys = tuple(f"{field}:{path.stem.strip()}" for field in _JOINS)
-        yield _Entry(decode(path.read_bytes()), keys, path, None)
+        yield _Entry(found.text, keys, path, None)
 
 
 def _key(field: str, value: str | None) -> str | None:

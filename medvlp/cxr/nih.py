@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from pydantic.dataclasses import dataclass
 
-from medvlp.archive.columns import decode
+from medvlp.archive.columns import table_text
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measure
 from medvlp.config import STRICT
@@ -195,7 +195,7 @@ def _records(path: Path) -> Iterator[dict[str, str]]:
     ``OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]`` splits into four columns, as
     its values do; a trailing comma adds a fifth that holds nothing.
     """
-    lines = csv.reader(io.StringIO(decode(path.read_bytes()), newline=""))
+    lines = csv.reader(io.StringIO(table_text(path), newline=""))
     header = [_column(name) for name in next(lines, [])]
     for cells in lines:
         if cells:
@@ -216,7 +216,7 @@ def _boxes(intake: Intake, files: Sequence[Path]) -> dict[str, list[Box]]:
     """Image name -> boxes; columns by place, for the header ``Bbox [x,y,w,h]`` splits on commas."""
     found: dict[str, list[Box]] = defaultdict(list)
     for path in (p for p in files if p.name.lower() in _BOXES):
-        lines = csv.reader(io.StringIO(decode(path.read_bytes()), newline=""))
+        lines = csv.reader(io.StringIO(table_text(path), newline=""))
         next(lines, None)
         intake.cover([path])
         for number, cells in enumerate(lines, start=1):
@@ -234,6 +234,6 @@ def _official(intake: Intake, files: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in (p for p in files if p.name in _LISTS):
         intake.cover([path])
-        names = decode(path.read_bytes()).split()
+        names = table_text(path).split()
         found |= dict.fromkeys(names, _LISTS[path.name])
     return found

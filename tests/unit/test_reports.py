@@ -75,10 +75,10 @@ def test_a_folder_with_one_text_a_study(root):
     tables, _, info, _ = intake.finish()
     assert info["counts"] == {"found": 7, "accepted": 3, "quarantined": 4, "ignored": 0}
     assert sorted((row["stage"], row["code"]) for row in tables["rejects"]) == [
-        ("join", "empty_report"),
         ("join", "pair_conflict"),
         ("join", "pair_conflict"),
         ("join", "report_without_study"),
+        ("read", "empty_report"),
     ]
 
 

@@ -15,9 +15,9 @@ from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.annotations import Annotations
-from medvlp.archive.columns import decode
 from medvlp.archive.geometry import Volume
 from medvlp.archive.intake import Intake
+from medvlp.archive.plaintext import read_text
 from medvlp.archive.probe import Probe
 from medvlp.archive.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Ignore, Reject, Verdict
@@ -218,7 +218,8 @@ def _attach_report(
     text = reports.find(accession=name, study_uid=name) if reports else None
     beside = path.with_name(f"{name}.txt")
     if text is None and beside in texts:
-        text = decode(beside.read_bytes())
-        intake.cover([beside])
+        with intake.judge([beside], "read"):
+            text = read_text(beside).text
+            intake.cover([beside])
     if text:
         intake.report(sample, text)
