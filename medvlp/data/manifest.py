@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from medvlp import __version__
 from medvlp.data.keys import KEY, write_key
+from medvlp.data.paths import path_from_text as path_from_text
+from medvlp.data.paths import path_to_text as path_to_text
 from medvlp.data.seal import INFO, KEPT, SOURCES, seal, tables_digest
 from medvlp.data.tables import SCHEMA_VERSION, TABLES
 from medvlp.digest import digest_file
@@ -149,23 +151,6 @@ class Manifest:
 def private_folder(manifest: Path) -> Path:
     """`OUT.private`, the folder beside `manifest` that only its owner may read."""
     return manifest.with_name(manifest.name + ".private")
-
-
-def path_to_text(path: Path | str) -> str:
-    """An absolute path as text; a name that is no valid text becomes ``bytes:<hexadecimal>``."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
-    try:
-        absolute.encode()
-    except UnicodeEncodeError:
-        return "bytes:" + os.fsencode(absolute).hex()
-    return absolute
-
-
-def path_from_text(text: str) -> Path:
-    """The inverse of `path_to_text`."""
-    if text.startswith("bytes:"):
-        return Path(os.fsdecode(bytes.fromhex(text.removeprefix("bytes:"))))
-    return Path(text)
 
 
 def write_manifest(
