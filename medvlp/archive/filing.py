@@ -12,7 +12,7 @@ from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.verdict import Ignore, Reject
-from medvlp.archive.walk import walk
+from medvlp.archive.walk import Entry, walk
 from medvlp.data.manifest import path_to_text
 from medvlp.errors import ConfigError
 from medvlp.progress import track
@@ -33,29 +33,31 @@ class Filing:
         config: The options.
         pseudonyms: The key's pseudonyms.
         skip: Folders under the root that are no part of the archive (an earlier manifest).
+        ledger: Where states and readings are kept; by default nothing outlives the run.
     """
 
     def __init__(
-        self, root: Path, config: IndexConfig, pseudonyms: Pseudonyms, skip: Sequence[Path] = ()
+        self,
+        root: Path,
+        config: IndexConfig,
+        pseudonyms: Pseudonyms,
+        skip: Sequence[Path] = (),
+        ledger: Ledger | None = None,
     ) -> None:
         self.root = root
         self.config = config
         self.pseudonyms = pseudonyms
-        self._ledger = Ledger()
+        self._ledger = Ledger() if ledger is None else ledger
         self._sources: dict[str, tuple[str, ...]] = {}
         self._rejects: list[Row] = []
-        self._reserved: set[str] = set()
         self._located: set[Path] = set()
         self._closers: list[Callable[[], None]] = []
-        self._found = list(track(self._walk(skip), "Looking for files"))
+        for entry in track(walk(root, skip), "Looking for files"):
+            self._enter(entry)
 
-    def files(self) -> list[Path]:
+    def files(self) -> Iterator[Path]:
         """The files found under the root that have no state yet, in a fixed order."""
-        return [
-            path
-            for path in self._ledger.open(self._found)
-            if path_to_text(path) not in self._reserved
-        ]
+        return iter(self._ledger.listed())
 
     def find(self, path: Path) -> None:
         """Count a file that the source names but that does not lie under the root."""
@@ -64,12 +66,11 @@ class Filing:
     def reserve(self, path: Path) -> None:
         """Count a file and keep it out of `files`, for whoever will settle it at the end."""
         self._ledger.find(path)
-        self._reserved.add(path_to_text(path))
+        self._ledger.unlist(path)
 
     def expand(self, container: Path, members: Iterable[Path]) -> None:
         """Count an archive file's members (as ``container/member``) in its place."""
         self._ledger.drop(container)
-        self._found = [path for path in self._found if path != container]
         for member in members:
             self._ledger.find(member)
 
@@ -165,15 +166,12 @@ class Filing:
             for part, path in enumerate(paths)
         ]
 
-    def _walk(self, skip: Sequence[Path]) -> Iterator[Path]:
-        for entry in walk(self.root, skip):
-            self._ledger.find(entry.path)
-            if entry.ignored:
-                self.ignore(entry.path, entry.ignored)
-            elif entry.rejected:
-                self.reject(entry.path, "walk", entry.rejected)
-            else:
-                yield entry.path
+    def _enter(self, entry: Entry) -> None:
+        self._ledger.find(entry.path, listed=True)
+        if entry.ignored:
+            self.ignore(entry.path, entry.ignored)
+        elif entry.rejected:
+            self.reject(entry.path, "walk", entry.rejected)
 
     def _refuse(self, source: str, stage: str, code: str, message: str) -> None:
         row = {"source": source, "stage": stage, "code": code, "message": message}

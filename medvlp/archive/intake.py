@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from medvlp.archive.filing import Filing
+from medvlp.archive.ledger import Ledger
 from medvlp.archive.measure import digest_files
 from medvlp.archive.options import IndexConfig, public_options
 from medvlp.archive.pseudonyms import Pseudonyms, age_band
@@ -36,6 +37,7 @@ class Intake(Filing):
         pseudonyms: The key's pseudonyms.
         domain: The domain of the kind, if it belongs to one.
         skip: Folders under the root that are no part of the archive (an earlier manifest).
+        ledger: Where states and readings are kept; by default nothing outlives the run.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class Intake(Filing):
         pseudonyms: Pseudonyms,
         domain: str | None = None,
         skip: Sequence[Path] = (),
+        ledger: Ledger | None = None,
     ) -> None:
-        super().__init__(root, config, pseudonyms, skip)
+        super().__init__(root, config, pseudonyms, skip, ledger)
         self.domain = domain or config.domain
         self.headings: Headings = load_headings(config.headings)
         self.notes: Counter[str] = Counter()

@@ -56,7 +56,7 @@ class NihOptions:
 def index_nih(root: Path, intake: Intake) -> None:
     """Index NIH ChestX-ray14; the patient is the number at the head of an image's name."""
     options = intake.options(NihOptions)
-    files = intake.files()
+    files = list(intake.files())
     entries, boxes = _entries(intake, files), _boxes(intake, files)
     official = _official(intake, files)
     images = [path for path in files if path.suffix.lower() in (".png", ".jpg", ".jpeg")]

@@ -45,7 +45,7 @@ def test_every_file_ends_in_exactly_one_state(archive):
 
 def test_a_settled_file_cannot_change_its_state(archive):
     intake = intake_for(archive)
-    path = intake.files()[0]
+    path = next(intake.files())
     intake.ignore(path, "not_dicom")
     with pytest.raises(ValueError, match="ignored cannot become accepted"):
         intake.cover([path])

@@ -37,7 +37,7 @@ def test_a_table_of_any_encoding(root, encoding):
     (root / "ris.csv").write_bytes(CSV.encode(encoding))
     intake = intake_for(root, reports="ris.csv", columns=COLUMNS)
     reports = load_reports(intake)
-    assert intake.files() == []
+    assert list(intake.files()) == []
     assert reports.find(accession="0001") == "Herz vergrößert."
     assert reports.find(accession="none", study_uid="1.2.1") == "Herz vergrößert."
     assert reports.find(accession=" 0002 ") == "Frei."  # told twice in the same words
@@ -71,7 +71,7 @@ def test_a_folder_with_one_text_a_study(root):
     assert reports.find(accession="A1", study_uid="1.2.0") == "Clear."
     assert reports.find(accession="", study_uid="1.2.7") == "Größe 3 cm."
     assert reports.find(accession="A3") is None
-    intake.accept(intake.files(), kind="dicom", patient="1")
+    intake.accept(list(intake.files()), kind="dicom", patient="1")
     tables, _, info, _ = intake.finish()
     assert info["counts"] == {"found": 7, "accepted": 3, "quarantined": 4, "ignored": 0}
     assert sorted((row["stage"], row["code"]) for row in tables["rejects"]) == [

@@ -1,9 +1,6 @@
 import os
 import socket
 
-import pytest
-
-from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.walk import walk
 
 
@@ -67,12 +64,3 @@ def test_very_deep_folders_do_not_exhaust_the_stack(tmp_path):
     for folder in [deep, *deep.parents][:1200]:
         folder.rmdir()
     assert found == [deep / "file"]
-
-
-def test_the_ledger_refuses_a_file_without_state(tmp_path):
-    ledger = Ledger()
-    ledger.find(tmp_path / "a")
-    with pytest.raises(ValueError, match="1 files have no state"):
-        ledger.counts()
-    ledger.settle(tmp_path / "a", State.IGNORED)
-    assert ledger.counts() == {"found": 1, "accepted": 0, "quarantined": 0, "ignored": 1}

@@ -67,7 +67,7 @@ def index_video(root: Path, intake: Intake) -> None:
         )
         if path is not None
     }
-    found, rest = _videos(intake.files())
+    found, rest = _videos(list(intake.files()))
     for path in rest:
         intake.ignore(path, "no_video")
     names = _names(root, found)

@@ -145,7 +145,7 @@ def index_nifti(root: Path, intake: Intake) -> None:
     options = intake.options(NiftiOptions)
     reports = load_reports(intake)
     annotations = Annotations.load(intake)
-    files = intake.files()
+    files = list(intake.files())
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
     for path, found in intake.map(_examine, volumes, "Reading NIfTI"):
