@@ -17,9 +17,10 @@ from medvlp.archive.scrub import scrub
 from medvlp.archive.summary import Summary
 from medvlp.archive.verdict import Reject
 from medvlp.config import validate
+from medvlp.data.sections import Headings, load_headings
 from medvlp.data.splits import assign_splits, subsets
 from medvlp.data.tables import LEVELS
-from medvlp.data.text import Headings, load_headings, report_nodes, text_row
+from medvlp.data.text import report_nodes, text_row
 from medvlp.errors import ConfigError
 
 R = TypeVar("R")

@@ -1,6 +1,8 @@
 import pytest
 
-from medvlp.data.text import load_headings, report_nodes, sections, sentences
+from medvlp.data.sections import load_headings, sections
+from medvlp.data.sentences import sentences
+from medvlp.data.text import report_nodes
 from medvlp.errors import ConfigError
 
 
