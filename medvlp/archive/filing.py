@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.reading import Reading, read_items
+from medvlp.archive.spool import Item
+from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.walk import Entry, walk
 from medvlp.data.manifest import path_to_text
 from medvlp.errors import ConfigError
@@ -135,6 +137,20 @@ class Filing:
         except Ignore as verdict:
             for path in self._ledger.open(paths):
                 self.ignore(path, verdict.code)
+
+    def read(
+        self, reading: Reading[R], items: Iterable[Item], label: str
+    ) -> Iterator[tuple[Item, R | Verdict]]:
+        """Each item with its result or verdict, in order; only what is not known is read.
+
+        Args:
+            reading: How an item is read, in a process that can be killed.
+            items: What is read: each item is the files that are read together.
+            label: What the progress bar says; blank for none.
+        """
+        kept = self._ledger.spool.keep(items)
+        workers = self.config.workers
+        yield from read_items(self._ledger, reading, kept, workers=workers, label=label)
 
     def map(self, read: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[tuple[T, R]]:
         """``(item, read(item))`` in order, `config.workers` read at a time, with a bar.

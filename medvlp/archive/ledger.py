@@ -23,7 +23,7 @@ from typing import Self
 
 from medvlp.archive.owner import Owner
 from medvlp.archive.spool import Item, Rows, Spool, item_to_text
-from medvlp.data.manifest import path_from_text, path_to_text
+from medvlp.data.paths import path_from_text, path_to_text
 from medvlp.digest import digest_plain
 from medvlp.errors import ArchiveError
 
@@ -252,8 +252,8 @@ class Ledger:
             for item, key, row in zip(chunk, keys, found, strict=True):
                 if row is None or row[0] is None:
                     raise LookupError("an item was not read")
-                self._run("INSERT OR IGNORE INTO used VALUES (?, ?)", *key)
-                self.tally["read" if row[1] == self._me else "known"] += len(item)
+                new = self._run("INSERT OR IGNORE INTO used VALUES (?, ?)", *key).rowcount
+                self.tally["read" if row[1] == self._me else "known"] += new * len(item)
                 yield item, zlib.decompress(row[0]).decode()
 
     # Below: how it is done.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
-from medvlp.data.manifest import path_from_text, path_to_text
+from medvlp.data.paths import path_from_text, path_to_text
 
 PREFIX = ".spool-"
 _CHUNK = 1024

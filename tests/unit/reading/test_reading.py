@@ -98,3 +98,23 @@ def test_an_answer_that_does_not_fit_is_a_verdict(kept, hostile, files):
     (item,) = files(["a"])
     kept.answers[hostile().key, item] = '{"result":{"path":3}}'
     assert texts_of(read(kept, hostile(), [item])) == ["decoder_crash"]
+
+
+def test_an_intake_reads_once_and_in_order(hostile, files, tmp_path):
+    from medvlp.archive.intake import Intake
+    from medvlp.archive.ledger import Ledger
+    from medvlp.archive.options import IndexConfig
+    from medvlp.archive.pseudonyms import Pseudonyms
+
+    items = files(["slow", "a", "reject", "b", "abort", "c"])
+    private = tmp_path.with_name(f"{tmp_path.name}.private")
+    private.mkdir()
+    for tally in ({"read": 6}, {"known": 6}):
+        with Ledger(private) as ledger:
+            intake = Intake(tmp_path, IndexConfig(), Pseudonyms(bytes(32)), "cxr", ledger=ledger)
+            for _ in range(2):
+                found = list(intake.read(hostile(), iter(items), "Reading"))
+                assert [item for item, _ in found] == items
+                wanted = ["slow", "a", "bad_value", "b", "decoder_crash", "c"]
+                assert texts_of(found) == wanted
+            assert ledger.tally == tally
