@@ -16,10 +16,11 @@ from pathlib import Path
 
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.dicom import may_be_dicom, open_image, read_bytes, xray
+from medvlp.archive.grouping import group_series
 from medvlp.archive.header import Header
 from medvlp.archive.intake import Intake
+from medvlp.archive.layout import Layout, lay_out
 from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.series import Layout, group_series, lay_out
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, domains
@@ -223,12 +224,12 @@ def _accept_series(
 ) -> None:
     by_path = {scan.path: scan for scan in scans}
     groups = group_series(scan.header for scan in scans if scan.header is not None)
-    volumes = Counter(group[0].series for group in groups if not group[0].localizer)
+    volumes = Counter(group.header.series for group in groups if not group.header.localizer)
     for group in track(groups, "Assembling series"):
-        with intake.judge([header.path for header in group], "series"):
+        with intake.judge(group.paths, "series"):
             layout = lay_out(group)
             # Part of a series is not the series: it goes by its bytes.
-            whole = volumes[group[0].series] == 1
+            whole = volumes[group.header.series] == 1
             sample = _accept_layout(intake, layout, by_path, readers, whole=whole)
             beside.attach(sample, layout.slices[0].header, one_image=False)
 

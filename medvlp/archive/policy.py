@@ -46,6 +46,10 @@ class Policy:
         )
 
 
+NO_REPAIR = Policy()
+"""Refuse what is incomplete or tilted."""
+
+
 def part_flag(part: int) -> str:
     """The flag of the `part`-th volume, from 1, in files that hold several."""
     return f"part_{part}"

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medvlp.archive.dicom import may_be_dicom, read_header
 from medvlp.archive.geometry import Volume
+from medvlp.archive.grouping import group_series
 from medvlp.archive.header import Header
+from medvlp.archive.layout import lay_out
+from medvlp.archive.policy import Policy, part_of
 from medvlp.archive.probe import Probe
-from medvlp.archive.series import group_series, lay_out, read_headers, read_series
-from medvlp.archive.verdict import Reject, Verdict
+from medvlp.archive.series import choose, read_headers, read_series
+from medvlp.archive.verdict import Verdict
 from medvlp.errors import InputError
 from medvlp.progress import track
 from medvlp_volumetric.nifti import is_nifti, probe_nifti, read_nifti
 
 
-def read_volume(paths: Sequence[Path]) -> Volume:
+def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
     """One volume, in the orientation it is stored in: a NIfTI file or a DICOM series' files.
+
+    Args:
+        paths: The volume's files.
+        flags: The sample's, which say how its series was repaired when it was taken in, and which
+            volume of its files it is.
 
     Raises:
         Reject: The files make no sound volume.
         Ignore: They hold no volume.
     """
-    return read_nifti(paths[0]) if _one_nifti(paths) else read_series(paths)
+    if _one_nifti(paths):
+        return read_nifti(paths[0])
+    known = tuple(flags)
+    return read_series(paths, Policy.of(known), part_of(known))
 
 
 def probe(paths: Sequence[Path]) -> Probe:
@@ -35,14 +46,12 @@ def probe(paths: Sequence[Path]) -> Probe:
     """
     if _one_nifti(paths):
         return probe_nifti(paths[0])
-    groups = [g for g in group_series(read_headers(paths)) if not g[0].localizer]
-    if len(groups) != 1:
-        raise Reject("mixed_series", f"{len(groups)} groups")
-    layout = lay_out(groups[0])
+    group = choose(group_series(read_headers(paths)))
+    layout = lay_out(group)
     return Probe(
         shape=layout.shape,
         spacing_mm=layout.spacing_mm,
-        modality=groups[0][0].modality,
+        modality=group.header.modality,
         reader="pydicom",
     )
 
@@ -61,8 +70,8 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     volumes = [(file,) for file in files if is_nifti(file)]
     candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]
     headers = _readable(candidates)
-    groups = [group for group in group_series(headers) if not group[0].localizer]
-    found = volumes + [tuple(sorted(header.path for header in group)) for group in groups]
+    groups = [group for group in group_series(headers) if not group.header.localizer]
+    found = volumes + [tuple(sorted(group.paths)) for group in groups]
     if not found:
         raise InputError(
             "the input holds no NIfTI file and no DICOM series" if files else "no such input",

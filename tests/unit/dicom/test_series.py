@@ -5,7 +5,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
 from medvlp.archive.dicom import read_header
-from medvlp.archive.series import group_series, lay_out, read_series
+from medvlp.archive.grouping import group_series
+from medvlp.archive.layout import lay_out
+from medvlp.archive.series import read_series
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 
 AXIAL = [(-10, -20, 30 + 2.5 * k) for k in range(5)]
@@ -81,7 +83,7 @@ def test_acquisitions_that_share_places_are_separate_volumes(series):
     first = series(AXIAL, AcquisitionNumber=1)
     second = series(AXIAL, np.ones((5, 6, 5), np.int16), folder="later", AcquisitionNumber=2)
     groups = group_series(map(read_header, [*first, *second]))
-    assert sorted(len(group) for group in groups) == [5, 5]
+    assert sorted(len(group.slices) for group in groups) == [5, 5]
     assert code_of([*first, *second]) == "mixed_series"
 
 
@@ -90,7 +92,7 @@ def test_a_missing_slice_is_refused_in_millimetres(series):
     with pytest.raises(Reject) as verdict:
         read_series(paths)
     assert verdict.value.code == "spacing_gap"
-    assert verdict.value.message == "10.00 mm in a series of 5.00 mm: 1 slices missing"
+    assert verdict.value.message == "10.00 mm in a series of 5.00 mm: 1 slices missing (3)"
 
 
 @pytest.mark.parametrize(
@@ -139,14 +141,14 @@ def test_mixed_orientations_and_matrices_are_separate_volumes(series, dicom):
     other = series([(0, 3 * k, 0) for k in range(4)], folder="cor", **coronal)
     small = series(AXIAL[:3], np.zeros((3, 4, 4), np.int16), folder="small")
     groups = group_series(map(read_header, [*axial, *other, *small]))
-    assert sorted(len(group) for group in groups) == [3, 4, 5]
+    assert sorted(len(group.slices) for group in groups) == [3, 4, 5]
     assert code_of([*axial, *other]) == "mixed_series"
 
 
 def test_without_series_identifiers_a_folder_is_a_series(series):
     stripped = {"StudyInstanceUID": "", "SeriesInstanceUID": ""}
     paths = [*series(AXIAL, folder="a", **stripped), *series(AXIAL, folder="b", **stripped)]
-    assert [len(group) for group in group_series(map(read_header, paths))] == [5, 5]
+    assert [len(group.slices) for group in group_series(map(read_header, paths))] == [5, 5]
 
 
 def test_patients_and_screen_pictures_under_one_series_number_are_kept_apart(series):
@@ -155,7 +157,7 @@ def test_patients_and_screen_pictures_under_one_series_number_are_kept_apart(ser
     sheet = {"SOPClassUID": SecondaryCaptureImageStorage, "ImagePositionPatient": None}
     (dose,) = series(AXIAL[:1], folder="dose", per_slice={0: sheet})
     groups = group_series(map(read_header, [*first, *second, dose]))
-    assert [len(group) for group in groups] == [5, 5, 1]
+    assert [len(group.slices) for group in groups] == [5, 5, 1]
     with pytest.raises(Ignore, match="secondary_capture"):
         lay_out(groups[2])
 

@@ -1,0 +1,195 @@
+"""Whether a CT series' values are Hounsfield units: from histograms taken while files are read.
+
+Air lies at -1000 HU, fat near -100, soft tissue from 0 to 80. A rescale applied twice, or never,
+moves all three; an 8-bit picture of a window has none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BIN_HU = 20
+_LOW_HU = -3100
+_HIGH_HU = 3100
+HU_EDGES: tuple[int, ...] = tuple(range(_LOW_HU, _HIGH_HU + 1, _BIN_HU))
+"""Edges of the histogram's bins; one more bin lies below them and one above."""
+
+PADDING_BELOW_HU = -1900.0
+"""No tissue and no noise: what scanners write outside the scanned circle."""
+OUTSIDE_HU = -1024.0
+"""What padding becomes: the lowest value of a 12-bit CT scale."""
+
+_AIR = (-1080, -920)
+_SOFT = (-20, 120)
+_FAT = (-160, -40)
+_TISSUE = (-200, 200)
+_TWICE_SHARE = 0.02
+_TWICE_RATIO = 5.0
+_NO_TISSUE = 0.01
+_PEAK_SHARE = 0.002
+_ODD = 0.8
+_ALIKE = 0.4
+_COARSE = 5
+_EIGHT_BIT = 255.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values:
+    """What one file's pixels say: its part of a series' histogram."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    """Over `HU_EDGES`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuReport:
+    """What a series' values say about their scale."""
+
+    code: str
+    """``double_rescale`` or ``not_hu`` where they cannot be believed, else empty."""
+    flags: tuple[str, ...]
+    low: float
+    high: float
+    air_peak_hu: float | None
+    tissue_peak_hu: float | None
+    padding_fraction: float
+    constant_slices: tuple[int, ...]
+    odd_slices: tuple[int, ...]
+    """Slices unlike both neighbours, which are like each other: decoded another way."""
+
+
+def count_hu(values: NDArray[np.float32]) -> tuple[int, ...]:
+    """The histogram of finite values over `HU_EDGES`, with one bin below and one above."""
+    bins = (values.ravel() - np.float32(_LOW_HU)) * np.float32(1 / _BIN_HU)
+    np.clip(bins, -1, len(HU_EDGES) - 1, out=bins)
+    index = np.floor(bins, out=bins).astype(np.int32) + 1
+    return tuple(np.bincount(index, minlength=len(HU_EDGES) + 1).tolist())
+
+
+def judge_hu(slices: Sequence[Values], intercepts: Sequence[float], bits_stored: int) -> HuReport:
+    """Judge a series' values.
+
+    Args:
+        slices: What each slice's pixels say, in order.
+        intercepts: The slices' rescale intercepts.
+        bits_stored: Of a pixel.
+    """
+    table_NB = np.array([item.counts for item in slices], dtype=np.int64)
+    total_B = table_NB.sum(axis=0)
+    low = min(item.low for item in slices)
+    high = max(item.high for item in slices)
+    constant = tuple(i for i, item in enumerate(slices) if item.low == item.high)
+    odd = _odd_slices(table_NB)
+    padding = _share(total_B, (_LOW_HU - _BIN_HU, int(PADDING_BELOW_HU)))
+    code = _code(total_B, low, high, intercepts, bits_stored)
+    scanned_B = np.where(_centres() < PADDING_BELOW_HU, 0, total_B)
+    flags = {
+        "no_air_peak": _share(scanned_B, _AIR) < _PEAK_SHARE,
+        "no_tissue_peak": _share(scanned_B, _SOFT) + _share(scanned_B, _FAT) < _PEAK_SHARE,
+        "padding_clamped": low < PADDING_BELOW_HU,
+        "no_information": bool(constant) and len(constant) == len(slices) and low == high,
+        "constant_slices": bool(constant),
+        "odd_slice": bool(odd),
+    }
+    return HuReport(
+        code=code,
+        flags=tuple(name for name, raised in flags.items() if raised),
+        low=low,
+        high=high,
+        air_peak_hu=_peak(scanned_B, _AIR),
+        tissue_peak_hu=_peak(scanned_B, _TISSUE),
+        padding_fraction=padding,
+        constant_slices=constant,
+        odd_slices=odd,
+    )
+
+
+def _centres() -> NDArray[np.float64]:
+    first = _LOW_HU - _BIN_HU / 2
+    return np.asarray(first + _BIN_HU * np.arange(len(HU_EDGES) + 1), dtype=np.float64)
+
+
+def _share(total_B: NDArray[np.int64], window: tuple[float, float]) -> float:
+    """The fraction of voxels in a window of HU."""
+    centres = _centres()
+    inside = (centres > window[0]) & (centres < window[1])
+    return float(total_B[inside].sum() / max(1, total_B.sum()))
+
+
+def _peak(total_B: NDArray[np.int64], window: tuple[float, float]) -> float | None:
+    """The fullest bin's centre in a window, if it stands out at all."""
+    centres = _centres()
+    inside = np.flatnonzero((centres > window[0]) & (centres < window[1]))
+    best = inside[int(np.argmax(total_B[inside]))]
+    return float(centres[best]) if total_B[best] > _PEAK_SHARE * total_B.sum() else None
+
+
+def _code(
+    total_B: NDArray[np.int64],
+    low: float,
+    high: float,
+    intercepts: Sequence[float],
+    bits_stored: int,
+) -> str:
+    if low < high and (bits_stored <= 8 or (low >= 0 and high <= _EIGHT_BIT)):
+        return "not_hu"
+    twice = max(_body(total_B, shift) for shift in {-1000.0, -1024.0, *intercepts} if shift < -500)
+    if _exceeds(total_B, twice):
+        return "double_rescale"
+    never = max(_body(total_B, 1000.0), _body(total_B, 1024.0))
+    if low >= 0 and _exceeds(total_B, never):
+        return "not_hu"
+    return ""
+
+
+def _exceeds(total_B: NDArray[np.int64], moved: float) -> bool:
+    """Whether a body shows on a moved scale and none on the true one.
+
+    A small body in a scan with padding looks a little like a moved one, but keeps its tissue.
+    """
+    tissue = _share(total_B, _SOFT) + _share(total_B, _FAT)
+    here = _body(total_B, 0.0)
+    return moved >= _TWICE_SHARE and moved >= _TWICE_RATIO * here and tissue < _NO_TISSUE
+
+
+def _body(total_B: NDArray[np.int64], shift: float) -> float:
+    """How much looks like a body in air, were the scale moved by `shift`: the lesser share."""
+    air = _share(total_B, (_AIR[0] + shift, _AIR[1] + shift))
+    tissue = _share(total_B, (_SOFT[0] + shift, _SOFT[1] + shift))
+    fat = _share(total_B, (_FAT[0] + shift, _FAT[1] + shift))
+    return min(air, tissue + fat)
+
+
+def _odd_slices(table_NB: NDArray[np.int64]) -> tuple[int, ...]:
+    """Slices whose histogram is unlike both neighbours' while those are like each other."""
+    if len(table_NB) < 3:
+        return ()
+    bins = table_NB.shape[1] // _COARSE * _COARSE
+    coarse = table_NB[:, :bins].reshape(len(table_NB), -1, _COARSE).sum(axis=2)
+    share = coarse / np.maximum(1, coarse.sum(axis=1, keepdims=True))
+    near = np.abs(np.diff(share, axis=0)).sum(axis=1) / 2
+    across = np.abs(share[2:] - share[:-2]).sum(axis=1) / 2
+    odd = (np.minimum(near[:-1], near[1:]) > _ODD) & (across < _ALIKE)
+    return tuple(int(i) + 1 for i in np.flatnonzero(odd))
+
+
+def clamp_padding(values_HW: NDArray[np.float32], padding_hu: float | None) -> bool:
+    """Raise a CT slice's padding to `OUTSIDE_HU`, in place; whether there was any.
+
+    Args:
+        values_HW: In HU.
+        padding_hu: What the header says padding is, in HU.
+    """
+    outside = values_HW < PADDING_BELOW_HU
+    if padding_hu is not None and padding_hu < OUTSIDE_HU:
+        outside |= values_HW == np.float32(padding_hu)
+    if not outside.any():
+        return False
+    values_HW[outside] = OUTSIDE_HU
+    return True
