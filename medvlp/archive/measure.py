@@ -35,6 +35,7 @@ def measure(paths: Sequence[Path], probe: Callable[[Sequence[Path]], Probe]) -> 
         "modality": found.modality or None,
         "reader": found.reader or None,
         "sha256": digest,
+        "flags": found.flags,
     }
     return Measured(tuple(paths), columns)
 

@@ -21,3 +21,6 @@ class Probe:
     modality: str = ""
     reader: str = ""
     """Which decoder reads it."""
+
+    flags: tuple[str, ...] = ()
+    """What reading it remarked, for the sample's flags."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
@@ -22,10 +22,13 @@ from medvlp.archive.probe import Probe
 from medvlp.archive.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
+from medvlp_volumetric.nifti_file import NiftiHeader, Stream, open_nifti
 
 SUFFIXES = (".nii", ".nii.gz")
-_MAX_VOXELS = 2**31
-_MIN_AXIS_MM = 1e-3
+_STEP = 1 << 20
+"""Voxels read at a time."""
+
+_FARTHEST_HU = 70_000
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
 
@@ -35,74 +38,74 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def _open(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image: Any = nib.load(path)
-    except Exception:
-        raise Reject("not_nifti") from None
-    shape = image.shape
-    if len(shape) == 4 and shape[3] == 1:
-        shape = shape[:3]
-    if len(shape) != 3:
-        raise Reject("not_3d", f"{len(shape)} axes")
-    if min(shape) < 2:
-        raise Reject("too_few_slices", f"{min(shape)} along the shortest axis")
-    if np.prod(shape, dtype=np.int64) > _MAX_VOXELS:
-        raise Reject("declared_exceeds_bytes")
-    _check_affine(np.asarray(image.affine, dtype=np.float64))
-    return image
-
-
-def _check_affine(affine: NDArray[np.float64]) -> None:
-    if not np.isfinite(affine).all():
-        raise Reject("bad_affine", "not finite")
-    axes = np.linalg.norm(affine[:3, :3], axis=0)
-    if axes.min() < _MIN_AXIS_MM:
-        raise Reject("bad_affine", "an axis of no length")
-    cosines = affine[:3, :3] / axes
-    if abs(np.linalg.det(cosines)) < 0.9:
-        raise Reject("bad_affine", "axes not perpendicular")
-
-
 def probe_nifti(path: Path) -> Probe:
     """Shape (D,H,W) and spacing of the array as `read_nifti` gives it, from the header.
 
     Raises:
-        Reject: Not NIfTI, not three-dimensional, or a bad affine.
+        Reject: See `read_nifti`; the voxels themselves are not looked at.
     """
-    image = _open(path)
-    w, h, d = image.shape[:3]
-    dx, dy, dz = (float(x) for x in np.linalg.norm(image.affine[:3, :3], axis=0))
-    return Probe(shape=(d, h, w), spacing_mm=(dz, dy, dx), reader="nibabel")
+    with open_nifti(path) as file:
+        file.check_size()
+        header = file.header
+    w, h, d = header.shape_WHD
+    dx, dy, dz = (float(x) for x in np.linalg.norm(header.affine[:3, :3], axis=0))
+    return Probe(shape=(d, h, w), spacing_mm=(dz, dy, dx), reader="nibabel", flags=header.flags)
 
 
 def read_nifti(path: Path) -> Volume:
     """A volume in the orientation it is stored in, its rescale applied.
 
-    Flags: ``not_hu`` where the values cannot be Hounsfield units.
+    Flags: those of the header (`medvlp_volumetric.nifti_file`), ``trailing_bytes``,
+    ``no_information`` where all voxels are equal, else ``not_hu`` where the values cannot be
+    Hounsfield units.
 
     Raises:
-        Reject: Not NIfTI, cut off, not three-dimensional, not finite, or a bad affine.
+        Reject: Not NIfTI, cut off, inflating without bound, not three-dimensional, not finite, or
+            without a usable affine.
     """
-    image = _open(path)
+    with open_nifti(path) as file:
+        file.check_size()
+        header = file.header
+        values_WHD = _values(header, file.stream)
+        flags = (*header.flags, *file.check_end())
+    if values_WHD.min() == values_WHD.max():
+        flags = (*flags, "no_information")
+    elif not looks_like_hu(values_WHD):
+        flags = (*flags, "not_hu")
+    return Volume.from_whd(values_WHD, header.affine, flags)
+
+
+def _values(header: NiftiHeader, stream: Stream) -> NDArray[np.float32]:
+    """The voxels, scaled while they are read, so that they are in memory once."""
     try:
-        values = np.asarray(image.dataobj, dtype=np.float32)
+        values = np.empty(math.prod(header.shape_WHD), np.float32)
     except MemoryError:
         raise Reject("memory") from None
-    except Exception:
-        raise Reject("truncated_pixels") from None
-    values_WHD = values.reshape(values.shape[:3])
-    if not np.isfinite(values_WHD).all():
+    for start in range(0, len(values), _STEP):
+        part = values[start : start + _STEP]
+        data = stream.read(len(part) * header.dtype.itemsize)
+        if len(data) < len(part) * header.dtype.itemsize:
+            raise Reject("truncated_pixels")
+        part[:] = _scaled(np.frombuffer(data, header.dtype), header.scale)
+    return values.reshape(header.shape_WHD, order="F")
+
+
+def _scaled(stored: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[np.float64]:
+    if not np.isfinite(stored).all():
         raise Reject("nonfinite_pixels")
-    flags = () if looks_like_hu(values_WHD) else ("not_hu",)
-    return Volume.from_whd(values_WHD, np.asarray(image.affine, dtype=np.float64), flags)
+    values = stored if scale is None else stored * np.float64(scale[0]) + scale[1]
+    if np.abs(values).max() > np.finfo(np.float32).max:
+        raise Reject("nonfinite_rescale" if scale else "nonfinite_pixels")
+    return values
 
 
 def looks_like_hu(values: NDArray[np.float32]) -> bool:
-    """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone."""
-    return float(values.min()) <= -100 and float(values.max()) >= 100
+    """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone.
+
+    Nor are they further out than 16 bits of any slope that scanners write.
+    """
+    low, high = float(values.min()), float(values.max())
+    return -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
 
 
 def is_label_map(values: NDArray[np.float32]) -> bool:
@@ -148,7 +151,7 @@ def index_nifti(root: Path, intake: Intake) -> None:
     files = list(intake.files())
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
-    for path, found in intake.map(_examine, volumes, "Reading NIfTI"):
+    for path, found in intake.map(_examined, volumes, "Reading NIfTI"):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
@@ -159,26 +162,54 @@ def index_nifti(root: Path, intake: Intake) -> None:
             name, inside = stem(path), _inside(root, path)
             annotations.apply(sample, accession=name, study_uid=name, path=inside)
     for path in intake.files():
-        intake.ignore(path, "not_nifti")
+        with intake.judge([path], "read"):
+            raise _not_single(path)
 
 
-class _Examined:
+@dataclass(frozen=True, kw_only=True)
+class NiftiFacts:
     """What is kept of a volume that was read to check it."""
 
-    def __init__(self, volume: Volume) -> None:
-        self.shape = volume.hu_DHW.shape
-        self.spacing_mm = volume.spacing_mm
-        self.flags = volume.flags
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    flags: tuple[str, ...]
 
 
-def _examine(path: Path) -> _Examined | Verdict:
+def examine_nifti(paths: Sequence[Path]) -> NiftiFacts:
+    """Read one volume whole, as training will.
+
+    Raises:
+        Reject: See `read_nifti`.
+        Ignore: ``label_map``: a mask, which unscaled bytes are without being looked at.
+    """
+    (path,) = paths
+    with open_nifti(path) as file:
+        if file.header.dtype == np.uint8 and file.header.scale is None:
+            raise Ignore("label_map")
+    volume = read_nifti(path)
+    if is_label_map(volume.hu_DHW):
+        raise Ignore("label_map")
+    d, h, w = volume.hu_DHW.shape
+    return NiftiFacts(shape=(d, h, w), spacing_mm=volume.spacing_mm, flags=volume.flags)
+
+
+def _examined(path: Path) -> NiftiFacts | Verdict:
     try:
-        volume = read_nifti(path)
+        return examine_nifti([path])
     except Verdict as verdict:
         return verdict
-    if is_label_map(volume.hu_DHW):
-        return Ignore("label_map")
-    return _Examined(volume)
+
+
+def _not_single(path: Path) -> Verdict:
+    """Why a file with another suffix is set aside: half of a pair, or none of ours."""
+    if path.suffix.lower() in (".hdr", ".img"):
+        try:
+            with open_nifti(path.with_suffix(".hdr")):
+                pass
+        except Reject as verdict:
+            if verdict.code in ("nifti_pair", "analyze"):
+                return verdict
+    return Ignore("not_nifti")
 
 
 def stem(path: Path) -> str:
@@ -190,7 +221,9 @@ def _inside(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path != root else path.name
 
 
-def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found: _Examined) -> str:
+def _accept(
+    root: Path, intake: Intake, options: NiftiOptions, path: Path, found: NiftiFacts
+) -> str:
     inside, name = _inside(root, path), stem(path)
     match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
     if options.patient_pattern and match is None:
