@@ -114,7 +114,9 @@ class CxrPreprocess:
     def __init__(self, config: CxrPreprocessConfig) -> None:
         self.config = config
 
-    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.uint16]:
+    def read(
+        self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
+    ) -> NDArray[np.uint16]:
         """Decode one X-ray and scale it to the stored array; `span` has no meaning here.
 
         Raises:

@@ -17,7 +17,7 @@ from medvlp.data.items import Item
 from medvlp.data.preprocess import Span
 from medvlp.digest import digest_plain
 
-Read = Callable[[Sequence[Path], Span | None], NDArray[Any]]
+Read = Callable[[Sequence[Path], Span | None, Sequence[str]], NDArray[Any]]
 """`Preprocess.read`."""
 
 
@@ -50,7 +50,7 @@ class ArrayCache:
         path = self.folder / key[:2] / f"{key}.npy"
         array = self._load(path, key)
         if array is None:
-            _store(path, read(item.source_paths, item.span))
+            _store(path, read(item.source_paths, item.span, item.flags))
             array = self._load(path, key)
             if array is None:
                 raise OSError(f"cache entry {key[:12]} is damaged as soon as it is written")
@@ -58,7 +58,7 @@ class ArrayCache:
 
     def _from_memory(self, key: str, item: Item, read: Read) -> NDArray[Any]:
         if key not in self._memory:
-            self._memory[key] = read(item.source_paths, item.span)
+            self._memory[key] = read(item.source_paths, item.span, item.flags)
         return self._memory[key].copy()
 
     def _load(self, path: Path, key: str) -> NDArray[Any] | None:

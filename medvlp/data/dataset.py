@@ -114,7 +114,9 @@ class PairDataset(Dataset[Example | BadSample]):
     def _image(self, item: Item, epoch: int) -> Tensor:
         read = self.preprocess.read
         stored = (
-            read(item.source_paths, item.span) if self.cache is None else self.cache.get(item, read)
+            read(item.source_paths, item.span, item.flags)
+            if self.cache is None
+            else self.cache.get(item, read)
         )
         rng = generator(self.seed, epoch, item.key, "augment") if self.augment else None
         return self.preprocess.tensor(stored, rng)

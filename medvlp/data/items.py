@@ -132,6 +132,8 @@ class Item:
     """1 present, 0 absent, -1 uncertain, NaN unknown."""
 
     split: str
+    flags: tuple[str, ...] = ()
+    """The sample's flags: some tell a reader what was done to its files."""
 
     @property
     def key(self) -> str:
@@ -249,7 +251,11 @@ def permute_images(items: Sequence[Item], seed: int) -> list[Item]:
         donor = donors[rank[id(item)] % len(donors)]
         blind.append(
             dataclasses.replace(
-                item, sha256=donor.sha256, source_paths=donor.source_paths, span=donor.span
+                item,
+                sha256=donor.sha256,
+                source_paths=donor.source_paths,
+                span=donor.span,
+                flags=donor.flags,
             )
         )
     return blind
@@ -350,6 +356,7 @@ def _item(
         texts=texts,
         labels_L=labels_L,
         split=row["split"],
+        flags=tuple(row["flags"] or ()),
     )
 
 

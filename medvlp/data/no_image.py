@@ -39,7 +39,9 @@ class NoImage:
     def __init__(self, config: NoImageConfig) -> None:
         self.config = config
 
-    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[Any]:
+    def read(
+        self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
+    ) -> NDArray[Any]:
         """The empty image; no file is opened."""
         return np.zeros((1, 1), np.uint8)
 

@@ -22,11 +22,14 @@ class Preprocess(Protocol):
 
     config: Any
 
-    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[Any]:
+    def read(
+        self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
+    ) -> NDArray[Any]:
         """Decode one sample's files (one clip's span, for video) into the stored array.
 
         The stored array is what the cache holds: decoded, oriented, resampled to the model's
-        size, in a compact type.
+        size, in a compact type. `flags` are the sample's: they say how its files were read when
+        they were taken in (a repaired CT series, one of several volumes in a file).
         """
 
     def from_array(

@@ -34,6 +34,7 @@ def sample_items(
             texts=(),
             labels_L=unlabelled,
             split=split,
+            flags=tuple(row["flags"] or ()),
         )
         for manifest in manifests
         for row in manifest.samples.filter(wanted).sort("sample").iter_rows(named=True)

@@ -62,7 +62,11 @@ class Scorer:
         read = self.bundle.preprocess.read
         for item in track(items, f"{self.name}: images"):
             try:
-                yield read(item.source_paths, item.span) if cache is None else cache.get(item, read)
+                yield (
+                    read(item.source_paths, item.span, item.flags)
+                    if cache is None
+                    else cache.get(item, read)
+                )
             except Exception as error:
                 raise InputError(
                     f"sample {item.sample} cannot be read ({type(error).__name__})",

@@ -30,6 +30,10 @@ class FileSample(Protocol):
     def span(self) -> Span | None:
         """Seconds, or None for all of it."""
 
+    @property
+    def flags(self) -> Sequence[str]:
+        """How its files were read when they were taken in."""
+
 
 Input = str | Path | tuple[Path, ...] | NDArray[Any] | FileSample
 """A path (a folder may hold several samples), one sample's files, a decoded array, an item."""
@@ -46,6 +50,7 @@ class Source:
 
     paths: tuple[Path, ...] = ()
     span: Span | None = None
+    flags: tuple[str, ...] = ()
     array: NDArray[Any] | None = None
     """The user's own array, in place of files."""
 
@@ -76,7 +81,7 @@ def read(source: Source, preprocess: Preprocess) -> NDArray[Any]:
         raise no_image_error()
     if source.array is not None:
         return preprocess.from_array(source.array)
-    return preprocess.read(source.paths, source.span)
+    return preprocess.read(source.paths, source.span, source.flags)
 
 
 def read_or_code(source: Source, preprocess: Preprocess) -> NDArray[Any] | str:
@@ -109,7 +114,8 @@ def _sources(position: int, one: Any, resolve: Resolve) -> list[Source]:
     if isinstance(one, np.ndarray):
         return [Source(position=position, array=one)]
     if isinstance(one, FileSample):
-        return [Source(position=position, paths=tuple(one.source_paths), span=one.span)]
+        paths, flags = tuple(one.source_paths), tuple(one.flags)
+        return [Source(position=position, paths=paths, span=one.span, flags=flags)]
     if isinstance(one, tuple):
         return [Source(position=position, paths=tuple(map(Path, one)))]
     if not isinstance(one, str | Path):

@@ -39,7 +39,11 @@ def _stored(
     read = bundle.preprocess.read
     for item in track(items, "Calibrating"):
         try:
-            yield (read(item.source_paths, item.span) if cache is None else cache.get(item, read))
+            yield (
+                read(item.source_paths, item.span, item.flags)
+                if cache is None
+                else cache.get(item, read)
+            )
         except Exception as error:
             raise RunError(
                 f"sample {item.sample} cannot be read ({type(error).__name__})",

@@ -12,7 +12,7 @@ class Reader:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, paths, span):
+    def __call__(self, paths, span, flags=()):
         self.calls += 1
         return np.arange(24, dtype=np.int16).reshape(4, 6) + self.calls
 
@@ -69,7 +69,7 @@ def test_a_damaged_entry_is_noticed_and_rebuilt(tmp_path: Path, damage: str) -> 
 
 
 def test_a_failing_reader_leaves_nothing_behind(tmp_path: Path) -> None:
-    def read(paths, span):
+    def read(paths, span, flags=()):
         raise OSError("no")
 
     with pytest.raises(OSError, match="no"):

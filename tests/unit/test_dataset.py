@@ -45,7 +45,7 @@ class Noise:
     def __init__(self, broken: frozenset[str] = frozenset()) -> None:
         self.broken = broken
 
-    def read(self, paths, span=None):
+    def read(self, paths, span=None, flags=()):
         if self.broken:
             error = ValueError("secret path")
             error.code = "truncated_pixels"

@@ -78,7 +78,9 @@ class ClipPreprocess:
     def __init__(self, config: ClipPreprocessConfig) -> None:
         self.config = config
 
-    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.uint8]:
+    def read(
+        self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
+    ) -> NDArray[np.uint8]:
         """(F,size,size,3) frames of `span`, or of the whole recording.
 
         Frames come from the timestamp reader, whichever reader the file earned, so that the

@@ -152,14 +152,18 @@ class CtPreprocess:
         self.config = config
         self._air = min(low for low, _ in config.windows)
 
-    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.int16]:
+    def read(
+        self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
+    ) -> NDArray[np.int16]:
         """Read one series or NIfTI file onto the model's grid; `span` has no meaning here.
+
+        A series that was repaired when it was taken in is repaired again, as `flags` say.
 
         Raises:
             Reject: The files make no sound volume.
             Ignore: They hold no volume.
         """
-        return self._store(read_volume(paths))
+        return self._store(read_volume(paths, flags))
 
     def from_array(
         self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None

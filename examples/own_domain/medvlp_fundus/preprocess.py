@@ -43,7 +43,9 @@ class FundusPreprocess:
     def __init__(self, config: FundusPreprocessConfig) -> None:
         self.config = config
 
-    def read(self, paths: Sequence[Path], span: Span | None = None) -> NDArray[np.uint8]:
+    def read(
+        self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
+    ) -> NDArray[np.uint8]:
         """Decode one photograph; `span` has no meaning here."""
         return self.from_array(read_picture(paths[0]))
 
