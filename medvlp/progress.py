@@ -18,8 +18,12 @@ from rich.progress import (
 T = TypeVar("T")
 
 
-def progress_bar() -> Progress:
-    """A bar with count, elapsed time and time to go; silent where stderr is not a terminal."""
+def progress_bar(*, hidden: bool = False) -> Progress:
+    """A bar with count, elapsed time and time to go; silent where stderr is not a terminal.
+
+    Args:
+        hidden: Show none, for work inside other work that has one.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -28,7 +32,7 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=hidden or not console.is_terminal,
         transient=True,
     )
 

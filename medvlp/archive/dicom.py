@@ -23,7 +23,6 @@ from pydicom.errors import InvalidDicomError
 from medvlp.archive import pixels
 from medvlp.archive.header import Header, header_of, tag_name
 from medvlp.archive.verdict import Ignore, Reject
-from medvlp.digest import digest_bytes
 
 # Its records quote values from headers, too.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -35,7 +34,8 @@ _SUFFIXES = frozenset({"", ".dcm", ".dicom", ".ima", ".dic"})
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Silence what pydicom and its decoders warn of, for it quotes values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -115,7 +115,7 @@ def read_header(path: Path) -> Header:
         Reject: Not DICOM, or a header that cannot be trusted.
         Ignore: A DICOM file without an image.
     """
-    with _quiet():
+    with quiet():
         dataset = parse(path, pixels=False)
         _require_image(dataset)
         return header_of(dataset, path)
@@ -128,7 +128,7 @@ def open_image(data: bytes, path: Path) -> tuple[FileDataset, Header, tuple[str,
         Reject: Header or pixel bytes cannot be trusted.
         Ignore: A DICOM file without an image.
     """
-    with _quiet():
+    with quiet():
         dataset = parse(data)
         _require_image(dataset)
         header = header_of(dataset, path)
@@ -152,7 +152,7 @@ def xray(dataset: FileDataset, header: Header) -> NDArray[np.float32]:
     Raises:
         Reject: The pixels are bad.
     """
-    with _quiet():
+    with quiet():
         return pixels.xray_values(dataset, header)
 
 
@@ -164,15 +164,16 @@ def read_planes(path: Path) -> NDArray[np.float32]:
         Ignore: It holds no image.
     """
     dataset, header, _ = open_image(read_bytes(path), path)
-    with _quiet():
+    with quiet():
         return pixels.planes_of_values(dataset, header)
 
 
 def pixel_digest(path: Path) -> str:
-    """SHA-256 of the pixel bytes alone: tells a repeated slice from a second one in its place.
+    """`pixels.stored_digest` of a file: tells a repeated slice from a second one in its place.
 
     Raises:
         Reject: The file is bad.
     """
-    dataset, _, _ = open_image(read_bytes(path), path)
-    return digest_bytes(dataset.PixelData)
+    dataset, header, _ = open_image(read_bytes(path), path)
+    with quiet():
+        return pixels.stored_digest(pixels.decode(dataset, header))

@@ -1,46 +1,31 @@
 """The source kind ``dicom``: a hospital's tree of DICOM files of any modality, with reports.
 
-Every file is read once: digest, header and, for radiographs, a trial decoding come from the same
-bytes. Files are then handed to the domain whose modality they carry, one by one or as series.
+Every file is read, parsed and decoded once (`medvlp.archive.scan`). Files are then handed to the
+domain whose modality they carry, one by one or as series; of slices little more than the paths is
+held until their series is assembled from what the ledger keeps.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 from medvlp.archive.annotations import Annotations
-from medvlp.archive.dicom import may_be_dicom, open_image, read_bytes, xray
-from medvlp.archive.grouping import group_series
+from medvlp.archive.dicom import may_be_dicom
+from medvlp.archive.grouping import Group, group_series
 from medvlp.archive.header import Header
 from medvlp.archive.intake import Intake
 from medvlp.archive.layout import Layout, lay_out
+from medvlp.archive.reading import Item, Reading
 from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.verdict import Ignore, Reject, Verdict
+from medvlp.archive.scan import Scan, scanning
+from medvlp.archive.verdict import Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, domains
 from medvlp.errors import ArchiveError
 from medvlp.progress import track
-
-_POOL_FROM = 256
-"""Fewer files are read before a pool of processes has started."""
-_CHUNK = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What one reading of a file found; either a header or a verdict."""
-
-    path: Path
-    sha256: str = ""
-    header: Header | None = None
-    flags: tuple[str, ...] = ()
-    verdict: Verdict | None = None
 
 
 def index_dicom(root: Path, intake: Intake) -> None:
@@ -59,117 +44,61 @@ def index_dicom(root: Path, intake: Intake) -> None:
             "no installed domain reads DICOM", remedy="install the package again: pip install ."
         )
     beside = _Beside(intake, load_reports(intake), Annotations.load(intake))
-    units = {modality: domain.dicom_unit for modality, domain in readers.items()}
-    series: list[Scan] = []
-    for scan in scan_files(_candidates(intake), units, intake.config.workers):
-        header = scan.header
-        if header is None:
-            _settle(intake, scan)
-        elif units[header.modality] == "series":
-            series.append(scan)
-        else:
-            _accept_file(intake, beside, scan, header, readers[header.modality])
-    _accept_series(intake, beside, series, readers)
+    reading = scanning({modality: domain.dicom_unit for modality, domain in readers.items()})
+    series = _SeriesFiles()
+    for (path,), scan in intake.read(reading, _candidates(intake), "Reading DICOM"):
+        with intake.judge([path], "read"):
+            if isinstance(scan, Verdict):
+                raise scan
+            reader = readers[scan.header.modality]
+            if reader.dicom_unit == "series":
+                series.add(path, scan.header)
+            else:
+                _accept_file(intake, beside, scan, reader)
+    _accept_series(intake, beside, reading, series, readers)
 
 
-def _candidates(intake: Intake) -> list[Path]:
-    candidates = []
+def _candidates(intake: Intake) -> list[Item]:
+    candidates: list[Item] = []
     for path in intake.files():
         if may_be_dicom(path):
-            candidates.append(path)
+            candidates.append((path,))
         else:
             intake.ignore(path, "not_dicom")
     return candidates
 
 
-def scan_files(paths: Sequence[Path], units: Mapping[str, str], workers: int) -> Iterator[Scan]:
-    """Scan files in order, in a pool of processes if there are many, behind a progress bar.
+class _SeriesFiles:
+    """Which files may belong together: all that is held of an archive's slices at a time."""
 
-    A file on which a decoder takes its process down is quarantined (``decoder_crash``), and the
-    run goes on in new processes.
-    """
-    modalities = dict(units)
-    few = workers < 2 or len(paths) < _POOL_FROM
-    scans: Iterator[Scan] = (
-        (scan_file(path, modalities) for path in paths)
-        if few
-        else _scan_pooled(paths, modalities, workers)
-    )
-    yield from track(scans, "Reading DICOM", total=len(paths))
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, ...], list[Path]] = {}
+        self._seen: Counter[str] = Counter()
 
+    def __iter__(self) -> Iterator[list[Path]]:
+        return iter(self._files.values())
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: the parent runs threads of its own.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    def __len__(self) -> int:
+        return len(self._files)
 
+    def add(self, path: Path, header: Header) -> None:
+        """Put a slice with those that it could share a volume with."""
+        key = (header.patient, header.study, header.series or str(path.parent))
+        if key not in self._files:
+            self._files[key] = []
+            self._seen[header.series] += 1
+        self._files[key].append(path)
 
-def _scan_pooled(paths: Sequence[Path], units: dict[str, str], workers: int) -> Iterator[Scan]:
-    waiting = deque(paths[k : k + _CHUNK] for k in range(0, len(paths), _CHUNK))
-    while waiting:
-        with _pool(workers) as pool:
-            futures = [pool.submit(_scan_chunk, chunk, units) for chunk in waiting]
-            try:
-                for future in futures:
-                    yield from future.result()
-                    waiting.popleft()
-            except BrokenProcessPool:
-                yield from _scan_singly(waiting.popleft(), units)
-            finally:
-                pool.shutdown(cancel_futures=True)
+    def scattered(self, series: str) -> bool:
+        """Whether one series identifier stands in several patients' or studies' files."""
+        return self._seen[series] > 1
 
 
-def _scan_chunk(paths: Sequence[Path], units: dict[str, str]) -> list[Scan]:
-    return [scan_file(path, units) for path in paths]
-
-
-def _scan_singly(paths: Sequence[Path], units: dict[str, str]) -> Iterator[Scan]:
-    """One file at a time, so that it shows which of them brings its process down."""
-    rest = deque(paths)
-    while rest:
-        with _pool(1) as pool:
-            while rest:
-                path = rest.popleft()
-                try:
-                    yield pool.submit(scan_file, path, units).result()
-                except BrokenProcessPool:
-                    yield Scan(path, verdict=Reject("decoder_crash"))
-                    break
-
-
-def scan_file(path: Path, units: Mapping[str, str]) -> Scan:
-    """Read a file once; never raises for bad input.
-
-    Args:
-        path: The file.
-        units: Modality to ``file`` or ``series``; pixels of ``file`` modalities must decode.
-    """
-    try:
-        data = read_bytes(path)
-        dataset, header, flags = open_image(data, path)
-        if header.modality not in units:
-            raise Ignore("other_modality" if header.modality else "no_modality")
-        if units[header.modality] == "file":
-            values = xray(dataset, header)
-            if values.min() == values.max():
-                flags = (*flags, "no_information")
-        return Scan(path, digest_bytes(data), header, flags)
-    except Verdict as verdict:
-        return Scan(path, verdict=verdict)
-
-
-def _settle(intake: Intake, scan: Scan) -> None:
-    if isinstance(scan.verdict, Reject):
-        intake.reject(scan.path, "read", scan.verdict.code, scan.verdict.message)
-    elif scan.verdict is not None:
-        intake.ignore(scan.path, scan.verdict.code)
-
-
-def _accept_file(
-    intake: Intake, beside: _Beside, scan: Scan, header: Header, domain: Domain
-) -> None:
-    with intake.judge([scan.path], "join"):
+def _accept_file(intake: Intake, beside: _Beside, scan: Scan, domain: Domain) -> None:
+    header = scan.header
+    with intake.judge([header.path], "join"):
         sample = intake.accept(
-            [scan.path],
+            [header.path],
             kind="dicom",
             domain=domain.name,
             patient=header.patient,
@@ -219,19 +148,35 @@ class _Beside:
 def _accept_series(
     intake: Intake,
     beside: _Beside,
-    scans: Sequence[Scan],
+    reading: Reading[Scan],
+    series: _SeriesFiles,
     readers: Mapping[str, Domain],
 ) -> None:
-    by_path = {scan.path: scan for scan in scans}
-    groups = group_series(scan.header for scan in scans if scan.header is not None)
-    volumes = Counter(group.header.series for group in groups if not group.header.localizer)
-    for group in track(groups, "Assembling series"):
-        with intake.judge(group.paths, "series"):
-            layout = lay_out(group)
-            # Part of a series is not the series: it goes by its bytes.
-            whole = volumes[group.header.series] == 1
-            sample = _accept_layout(intake, layout, by_path, readers, whole=whole)
-            beside.attach(sample, layout.slices[0].header, one_image=False)
+    for files in track(series, "Assembling series"):
+        by_path = {scan.header.path: scan for scan in _stored(intake, reading, files)}
+        groups = _grouped(by_path)
+        volumes = Counter(group.header.series for group in groups if not group.header.localizer)
+        for group in groups:
+            with intake.judge(group.paths, "series"):
+                layout = lay_out(group)
+                # Part of a series is not the series: it goes by its bytes.
+                name = group.header.series
+                whole = volumes[name] == 1 and not series.scattered(name)
+                sample = _accept_layout(intake, layout, by_path, readers, whole=whole)
+                beside.attach(sample, layout.slices[0].header, one_image=False)
+
+
+def _grouped(by_path: Mapping[Path, Scan]) -> list[Group]:
+    headers = [scan.header for scan in by_path.values()]
+    return group_series(headers, digest=lambda path: by_path[path].pixels.digest)
+
+
+def _stored(intake: Intake, reading: Reading[Scan], files: list[Path]) -> Iterator[Scan]:
+    for (path,), scan in intake.read(reading, [(path,) for path in files], ""):
+        with intake.judge([path], "read"):
+            if isinstance(scan, Verdict):
+                raise scan
+            yield scan
 
 
 def _accept_layout(

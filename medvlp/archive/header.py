@@ -17,6 +17,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from medvlp.archive.marks import Marks, frame_marks, marks_of
 from medvlp.archive.modality import conclude_modality
 from medvlp.archive.verdict import Reject
+from medvlp.data.paths import PathText
 
 Vector = tuple[float, ...]
 
@@ -49,7 +50,7 @@ class Plane:
 class Header:
     """One DICOM file's header. Identifiers are raw: only pseudonyms may leave the archive room."""
 
-    path: Path
+    path: PathText
     modality: str
     """Empty where the file has none."""
     transfer_syntax: str

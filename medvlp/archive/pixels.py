@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -133,6 +134,14 @@ def _check_decoded(stored: NDArray[Any], header: Header) -> None:
         raise Reject("codec_dims", f"{stored.ndim} axes")
 
 
+def stored_digest(stored: NDArray[Any]) -> str:
+    """SHA-256 of stored values: equal pixels, whatever surrounds and compresses them."""
+    # The shape belongs to the pixels: the same bytes in other rows are another image.
+    digest = hashlib.sha256(f"{stored.shape}{stored.dtype.str}".encode())
+    digest.update(np.ascontiguousarray(stored).data)
+    return digest.hexdigest()
+
+
 def planes_of_values(ds: Dataset, header: Header) -> NDArray[np.float32]:
     """Rescaled values (HU, for CT) of every frame: (frames, rows, columns).
 
@@ -158,11 +167,19 @@ def xray_values(ds: Dataset, header: Header) -> NDArray[np.float32]:
     Raises:
         Reject: Several frames, a palette, or pixels that do not decode.
     """
+    return shown_values(decode(ds, header), ds, header)
+
+
+def shown_values(stored: NDArray[Any], ds: Dataset, header: Header) -> NDArray[np.float32]:
+    """`xray_values` from the stored values that `decode` returned.
+
+    Raises:
+        Reject: Several frames, a palette, or a table that cannot be applied.
+    """
     if header.frames != 1:
         raise Reject("multi_frame", tag_name("NumberOfFrames"))
     if header.photometric.startswith("PALETTE"):
         raise Reject("palette", tag_name("PhotometricInterpretation"))
-    stored = decode(ds, header)
     if header.samples == 3:
         return stored.astype(np.float32) @ _GREY_WEIGHTS
     try:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from medvlp.archive import answer
 from medvlp.archive.child import Children, Limits
+from medvlp.archive.ledger import Ledger
+from medvlp.archive.spool import Item as Item
 from medvlp.archive.verdict import Verdict
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref
@@ -22,9 +23,6 @@ from medvlp.progress import progress_bar
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-Item = tuple[Path, ...]
-"""The files that are read together: one, or the frames of a video."""
 
 _WINDOW = 4096
 """Items that are read before the first of them is handed on."""
@@ -71,21 +69,8 @@ class Engine(Protocol):
         """End all that was started."""
 
 
-class Store(Protocol):
-    """What keeps results; the ledger does."""
-
-    def pending(self, reading: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Claim the items that have no valid stored result."""
-
-    def store(self, reading: str, rows: Iterable[tuple[Item, str]]) -> None:
-        """Keep answers."""
-
-    def results(self, reading: str, items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
-        """Each item with its answer, in order."""
-
-
 def read_items(
-    ledger: Store,
+    ledger: Ledger,
     reading: Reading[R],
     items: Iterable[Item],
     *,
@@ -99,24 +84,35 @@ def read_items(
         reading: How to read.
         items: The items; they are iterated once, some thousands ahead of what is yielded.
         workers: Items read at a time.
-        label: What the progress bar says.
+        label: What the progress bar says; blank for none, inside other work that has one.
     """
     key = reading.key
     source = iter(items)
     engine: Engine = Children(workers)
     try:
-        with progress_bar() as bar:
+        with progress_bar(hidden=not label) as bar:
             task = bar.add_task(label, total=len(items) if isinstance(items, Sized) else None)
             while window := list(islice(source, _WINDOW)):
-                done = bar.tasks[0].completed
-                for rows in _bursts(engine.answers(reading, ledger.pending(key, window))):
-                    ledger.store(key, rows)
-                    bar.advance(task, len(rows))
+                done = bar.tasks[task].completed
+                for count in _fill(ledger, engine, reading, window):
+                    bar.advance(task, count)
                 bar.update(task, completed=done + len(window))
                 for item, text in ledger.results(key, window):
                     yield item, reading.parse(text)
     finally:
         engine.close()
+
+
+def _fill(ledger: Ledger, engine: Engine, reading: Reading[R], items: list[Item]) -> Iterator[int]:
+    """Read and store what has no result yet, and tell how many in each burst."""
+    key = reading.key
+    read = True
+    while read:  # until other processes have read what they claimed, or ended
+        read = False
+        for rows in _bursts(engine.answers(reading, ledger.pending(key, items))):
+            ledger.store(key, rows)
+            yield len(rows)
+            read = True
 
 
 def _bursts(rows: Iterable[T]) -> Iterator[list[T]]:

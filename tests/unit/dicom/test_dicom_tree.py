@@ -5,11 +5,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medvlp.archive.dicom_tree import _scan_pooled, scan_file, scan_files
 from medvlp.archive.index import index_archive
 from medvlp.archive.series import read_series
 
-UNITS = {"CT": "series", "DX": "file"}
 XRAY = {
     "Modality": "DX",
     "ImagePositionPatient": None,
@@ -116,40 +114,3 @@ def test_the_manifest_s_files_are_in_order_and_read_back(manifest):
     paths = sources.filter(pl.col("source") == ct["source"][0]).sort("part")["path"].to_list()
     assert [path[-7:] for path in paths] == ["004.dcm", "003.dcm", "002.dcm", "001.dcm"]
     assert read_series([*map(type(manifest[0]), paths)]).hu_DHW.shape == (4, 6, 5)
-
-
-def test_an_xray_that_does_not_decode_is_refused_while_indexing(dicom):
-    scan = scan_file(dicom(PhotometricInterpretation="PALETTE COLOR", **XRAY), UNITS)
-    assert scan.header is None
-    assert scan.verdict.code == "palette"
-
-
-def test_a_flat_xray_is_flagged(dicom):
-    scan = scan_file(dicom(pixels=np.full((8, 7), 9, np.uint16), **XRAY), UNITS)
-    assert scan.flags == ("no_information",)
-
-
-@pytest.mark.slow
-def test_a_pool_of_processes_gives_what_one_process_gives(series):
-    paths = series([(0, 0, k) for k in range(260)])
-    alone = list(scan_files(paths, UNITS, workers=1))
-    pooled = list(scan_files(paths, UNITS, workers=2))
-    assert [s.header for s in pooled] == [s.header for s in alone]
-    assert [s.sha256 for s in pooled] == [s.sha256 for s in alone]
-
-
-@pytest.mark.slow
-def test_a_decoder_that_takes_its_process_down_costs_one_file(shared, tmp_path):
-    folder = shared / "data/dicom2nifti-awkward/generic/compressed_jpeg"
-    files = sorted(folder.rglob("*.dcm"))
-    data = bytearray(files[0].read_bytes())
-    # The frame header now claims 255 bits a sample, on which GDCM 3.2 ends the process.
-    data[data.index(b"\xff\xd8\xff") + 6] = 0xFF
-    bad = tmp_path / "bad.dcm"
-    bad.write_bytes(data)
-    paths = [files[0], bad, files[1]]
-    scans = list(_scan_pooled(paths, {"MR": "file"}, workers=1))
-    assert [scan.path for scan in scans] == paths
-    assert [scan.header is not None for scan in scans] == [True, False, True]
-    # Whichever way this build of the decoder fails.
-    assert scans[1].verdict.code in ("decoder_crash", "codec")

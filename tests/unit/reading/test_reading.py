@@ -1,31 +1,34 @@
+from threading import Thread
+
 import pytest
 
+from medvlp.archive.intake import Intake
+from medvlp.archive.ledger import Ledger
+from medvlp.archive.options import IndexConfig
+from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.reading import read_items
 from medvlp.archive.verdict import Reject
 
 
-class Kept:
-    """A store in memory that remembers what it was asked."""
+class Kept(Ledger):
+    """A ledger that remembers what it was given."""
 
-    def __init__(self):
-        self.answers = {}
+    def __init__(self, folder=None):
+        super().__init__(folder)
         self.stored = []
-
-    def pending(self, reading, items):
-        return (item for item in items if (reading, item) not in self.answers)
 
     def store(self, reading, rows):
         rows = list(rows)
         self.stored += [item for item, _ in rows]
-        self.answers |= {(reading, item): text for item, text in rows}
-
-    def results(self, reading, items):
-        return ((item, self.answers[reading, item]) for item in items)
+        super().store(reading, rows)
 
 
 @pytest.fixture
-def kept():
-    return Kept()
+def kept(tmp_path):
+    folder = tmp_path / "out.private"
+    folder.mkdir()
+    with Kept(folder) as ledger:
+        yield ledger
 
 
 def texts_of(found):
@@ -94,18 +97,14 @@ def test_many_items_are_read_in_parts(kept, hostile, files, monkeypatch):
     assert len(kept.stored) == 11
 
 
-def test_an_answer_that_does_not_fit_is_a_verdict(kept, hostile, files):
+def test_a_stored_answer_that_does_not_fit_is_a_verdict(kept, hostile, files):
     (item,) = files(["a"])
-    kept.answers[hostile().key, item] = '{"result":{"path":3}}'
+    (claimed,) = kept.pending(hostile().key, [item])
+    kept.store(hostile().key, [(claimed, '{"result":{"path":3}}')])
     assert texts_of(read(kept, hostile(), [item])) == ["decoder_crash"]
 
 
 def test_an_intake_reads_once_and_in_order(hostile, files, tmp_path):
-    from medvlp.archive.intake import Intake
-    from medvlp.archive.ledger import Ledger
-    from medvlp.archive.options import IndexConfig
-    from medvlp.archive.pseudonyms import Pseudonyms
-
     items = files(["slow", "a", "reject", "b", "abort", "c"])
     private = tmp_path.with_name(f"{tmp_path.name}.private")
     private.mkdir()
@@ -118,3 +117,30 @@ def test_an_intake_reads_once_and_in_order(hostile, files, tmp_path):
                 wanted = ["slow", "a", "bad_value", "b", "decoder_crash", "c"]
                 assert texts_of(found) == wanted
             assert ledger.tally == tally
+
+
+def test_a_file_that_changed_is_read_again(kept, hostile, files, tmp_path):
+    items = files(["a", "b"])
+    read(kept, hostile(), items)
+    items[1][0].write_text("changed")
+    with Kept(tmp_path / "out.private") as later:
+        assert texts_of(read(later, hostile(), items)) == ["a", "changed"]
+        assert later.stored == items[1:]
+
+
+def test_two_runs_share_the_work(hostile, files, tmp_path):
+    items = files(["slow"] * 120)
+    stored, counts = [], []
+
+    def run():
+        with Kept(tmp_path) as ledger:
+            counts.append(len(read(ledger, hostile(), items)))
+            stored.append(ledger.stored)
+
+    thread = Thread(target=run)
+    thread.start()
+    run()
+    thread.join()
+    assert counts == [120, 120]
+    assert sorted(stored[0] + stored[1]) == items
+    assert all(stored)

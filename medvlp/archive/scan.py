@@ -1,0 +1,110 @@
+"""What one reading of a DICOM file finds: digest, header and what its decoded pixels are like.
+
+The file is read, parsed and decoded once, in a reading process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlp.archive.dicom import open_image, quiet, read_bytes
+from medvlp.archive.header import Header, tag_name
+from medvlp.archive.pixels import decode, shown_values, stored_digest
+from medvlp.archive.reading import Reading
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.digest import digest_bytes
+from medvlp.domain import Ref
+
+_VERSION = 1
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelFacts:
+    """What is kept of a file's decoded pixels."""
+
+    digest: str
+    """SHA-256 of the stored values: equal pixels, whatever surrounds and compresses them."""
+    low: float
+    high: float
+    """Least and greatest rescaled value (HU for CT)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What one reading of a file found."""
+
+    sha256: str
+    """Digest of the file's bytes."""
+    header: Header
+    flags: tuple[str, ...]
+    pixels: PixelFacts
+
+
+def scanning(units: Mapping[str, str]) -> Reading[Scan]:
+    """The reading of DICOM files.
+
+    Args:
+        units: Modality to ``file`` or ``series``; others are ignored.
+    """
+    return Reading(
+        read=Ref("medvlp.archive.scan:scan_file"),
+        result=Scan,
+        version=_VERSION,
+        settings={"units": dict(units)},
+    )
+
+
+def scan_file(paths: Sequence[Path], *, units: Mapping[str, str]) -> Scan:
+    """Read, parse and decode one file.
+
+    Args:
+        paths: The file.
+        units: As in `scanning`.
+
+    Raises:
+        Reject: The file is bad.
+        Ignore: It holds no image, or one of a modality that nobody reads.
+    """
+    (path,) = paths
+    data = read_bytes(path)
+    dataset, header, flags = open_image(data, path)
+    if header.modality not in units:
+        raise Ignore("other_modality" if header.modality else "no_modality")
+    with quiet():
+        stored = decode(dataset, header)
+        if units[header.modality] == "file":
+            values = shown_values(stored, dataset, header)
+            if values.min() == values.max():
+                flags = (*flags, "no_information")
+    return Scan(
+        sha256=digest_bytes(data), header=header, flags=flags, pixels=_facts(stored, header)
+    )
+
+
+def _facts(stored: NDArray[Any], header: Header) -> PixelFacts:
+    low, high = _range(stored, header)
+    return PixelFacts(digest=stored_digest(stored), low=low, high=high)
+
+
+def _range(stored: NDArray[Any], header: Header) -> tuple[float, float]:
+    """Least and greatest rescaled value over all frames.
+
+    Raises:
+        Reject: ``nonfinite_rescale``: they are beyond what a float32 holds.
+    """
+    frames = stored.reshape(header.frames, -1)
+    ends = np.stack([frames.min(axis=1), frames.max(axis=1)], axis=1).astype(np.float64)
+    slopes = np.array([plane.slope for plane in header.planes])
+    intercepts = np.array([plane.intercept for plane in header.planes])
+    values = ends * slopes[:, None] + intercepts[:, None]
+    low, high = float(values.min()), float(values.max())
+    if max(-low, high) > _FLOAT32_MAX:
+        raise Reject("nonfinite_rescale", tag_name("RescaleSlope"))
+    return low, high
