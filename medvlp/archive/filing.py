@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from medvlp.archive.books import Books
 from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
@@ -21,7 +22,6 @@ from medvlp.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")
-Row = dict[str, Any]
 
 
 class Filing:
@@ -50,8 +50,7 @@ class Filing:
         self.config = config
         self.pseudonyms = pseudonyms
         self._ledger = Ledger() if ledger is None else ledger
-        self._sources: dict[str, tuple[str, ...]] = {}
-        self._rejects: list[Row] = []
+        self.books = Books(self._ledger.spool)
         self._located: set[Path] = set()
         self._closers: list[Callable[[], None]] = []
         for entry in track(walk(root, skip), "Looking for files"):
@@ -79,9 +78,9 @@ class Filing:
     def source(self, path: Path | Sequence[Path]) -> str:
         """Opaque id of a file or folder, or of several files in order."""
         paths = [path] if isinstance(path, Path) else list(path)
-        texts = tuple(path_to_text(p) for p in paths)
+        texts = [path_to_text(p) for p in paths]
         name = self.pseudonyms.source("\x1f".join(texts))
-        self._sources[name] = texts
+        self.books.add_source(name, texts)
         return name
 
     def locate(self, path: Path) -> Path:
@@ -175,13 +174,6 @@ class Filing:
         for path in self._ledger.unsettled():
             self.reject(path, "walk", "unclaimed")
 
-    def _source_rows(self) -> list[Row]:
-        return [
-            {"source": source, "part": part, "path": path}
-            for source, paths in self._sources.items()
-            for part, path in enumerate(paths)
-        ]
-
     def _enter(self, entry: Entry) -> None:
         self._ledger.find(entry.path, listed=True)
         if entry.ignored:
@@ -191,4 +183,4 @@ class Filing:
 
     def _refuse(self, source: str, stage: str, code: str, message: str) -> None:
         row = {"source": source, "stage": stage, "code": code, "message": message}
-        self._rejects.append(row)
+        self.books.add("rejects", [row])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from medvlp.archive.measure import digest_files
 from medvlp.archive.options import IndexConfig, public_options
 from medvlp.archive.pseudonyms import Pseudonyms, age_band
 from medvlp.archive.scrub import scrub
+from medvlp.archive.spool import Rows
 from medvlp.archive.summary import Summary
 from medvlp.archive.verdict import Reject
 from medvlp.config import validate
@@ -56,13 +57,6 @@ class Intake(Filing):
         self.notes: Counter[str] = Counter()
         """Counts worth knowing that are about no file: ``reports_without_study``, ..."""
 
-        self._samples: dict[str, Row] = {}
-        self._texts: list[Row] = []
-        self._labels: dict[tuple[str, str], Row] = {}
-        self._entities: list[Row] = []
-        self._regions: list[Row] = []
-        self._nodes: Counter[str] = Counter()
-        self._known: dict[str, frozenset[str]] = {}
         self._options_read = False
 
     def options(self, schema: type[R]) -> R:
@@ -135,16 +129,16 @@ class Intake(Filing):
         Raises:
             Reject: ``duplicate_sample``: the same sample was taken in before.
         """
-        if not self._samples:
+        if not self.books.any_sample():
             self._refuse_unread_options()
         digest = sha256 or digest_files(paths)
         key = identity or digest
         sample = self.pseudonyms.sample(key)
-        if sample in self._samples:
+        if self.books.has_sample(sample):
             raise Reject("duplicate_sample")
         person = patient.strip() if patient else ""
         who = person or study or key
-        self._samples[sample] = {
+        row = {
             "sample": sample,
             "domain": self._domain(domain),
             "patient": self.pseudonyms.patient(who),
@@ -171,7 +165,7 @@ class Intake(Filing):
             "flags": sorted({*flags, *(() if person else ("no_patient_id",))}),
         }
         self.cover(paths)
-        self._known[sample] = frozenset(w for w in (person, study, series, *identifiers) if w)
+        self.books.add_sample(row, [w for w in (person, study, series, *identifiers) if w])
         return sample
 
     def report(self, sample: str, text: str, source: str = "report") -> None:
@@ -181,10 +175,9 @@ class Intake(Filing):
             self._clean(sample, text),
             source,
             headings=self.headings,
-            first=self._nodes[sample],
+            first=self.books.nodes(sample),
         )
-        self._nodes[sample] += len(rows)
-        self._texts += rows
+        self.books.add_nodes(sample, rows)
 
     def node(
         self,
@@ -202,21 +195,19 @@ class Intake(Filing):
         """One text node; returns its id, for its children's `parent`."""
         if level not in LEVELS:
             raise ValueError(f"level {level} is none of {', '.join(LEVELS)}")
-        node = f"{sample}-{self._nodes[sample]}"
-        self._nodes[sample] += 1
+        node = f"{sample}-{self.books.nodes(sample)}"
         row = text_row(
             sample, node, level, self._clean(sample, text), source=source, parent=parent,
             order=order, start_s=start_s, end_s=end_s, confidence=confidence,
         )  # fmt: skip
-        self._texts.append(row)
+        self.books.add_nodes(sample, [row])
         return node
 
     def label(self, sample: str, name: str, value: float | None, source: str) -> None:
         """A label: 1 present, 0 absent, -1 uncertain, None unknown; the last word on it holds."""
         if value not in (1, 0, -1, None):
             raise ValueError("a label is 1, 0, -1 or None")
-        row = {"sample": sample, "name": name, "value": value, "source": source}
-        self._labels[sample, name] = row
+        self.books.add_label(sample, name, value, source)
 
     def entity(
         self,
@@ -230,7 +221,8 @@ class Intake(Filing):
     ) -> None:
         """An anatomy and observation that a text node names."""
         row: Row = {"sample": sample, "node": node, "anatomy": anatomy, "observation": observation}
-        self._entities.append({**row, "presence": presence, "laterality": laterality})
+        row |= {"presence": presence, "laterality": laterality}
+        self.books.add("entities", [row])
 
     def region(
         self,
@@ -244,9 +236,18 @@ class Intake(Filing):
         """A box, interval or mask; `ref` is the mask's source id."""
         values = None if geometry is None else [float(v) for v in geometry]
         row = {"sample": sample, "name": name, "kind": kind, "geometry": values, "ref": ref}
-        self._regions.append(row)
+        self.books.add("regions", [row])
 
-    def finish(self) -> tuple[dict[str, list[Row]], list[Row], dict[str, Any], Summary]:
+    def record(self, series: str, values: Mapping[str, Any]) -> None:
+        """Keep what was found of a series, taken in or refused, as a line of ``qc.jsonl``.
+
+        Args:
+            series: Its pseudonym, or the source id where it has none.
+            values: JSON values that name nobody.
+        """
+        self.books.add_record({"series": series, **values})
+
+    def finish(self) -> tuple[Mapping[str, Sequence[Row]], Rows[Row], dict[str, Any], Summary]:
         """Close the books: tables, sources, information for `manifest.json`, and the summary.
 
         Raises:
@@ -254,21 +255,11 @@ class Intake(Filing):
         """
         self._refuse_unread_options()
         self._settle_rest()
-        samples = list(self._samples.values())
-        self._flag_textless(samples)
-        assignment = assign_splits(samples, self.config.split.policy, self.config.split.fractions)
-        for row in samples:
-            row["split"] = assignment.split[row["patient"]]
-        labels = list(self._labels.values())
-        tables = {
-            "samples": samples,
-            "texts": self._texts,
-            "labels": labels,
-            "entities": self._entities,
-            "regions": self._regions,
-            "rejects": self._rejects,
-            "subsets": subsets(samples, labels),
-        }
+        self.books.flag_textless()
+        split = self.config.split
+        assignment = assign_splits(self.books.patients(), split.policy, split.fractions)
+        self.books.set_splits(assignment.split)
+        self.books.add("subsets", subsets(self.books.patients(), self.books.told_labels()))
         counts = self._ledger.counts()
         info = {
             "counts": counts,
@@ -276,7 +267,9 @@ class Intake(Filing):
             "options": public_options(self.config),
             "split": {"policy": assignment.policy, "conflicts": assignment.conflicts},
         }
-        return tables, self._source_rows(), info, Summary.of(counts, samples, self._rejects)
+        tables = self.books.tables()
+        summary = Summary.of(counts, tables["samples"], tables["rejects"])
+        return tables, self.books.sources(), info, summary
 
     def _refuse_unread_options(self) -> None:
         """What the kind did not ask for before its first sample, it would pass over in silence."""
@@ -302,9 +295,4 @@ class Intake(Filing):
         return domain
 
     def _clean(self, sample: str, text: str) -> str:
-        return scrub(text, self._known[sample])
-
-    def _flag_textless(self, samples: Iterable[Row]) -> None:
-        for row in samples:
-            if not self._nodes[row["sample"]]:
-                row["flags"] = sorted({*row["flags"], "no_text"})
+        return scrub(text, self.books.known(sample))

@@ -63,6 +63,11 @@ class Rows(Sequence[R], Generic[R]):
             for row in rows:
                 yield self._make(row[1:])
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
     @overload
     def __getitem__(self, index: int) -> R: ...
     @overload

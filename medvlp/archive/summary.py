@@ -36,12 +36,16 @@ class Summary:
         rejects: Iterable[Mapping[str, Any]],
     ) -> Summary:
         """The summary of a ledger's counts and a manifest's rows."""
-        rows = list(samples)
+        textless = 0
+        by_split: Counter[tuple[str, str]] = Counter()
+        for row in samples:
+            by_split[row["domain"], row["split"]] += 1
+            textless += "no_text" in row["flags"]
         return cls(
             **counts,
-            samples=len(rows),
-            textless=sum("no_text" in row["flags"] for row in rows),
-            by_split=Counter((row["domain"], row["split"]) for row in rows),
+            samples=by_split.total(),
+            textless=textless,
+            by_split=by_split,
             by_code=Counter((row["stage"], row["code"]) for row in rejects),
         )
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ from medvlp import __version__
 from medvlp.data.keys import KEY, write_key
 from medvlp.data.paths import path_from_text as path_from_text
 from medvlp.data.paths import path_to_text as path_to_text
-from medvlp.data.seal import INFO, KEPT, SOURCES, seal, tables_digest
+from medvlp.data.seal import INFO, KEPT, SOURCES, check_files, seal, tables_digest
+from medvlp.data.swap import BOTH, interrupted, recover, replacing
+from medvlp.data.swap import private_folder as private_folder
 from medvlp.data.tables import SCHEMA_VERSION, TABLES
 from medvlp.digest import digest_file
 from medvlp.errors import ManifestError
 
 _SOURCES_SCHEMA = pa.schema([("source", pa.string()), ("part", pa.int32()), ("path", pa.string())])
+_BLOCK = 1 << 14
+"""Rows of a table that are in memory at once."""
 _REINDEX = "index the source again with medvlp index"
 
 Row = dict[str, Any]
@@ -51,12 +55,14 @@ class Manifest:
 
         Raises:
             ManifestError: It is missing, of another schema version, or a table is missing,
-                damaged, or has other columns than the schema.
+                damaged, or has other columns than the schema, or there are files that are none of
+                the manifest's.
         """
         folder = Path(path)
         info = _read_info(folder)
         for name, schema in TABLES.items():
             _check_table(folder, name, schema, info)
+        check_files(folder, info)
         return cls(folder, info)
 
     def _table(self, name: str) -> pl.DataFrame:
@@ -148,22 +154,20 @@ class Manifest:
         return {source: tuple(parts) for source, parts in ordered.items()}
 
 
-def private_folder(manifest: Path) -> Path:
-    """`OUT.private`, the folder beside `manifest` that only its owner may read."""
-    return manifest.with_name(manifest.name + ".private")
-
-
 def write_manifest(
     out: Path,
-    tables: Mapping[str, list[Row]],
-    sources: Sequence[Row],
+    tables: Mapping[str, Iterable[Row]],
+    sources: Iterable[Row],
     info: Mapping[str, Any],
     *,
     key: bytes,
     replace: bool = False,
     command: str = "index",
+    files: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
 ) -> Manifest:
-    """Write a manifest and its private folder, all or nothing, and enter it in the audit log.
+    """Write a manifest and its private files, all or nothing, and enter it in the audit log.
+
+    Other files of the private folder stay as they are. Nobody else may write `out` meanwhile.
 
     Args:
         out: The manifest folder.
@@ -173,28 +177,32 @@ def write_manifest(
         key: The pseudonyms' key, kept in the private folder.
         replace: Whether an existing manifest may be replaced.
         command: What the audit log says was done.
+        files: Further files by name, each of JSON values that are written one a line.
 
     Raises:
         ManifestError: `out` exists and `replace` is not given, or the audit log is broken.
     """
+    recover(out)
     if out.exists() and not replace:
         raise ManifestError(
             f"{out.name} exists already", remedy="name another --out, or give --replace"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _staged(out) as folder, _staged(private_folder(out)) as private:
+    with replacing(out) as (folder, private):
         _write_private(private, sources, key, private_folder(out))
         entries = {
             name: _write_table(folder / f"{name}.parquet", tables.get(name, []), schema)
             for name, schema in TABLES.items()
         }
-        domains = sorted({row["domain"] for row in tables.get("samples", [])})
+        digests = {
+            name: _write_lines(folder / name, values) for name, values in (files or {}).items()
+        }
         full = {
             "schema_version": SCHEMA_VERSION,
             "medvlp": __version__,
-            "domains": domains,
+            "domains": sorted({row["domain"] for row in tables.get("samples", [])}),
             **info,
             "tables": entries,
+            "files": digests,
         }
         _write_bytes(folder / INFO, seal(full, key, private, command))
     return Manifest.open(out)
@@ -252,7 +260,9 @@ def _read_info(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ManifestError(
             f"{folder.name} is no manifest: it has no {INFO}",
-            remedy="name a folder that medvlp index wrote",
+            remedy="run medvlp index again: it was interrupted and finishes its work"
+            if interrupted(folder)
+            else "name a folder that medvlp index wrote",
         ) from error
     except (ValueError, KeyError, TypeError, NotADirectoryError) as error:
         raise ManifestError(f"{folder.name}/{INFO} is damaged", remedy=_REINDEX) from error
@@ -289,65 +299,55 @@ def _check_table(folder: Path, name: str, schema: pa.Schema, info: Mapping[str, 
         )
 
 
-def _write_private(private: Path, sources: Sequence[Row], key: bytes, earlier: Path) -> None:
-    private.chmod(0o700)
+def _write_private(private: Path, sources: Iterable[Row], key: bytes, earlier: Path) -> None:
     for name in KEPT:
         if (earlier / name).is_file():
             shutil.copy2(earlier / name, private / name)
     write_key(private / KEY, key)
     _write_table(private / SOURCES, sources, _SOURCES_SCHEMA)
-    (private / SOURCES).chmod(0o600)
+    if (earlier / SOURCES).is_file():
+        _write_both(private, earlier / SOURCES)
+    for name in (SOURCES, BOTH):
+        if (private / name).exists():
+            (private / name).chmod(0o600)
 
 
-def _write_table(file: Path, rows: Sequence[Row], schema: pa.Schema) -> Row:
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    pq.write_table(table, file, compression="zstd")
+def _write_both(private: Path, earlier: Path) -> None:
+    """The new sources with those of `earlier` that are not among them, if there are such."""
+    new = pl.scan_parquet(private / SOURCES)
+    on = ["source", "part"]
+    try:
+        lost = pl.scan_parquet(earlier).join(new, on=on, how="anti").collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError):
+        return  # damaged: nobody can read it any more
+    if lost.height:
+        rows = chain(new.collect().iter_rows(named=True), lost.iter_rows(named=True))
+        _write_table(private / BOTH, rows, _SOURCES_SCHEMA)
+
+
+def _write_table(file: Path, rows: Iterable[Row], schema: pa.Schema) -> Row:
+    count = 0
+    rest = iter(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while block := list(islice(rest, _BLOCK)):
+            writer.write_table(pa.Table.from_pylist(block, schema=schema))
+            count += len(block)
     with file.open("rb") as written:
         os.fsync(written.fileno())
-    return {"sha256": digest_file(file), "rows": table.num_rows}
+    return {"sha256": digest_file(file), "rows": count}
 
 
-def _write_bytes(file: Path, data: bytes, mode: int = 0o644) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
+def _write_lines(file: Path, values: Iterable[Mapping[str, Any]]) -> str:
+    with file.open("x", encoding="utf-8") as stream:
+        for value in values:
+            stream.write(json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    return digest_file(file)
+
+
+def _write_bytes(file: Path, data: bytes) -> None:
+    with file.open("xb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _staged(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place if the block succeeds, else vanishes."""
-    stage = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(mode=0o755)
-    try:
-        yield stage
-        _sync_folder(stage)
-        _swap(stage, target)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
-
-
-def _swap(stage: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    try:
-        stage.rename(target)
-    except BaseException:
-        if old.exists():
-            old.rename(target)
-        raise
-    _sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)

@@ -32,9 +32,11 @@ _REMEDY = "restore manifest and private folder from one backup, or index the sou
 
 
 def tables_digest(info: Mapping[str, Any]) -> str:
-    """Digest over the schema version and all tables' digests."""
+    """Digest over the schema version and the digests of all tables and further files."""
     tables = {name: entry["sha256"] for name, entry in info["tables"].items()}
-    return digest_plain({"schema": info["schema_version"], "tables": tables})
+    return digest_plain(
+        {"schema": info["schema_version"], "tables": tables, "files": info.get("files", {})}
+    )
 
 
 def seal(info: Mapping[str, Any], key: bytes, private: Path, command: str, **more: str) -> bytes:
@@ -80,7 +82,6 @@ def check_seal(folder: Path, info: Mapping[str, Any], private: Path) -> str:
     """
     if (folder / INFO).read_bytes() != _encode(info):
         raise ManifestError(f"{folder.name}/{INFO} was edited", remedy=_REMEDY)
-    _check_files(folder, info)
     if not private.is_dir():
         return "digests hold; whether they were edited only the private folder can tell"
     key = read_key(private / KEY)
@@ -106,7 +107,12 @@ def check_seal(folder: Path, info: Mapping[str, Any], private: Path) -> str:
     return f"seal and {anchor.entries} audit entries hold; head {anchor.head[:16]}"
 
 
-def _check_files(folder: Path, info: Mapping[str, Any]) -> None:
+def check_files(folder: Path, info: Mapping[str, Any]) -> None:
+    """Check the files beside the tables, and that there are no others.
+
+    Raises:
+        ManifestError: There are, or one is missing or was changed.
+    """
     listed: Mapping[str, str] = info.get("files", {})
     known = {INFO, *listed, *(f"{name}.parquet" for name in info["tables"])}
     strange = sum(path.name not in known for path in folder.iterdir())

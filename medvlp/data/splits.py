@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -39,7 +40,7 @@ _OFFICIAL = {
     "trainval": "train_val",
 }
 
-Row = Mapping[str, Any]
+Row = dict[str, str]
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -80,17 +81,19 @@ def split_of(patient: str, fractions: Fractions) -> str:
 class Assignment:
     """Which split each patient is in, and by which rule."""
 
-    split: Mapping[str, str]
+    split: pl.DataFrame
+    """Columns ``patient`` and ``split``, one row a patient."""
+
     policy: str
     conflicts: int
     """Patients whom the source itself puts into two splits; if any, all are split by hash."""
 
 
-def assign_splits(samples: Iterable[Row], policy: str, fractions: Fractions) -> Assignment:
+def assign_splits(samples: pl.DataFrame, policy: str, fractions: Fractions) -> Assignment:
     """Put every patient into one split.
 
     Args:
-        samples: Rows with ``patient`` and ``source_split``.
+        samples: Columns ``patient`` and ``source_split``.
         policy: ``source`` keeps the source's own split where it names one (``train_val`` is
             divided by hash) and hashes other patients; ``hash`` hashes all.
         fractions: Shares for hashed patients.
@@ -98,31 +101,31 @@ def assign_splits(samples: Iterable[Row], policy: str, fractions: Fractions) -> 
     Raises:
         ConfigError: Policy ``source``, and the source's words for its splits are unknown.
     """
-    named: dict[str, set[str]] = {}
-    unknown = 0
-    for row in samples:
-        word = str(row["source_split"] or "").strip().lower()
-        name = _OFFICIAL.get(word)
-        unknown += bool(word) and name is None
-        named.setdefault(row["patient"], set()).update({name} if name else ())
+    word = pl.col("source_split").fill_null("").str.strip_chars().str.to_lowercase()
+    named = samples.select("patient", word=word, name=word.replace_strict(_OFFICIAL, default=None))
+    unknown = named.filter((pl.col("word") != "") & pl.col("name").is_null()).height
     if unknown and policy == "source":
         raise ConfigError(
             f"{unknown} samples carry a split that is none of {', '.join(_OFFICIAL)}",
             remedy="rename the splits in the source, or add --set split.policy=hash",
         )
-    conflicts = sum(len(names) > 1 for names in named.values())
-    official = policy == "source" and not conflicts and any(named.values())
-    split = {
-        patient: _place(patient, names if official else set(), fractions)
-        for patient, names in named.items()
-    }
+    names = pl.col("name").drop_nulls()
+    patients = named.group_by("patient", maintain_order=True).agg(
+        sides=names.n_unique(), name=names.first()
+    )
+    conflicts = patients.filter(pl.col("sides") > 1).height
+    official = policy == "source" and not conflicts and bool(patients["sides"].sum())
+    places = (
+        _place(patient, name if official else None, fractions)
+        for patient, name in patients.select("patient", "name").iter_rows()
+    )
+    split = patients.select("patient").with_columns(split=pl.Series(places, dtype=pl.String()))
     return Assignment(split=split, policy="source" if official else "hash", conflicts=conflicts)
 
 
-def _place(patient: str, names: set[str], fractions: Fractions) -> str:
-    if not names:
+def _place(patient: str, name: str | None, fractions: Fractions) -> str:
+    if name is None:
         return split_of(patient, fractions)
-    (name,) = names
     if name in SPLITS:
         return name
     seen = fractions.train + fractions.valid
@@ -130,58 +133,60 @@ def _place(patient: str, names: set[str], fractions: Fractions) -> str:
     return split_of(patient, Fractions(train=1 - share, valid=share, test=0))
 
 
-def subsets(samples: Sequence[Row], labels: Iterable[Row]) -> list[dict[str, str]]:
+def subsets(samples: pl.DataFrame, labels: pl.DataFrame) -> Iterator[Row]:
     """Few-shot subsets of the training split, as rows of `tables.SUBSETS`.
 
     ``1%`` within ``10%`` within ``100%`` by patient, never empty; for each label
     ``<label>/<k>-shot/<draw>`` with 1 within 4 within 16 for five draws: k samples of k different
     patients with the label, and as many without it where some are known to be; left out where
     either are fewer than k.
+
+    Args:
+        samples: Columns ``sample``, ``patient`` and ``split``.
+        labels: Columns ``sample``, ``name`` and ``value``.
     """
-    train = [row for row in samples if row["split"] == "train"]
-    patients = sorted({row["patient"] for row in train}, key=lambda p: uniform(p, "subset"))
-    rank = {patient: i for i, patient in enumerate(patients)}
-    rows = []
+    train = samples.filter(pl.col("split") == "train").select("sample", "patient")
+    patients = train.select(pl.col("patient").unique())
+    places = (uniform(patient, "subset") for patient in patients["patient"])
+    ranked = patients.with_columns(place=pl.Series(places, dtype=pl.Float64())).sort("place")
+    rank = ranked.select("patient").with_row_index("rank")
+    members = train.join(rank, on="patient", maintain_order="left")
     for name, share in SHARES:
-        count = math.ceil(share * len(patients) - 1e-9)
-        rows += [_row(name, r["sample"]) for r in train if rank[r["patient"]] < count]
-    return rows + _shots(train, labels)
+        count = math.ceil(share * rank.height - 1e-9)
+        for sample in members.filter(pl.col("rank") < count)["sample"]:
+            yield _row(name, sample)
+    yield from _shots(train, labels)
 
 
-def _row(subset: str, sample: str) -> dict[str, str]:
+def _row(subset: str, sample: str) -> Row:
     return {"subset": subset, "sample": sample}
 
 
-def _shots(train: Sequence[Row], labels: Iterable[Row]) -> list[dict[str, str]]:
-    place = {row["sample"]: row["patient"] for row in train}
-    groups: dict[tuple[str, float], dict[str, str]] = {}
-    for row in labels:
-        sample, value = row["sample"], row["value"]
-        if sample in place and value in (0, 1):
-            # One sample a patient, whichever order the rows came in.
-            group = groups.setdefault((row["name"], float(value)), {})
-            patient = place[sample]
-            group[patient] = min(group.get(patient, sample), sample)
-    rows: list[dict[str, str]] = []
-    for name in sorted({name for name, value in groups if value == 1}):
-        sides = {value: groups[name, value] for value in (1.0, 0.0) if (name, value) in groups}
-        most = min(len(group) for group in sides.values())
-        for value, group in sides.items():
-            rows += _draw(name, value, group, most)
-    return rows
+def _shots(train: pl.DataFrame, labels: pl.DataFrame) -> Iterator[Row]:
+    # One sample a patient, whichever order the rows came in.
+    told = (
+        labels.filter(pl.col("value").is_in([0.0, 1.0]))
+        .join(train, on="sample")
+        .group_by("name", "value", "patient")
+        .agg(pl.col("sample").min())
+        .sort("name", "value", "patient", descending=[False, True, False])
+    )
+    for (name,), group in told.group_by("name", maintain_order=True):
+        sides = {float(v): part for (v,), part in group.group_by("value", maintain_order=True)}
+        if 1.0 in sides:
+            most = min(part.height for part in sides.values())
+            for value, part in sides.items():
+                yield from _draw(str(name), value, part, most)
 
 
-def _draw(name: str, value: float, group: Mapping[str, str], most: int) -> list[dict[str, str]]:
-    patients = sorted(group)
-    keys = np.array([_word(patient) for patient in patients], dtype=np.uint64)
-    rows = []
+def _draw(name: str, value: float, group: pl.DataFrame, most: int) -> Iterator[Row]:
+    keys = np.array([_word(patient) for patient in group["patient"]], dtype=np.uint64)
     for draw in range(DRAWS):
         order = np.argsort(_mix(keys ^ np.uint64(_word(f"{name}|{value}|{draw}"))), kind="stable")
         for shots in SHOTS:
             if shots <= most:
-                chosen = (group[patients[i]] for i in order[:shots])
-                rows += [_row(f"{name}/{shots}-shot/{draw}", sample) for sample in chosen]
-    return rows
+                for sample in group["sample"].gather(order[:shots]):
+                    yield _row(f"{name}/{shots}-shot/{draw}", sample)
 
 
 def _word(text: str) -> int:

@@ -116,6 +116,7 @@ def test_replace_keeps_the_key(hospital, tmp_path):
 def test_replace_with_another_key_is_refused(hospital, tmp_path):
     index(hospital, tmp_path / "m")
     (tmp_path / "k").write_text("ab" * 32)
+    (tmp_path / "k").chmod(0o600)
     with pytest.raises(Exception, match="another key"):
         index(hospital, tmp_path / "m", replace=True, key=tmp_path / "k")
 
