@@ -9,27 +9,25 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from zlib import error as inflate_error
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
-from pydicom.dataset import FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.dataset import Dataset
 
 from medvlp.archive import pixels
-from medvlp.archive.header import Header, header_of, tag_name
+from medvlp.archive.elements import PIXEL_DATA, Tree, dataset_of, walk
+from medvlp.archive.header import Header, header_of
+from medvlp.archive.part10 import open_body
+from medvlp.archive.values import tag_name
 from medvlp.archive.verdict import Ignore, Reject
 
 # Its records quote values from headers, too.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
-_PIXEL_DATA = 0x7FE00010
+_ROWS, _COLUMNS = 0x00280010, 0x00280011
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
-_UNDEFINED_LENGTH = 0xFFFFFFFF
 _SUFFIXES = frozenset({"", ".dcm", ".dicom", ".ima", ".dic"})
 
 
@@ -58,53 +56,27 @@ def read_bytes(path: Path) -> bytes:
         raise Reject("unreadable") from None
 
 
-def parse(data: bytes | Path, *, pixels: bool = True) -> FileDataset:
-    """Parse a file's bytes, or as much of a file as comes before its pixels.
+def parse(data: bytes, *, legacy: bool = False) -> tuple[Dataset, Tree]:
+    """A file's data set, its values unread, and what its structure is like.
+
+    Args:
+        data: The whole file.
+        legacy: Whether a data set without preamble and magic is taken.
 
     Raises:
-        Reject: Not DICOM, cut off, nested too deep, or malformed.
+        Reject: Not DICOM, cut off, nested too deep, a bomb, or malformed.
     """
-    source: Any = BytesIO(data) if isinstance(data, bytes) else data
-    try:
-        dataset = dcmread(source, stop_before_pixels=not pixels)
-    except InvalidDicomError:
-        raise Reject("not_dicom") from None
-    except RecursionError:
-        raise Reject("depth") from None
-    except EOFError:
-        raise Reject("truncated_header") from None
-    except MemoryError:
-        raise Reject("memory") from None
-    except inflate_error:
-        raise Reject("inflate") from None
-    except OSError:
-        raise Reject("unreadable") from None
-    except Exception:
-        raise Reject("bad_header") from None
-    _check_cut(dataset)
-    return dataset
+    tree = walk(open_body(data, legacy=legacy))
+    return dataset_of(tree), tree
 
 
-def _check_cut(dataset: FileDataset) -> None:
-    """Refuse a header whose last element is shorter than it says: the file was cut off."""
-    if not dataset:
-        raise Reject("truncated_header")
-    last = list(dataset.keys())[-1]
-    element = dataset.get_item(last)
-    length = getattr(element, "length", _UNDEFINED_LENGTH)
-    if last == _PIXEL_DATA or length == _UNDEFINED_LENGTH or not isinstance(element.value, bytes):
-        return
-    if len(element.value) < length:
-        raise Reject("truncated_header", f"({last >> 16:04X},{last & 0xFFFF:04X})")
-
-
-def _require_image(dataset: FileDataset) -> None:
+def _require_image(tree: Tree) -> None:
     """Set aside what carries no image (reports, documents, structure sets)."""
-    if "Rows" not in dataset and "Columns" not in dataset:
-        if _PIXEL_DATA in dataset:
+    if _ROWS not in tree.elements and _COLUMNS not in tree.elements:
+        if PIXEL_DATA in tree.elements:
             raise Reject("pixel_module", tag_name("Rows"))
         raise Ignore("no_pixels")
-    if any(tag in dataset for tag in _FLOAT_PIXELS):
+    if any(tag in tree.elements for tag in _FLOAT_PIXELS):
         raise Reject("pixel_module", "(7FE0,0008)")
 
 
@@ -115,24 +87,35 @@ def read_header(path: Path) -> Header:
         Reject: Not DICOM, or a header that cannot be trusted.
         Ignore: A DICOM file without an image.
     """
+    return _header(read_bytes(path), path)[1]
+
+
+def _header(data: bytes, path: Path) -> tuple[Dataset, Header, Tree]:
     with quiet():
-        dataset = parse(path, pixels=False)
-        _require_image(dataset)
-        return header_of(dataset, path)
+        dataset, tree = parse(data)
+        _require_image(tree)
+        header = header_of(dataset, path)
+    flags = dict.fromkeys((*tree.flags, *_overlay_flags(tree), *header.flags))
+    return dataset, replace(header, flags=tuple(flags)), tree
 
 
-def open_image(data: bytes, path: Path) -> tuple[FileDataset, Header, tuple[str, ...]]:
+def _overlay_flags(tree: Tree) -> tuple[str, ...]:
+    """``overlay_bits`` where an overlay says that it lives in unused bits of the pixels."""
+    places = (tree.value(group << 16 | 0x0102) for group in range(0x6000, 0x601F, 2))
+    return ("overlay_bits",) if any(place.strip(b"\0") for place in places) else ()
+
+
+def open_image(data: bytes, path: Path) -> tuple[Dataset, Header, tuple[str, ...]]:
     """Parse a whole file: the data set, its header, and flags; sizes are checked, not decoded.
 
     Raises:
         Reject: Header or pixel bytes cannot be trusted.
         Ignore: A DICOM file without an image.
     """
+    dataset, header, tree = _header(data, path)
     with quiet():
-        dataset = parse(data)
-        _require_image(dataset)
-        header = header_of(dataset, path)
-        return dataset, header, (*header.flags, *pixels.check_size(dataset, header))
+        found = pixels.check(dataset, header, follows=tree.follows)
+    return dataset, header, (*header.flags, *found)
 
 
 def read_image(path: Path) -> NDArray[np.float32]:
@@ -146,7 +129,7 @@ def read_image(path: Path) -> NDArray[np.float32]:
     return xray(dataset, header)
 
 
-def xray(dataset: FileDataset, header: Header) -> NDArray[np.float32]:
+def xray(dataset: Dataset, header: Header) -> NDArray[np.float32]:
     """The radiograph in an opened file, as `read_image` gives it.
 
     Raises:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
-from medvlp.archive.part10 import LONG_VRS, VRS, Body
+from medvlp.archive.part10 import LONG_VRS, SHORT_VRS, VRS, Body
 from medvlp.archive.verdict import Reject
 
 MAX_DEPTH = 64
@@ -28,7 +28,6 @@ _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 _PIXELS = (PIXEL_DATA, *_FLOAT_PIXELS)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DECIDING_GROUPS = frozenset((0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x5200, 0x7FE0))
-_LONGEST_NAME = 4096
 _FIRM = frozenset(("depth", "too_many_elements", "pixel_module"))
 """Verdicts that hold even behind the pixels, where other disorder is trailing bytes."""
 
@@ -54,8 +53,6 @@ class Tree:
 
     body: Body
     elements: dict[int, Element] = field(default_factory=dict)
-    fragments: list[tuple[int, int]] = field(default_factory=list)
-    """(start, end) of each item of encapsulated pixels; the first is the offset table."""
     follows: bool = False
     """Whether anything stands behind the pixels."""
     flags: dict[str, None] = field(default_factory=dict)
@@ -117,27 +114,26 @@ class _Walk:
         tag = group << 16 | number
         if group == 0xFFFE:
             return self._delimiter(scope, tag)
-        start = pos + 8
-        implicit = scope.implicit
-        if implicit:
-            length = self.long(self.data, pos + 4)[0]
-            name = ""
+        self._count()
+        if scope.implicit:
+            name, length, start, implicit = "", self.long(self.data, pos + 4)[0], pos + 8, True
+        elif vr in SHORT_VRS:
+            name, start, implicit = vr.decode(), pos + 8, False
         elif vr in LONG_VRS:
             if scope.end - pos < 12:
                 raise self._overrun(tag, 0, scope)
-            length, start = self.long(self.data, pos + 8)[0], pos + 12
-            name = vr.decode()
-        elif vr in VRS:
-            name = vr.decode()
+            name, length, implicit = vr.decode(), self.long(self.data, pos + 8)[0], False
+            start = pos + 12
         else:
             name, length, start, implicit = self._strange(tag, vr, scope)
+        if len(self.stack) == 1:
+            self._check_place(tag, implicit)
+        return self._value(scope, Element(tag, name, start, length, start + length, implicit))
+
+    def _count(self) -> None:
         self.count += 1
         if self.count > MAX_ELEMENTS:
             raise Reject("too_many_elements", f"over {MAX_ELEMENTS}")
-        if len(self.stack) == 1:
-            self._check_place(tag, implicit)
-        self._value(scope, Element(tag, name, start, length, start + length, implicit))
-        return None
 
     def _value(self, scope: _Scope, element: Element) -> None:
         """Step over an element's value, or into it where it is a sequence."""
@@ -206,9 +202,7 @@ class _Walk:
             raise Reject("bad_sequence", name_of(tag))
         else:
             self.tree.flags["stray_delimiter"] = None
-            self.count += 1
-            if self.count > MAX_ELEMENTS:
-                raise Reject("too_many_elements", f"over {MAX_ELEMENTS}")
+            self._count()
 
     def _close(self, scope: _Scope) -> None:
         """The bytes of a scope are used up."""
@@ -316,10 +310,10 @@ class _Walk:
     def _fragments(self, element: Element, top: bool) -> None:
         """Step over encapsulated pixels, item by item (PS3.5 A.4)."""
         data, pos = self.data, element.start
-        found: list[tuple[int, int]] = []
+        count = 0
         while True:
             if len(data) - pos < 8:
-                if not found:
+                if not count:
                     raise Reject("truncated_pixels", name_of(PIXEL_DATA))
                 self.tree.flags["missing_delimiter"] = None
                 break
@@ -329,15 +323,12 @@ class _Walk:
                 break
             if tag != _ITEM:
                 raise Reject("bad_sequence", name_of(PIXEL_DATA))
-            start, pos = pos + 8, pos + 8 + length
+            self._count()
+            count, pos = count + 1, pos + 8 + length
             if pos > len(data):
-                raise Reject("truncated_pixels", f"{len(found)} whole items")
-            found.append((start, pos))
-            if len(found) > MAX_ELEMENTS:
-                raise Reject("too_many_elements", f"over {MAX_ELEMENTS}")
+                raise Reject("truncated_pixels", f"{count - 1} whole items")
         self.pos = min(pos + 8, len(data))
         if top:
-            self.tree.fragments = found if element.tag == PIXEL_DATA else self.tree.fragments
             self._keep(element, pos)
 
     def _overrun(

@@ -5,27 +5,28 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from medvlp.archive.marks import Marks, frame_marks, marks_of
 from medvlp.archive.modality import conclude_modality
+from medvlp.archive.values import Fields, Vector, components, tag_name
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
 
-Vector = tuple[float, ...]
-
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-_AGE = re.compile(r"(\d{1,3})([DWMY])")
+_AGE = re.compile(r"([0-9]{1,3})([DWMY])")
 _AGE_UNIT_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "LLD", "RLD", "LLO", "RLO"})
+_DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
 _FLOAT32_SAFE = 1e30
+_COSINE_TOLERANCE = 1e-2
+_WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_MOST_FRAMES = 100_000
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _SCOUT = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
 _SCREEN = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT"})
 
@@ -70,6 +71,8 @@ class Header:
     bits_stored: int
     signed: bool
     photometric: str
+    planar: bool
+    """Whether colours are stored one plane after the other."""
     planes: tuple[Plane, ...]
     """One a frame."""
     series_number: str
@@ -88,6 +91,10 @@ class Header:
     scanner: str
     """Manufacturer and model only."""
     image_type: tuple[str, ...]
+    window: tuple[float, float] | None
+    """(centre, width) of the first display window, if it is one."""
+    window_function: str
+    """LINEAR, LINEAR_EXACT or SIGMOID."""
     flags: tuple[str, ...] = ()
 
     @property
@@ -107,169 +114,104 @@ class Header:
         return self.samples != 1 or not self.photometric.startswith("MONOCHROME")
 
 
-def tag_name(keyword: str) -> str:
-    """``(gggg,eeee)`` of an attribute: what messages may say."""
-    tag = Tag(keyword)
-    return f"({tag.group:04X},{tag.element:04X})"
-
-
-def _value(ds: Dataset, keyword: str) -> Any:
-    """The attribute's value, or None where it is absent or empty; never a parser's message."""
-    try:
-        value = ds.get(keyword)
-    except Exception:
-        raise Reject("bad_value", tag_name(keyword)) from None
-    return None if value is None or (hasattr(value, "__len__") and len(value) == 0) else value
-
-
-def _text(ds: Dataset, keyword: str) -> str:
-    value = _value(ds, keyword)
-    return "" if value is None else str(value).strip()
-
-
-def _uid(ds: Dataset, keyword: str) -> str:
-    value = _text(ds, keyword)
-    if value and (len(value) > 64 or not _UID.fullmatch(value)):
-        raise Reject("bad_uid", tag_name(keyword))
-    return value
-
-
-def _integer(ds: Dataset, keyword: str, default: int | None, code: str) -> int:
-    value = _value(ds, keyword)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, int):
-        raise Reject("vm" if hasattr(value, "__len__") else code, tag_name(keyword))
-    return int(value)
-
-
-def _numbers(ds: Dataset, keyword: str, count: int) -> Vector | None:
-    value = _value(ds, keyword)
-    if value is None:
-        return None
-    try:
-        items = tuple(float(x) for x in (value if count > 1 else [value]))
-    except (TypeError, ValueError):
-        raise Reject("bad_number", tag_name(keyword)) from None
-    if len(items) != count:
-        raise Reject("vm", tag_name(keyword))
-    return items
-
-
-def _finite(ds: Dataset, keyword: str, count: int) -> Vector | None:
-    items = _numbers(ds, keyword, count)
-    if items is not None and not all(map(math.isfinite, items)):
-        raise Reject("bad_number", tag_name(keyword))
-    return items
-
-
-def rescale_of(ds: Dataset) -> tuple[float, float]:
+def rescale_of(fields: Fields) -> tuple[float, float]:
     """Modality rescale (slope, intercept); (1, 0) where the file has none.
 
     Raises:
         Reject: Not a number, not finite, so large that the result would not be, or a zero slope.
     """
-    if "RescaleSlope" not in ds and "RescaleIntercept" not in ds:
+    if "RescaleSlope" not in fields and "RescaleIntercept" not in fields:
         return 1.0, 0.0
     pair = []
     for keyword in ("RescaleSlope", "RescaleIntercept"):
-        items = _rescale_number(ds, keyword)
-        if not math.isfinite(items) or abs(items) > _FLOAT32_SAFE:
+        items = fields.numbers(keyword)
+        if items is None or len(items) != 1:
+            raise Reject("bad_number", tag_name(keyword))
+        if not math.isfinite(items[0]) or abs(items[0]) > _FLOAT32_SAFE:
             raise Reject("nonfinite_rescale", tag_name(keyword))
-        pair.append(items)
+        pair.append(items[0])
     if pair[0] == 0:
         raise Reject("zero_slope", tag_name("RescaleSlope"))
     return pair[0], pair[1]
 
 
-def _rescale_number(ds: Dataset, keyword: str) -> float:
-    try:
-        items = _numbers(ds, keyword, 1)
-    except Reject:
-        items = None
-    if items is None:
-        raise Reject("bad_number", tag_name(keyword))
-    return items[0]
-
-
-def _plane(ds: Dataset) -> Plane:
-    slope, intercept = rescale_of(ds)
-    spacing = _finite(ds, "PixelSpacing", 2) or _finite(ds, "ImagerPixelSpacing", 2)
+def _plane(fields: Fields) -> Plane:
+    slope, intercept = rescale_of(fields)
+    spacing = fields.finite("PixelSpacing", 2) or fields.finite("ImagerPixelSpacing", 2)
     return Plane(
-        position=_finite(ds, "ImagePositionPatient", 3),
-        orientation=_finite(ds, "ImageOrientationPatient", 6),
+        position=fields.finite("ImagePositionPatient", 3),
+        orientation=fields.finite("ImageOrientationPatient", 6),
         spacing=spacing,
         slope=slope,
         intercept=intercept,
-        marks=marks_of(ds),
+        marks=marks_of(fields.dataset),
     )
 
 
-def _group(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:
+def _group(frame: Fields, shared: Fields, keyword: str) -> Fields:
     """A functional group's item: the frame's own, else the shared one (PS3.3 C.7.6.16)."""
     for owner in (frame, shared):
-        sequence = _value(owner, keyword)
-        if sequence is not None:
-            return sequence[0]  # type: ignore[no-any-return]
-    return Dataset()
+        items = owner.items(keyword)
+        if items:
+            return items[0]
+    return Fields(Dataset(), shared)
 
 
-def _planes(ds: Dataset, frames: int) -> tuple[Plane, ...]:
-    per_frame = _value(ds, "PerFrameFunctionalGroupsSequence")
-    if per_frame is None:
-        return (_plane(ds),) * frames
+def _planes(fields: Fields, frames: int) -> tuple[Plane, ...]:
+    per_frame = fields.items("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        return (_plane(fields),) * frames
     if len(per_frame) != frames:
         raise Reject("frame_count", tag_name("PerFrameFunctionalGroupsSequence"))
-    shared = (_value(ds, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    planes = []
-    for frame in per_frame:
-        slope, intercept = rescale_of(_group(frame, shared, "PixelValueTransformationSequence"))
-        planes.append(
-            Plane(
-                position=_finite(
-                    _group(frame, shared, "PlanePositionSequence"), "ImagePositionPatient", 3
-                ),
-                orientation=_finite(
-                    _group(frame, shared, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
-                ),
-                spacing=_finite(_group(frame, shared, "PixelMeasuresSequence"), "PixelSpacing", 2),
-                slope=slope,
-                intercept=intercept,
-                marks=frame_marks(ds, frame, shared),
-            )
-        )
-    return tuple(planes)
+    shared = (*fields.items("SharedFunctionalGroupsSequence"), Fields(Dataset(), fields))[0]
+    return tuple(_frame_plane(fields, frame, shared) for frame in per_frame)
 
 
-def _date(ds: Dataset, *keywords: str) -> dt.date | None:
+def _frame_plane(fields: Fields, frame: Fields, shared: Fields) -> Plane:
+    position = _group(frame, shared, "PlanePositionSequence")
+    orientation = _group(frame, shared, "PlaneOrientationSequence")
+    measures = _group(frame, shared, "PixelMeasuresSequence")
+    slope, intercept = rescale_of(_group(frame, shared, "PixelValueTransformationSequence"))
+    return Plane(
+        position=position.finite("ImagePositionPatient", 3),
+        orientation=orientation.finite("ImageOrientationPatient", 6),
+        spacing=measures.finite("PixelSpacing", 2),
+        slope=slope,
+        intercept=intercept,
+        marks=frame_marks(fields.dataset, frame.dataset, shared.dataset),
+    )
+
+
+def _date(fields: Fields, *keywords: str) -> dt.date | None:
+    """The first of the dates; what is no date is flagged and passed over."""
     for keyword in keywords:
+        words = fields.text(keyword)
+        match = _DATE.match(words)
         try:
-            return dt.datetime.strptime(_text(ds, keyword)[:8], "%Y%m%d").date()
-        except (ValueError, Reject):
-            continue
+            if match:
+                return dt.date(int(match[1]), int(match[2]), int(match[3]))
+        except ValueError:
+            pass
+        if words:
+            fields.flags["bad_date"] = None
     return None
 
 
-def _age_years(ds: Dataset, acquired: dt.date | None) -> float | None:
-    match = _AGE.fullmatch(_text(ds, "PatientAge"))
+def _age_years(fields: Fields, acquired: dt.date | None) -> float | None:
+    words = fields.text("PatientAge").upper()
+    match = _AGE.fullmatch(words)
     if match:
         return int(match[1]) * _AGE_UNIT_YEARS[match[2]]
-    born = _date(ds, "PatientBirthDate")
+    if words:
+        fields.flags["bad_age"] = None
+    born = _date(fields, "PatientBirthDate")
     if born is None or acquired is None or acquired < born:
         return None
     return (acquired - born).days / 365.25
 
 
-def _optional(read: Callable[[], str]) -> str:
-    """A field that describes but is not needed: unreadable counts as absent."""
-    try:
-        return read()
-    except Reject:
-        return ""
-
-
-def _view(ds: Dataset) -> str:
-    words = re.split(r"[\s_/-]+", _text(ds, "ViewPosition").upper())
+def _view(fields: Fields) -> str:
+    words = re.split(r"[\s_/-]+", fields.text("ViewPosition").upper())
     for word in words:
         if word in ("PA", "AP"):
             return word
@@ -278,44 +220,67 @@ def _view(ds: Dataset) -> str:
     return ""
 
 
-def _laterality(ds: Dataset) -> str:
-    side = _text(ds, "ImageLaterality") or _text(ds, "Laterality")
+def _laterality(fields: Fields) -> str:
+    side = fields.text("ImageLaterality") or fields.text("Laterality")
     return side if side in ("L", "R", "B") else ""
 
 
-def _scanner(ds: Dataset) -> str:
-    return " ".join(filter(None, (_text(ds, "Manufacturer"), _text(ds, "ManufacturerModelName"))))
+def _scanner(fields: Fields) -> str:
+    words = (fields.text("Manufacturer"), fields.text("ManufacturerModelName"))
+    return " ".join(filter(None, words))
 
 
-def _names(ds: Dataset) -> tuple[str, ...]:
-    words = re.split(r"[\^=\s]+", _optional(lambda: _text(ds, "PatientName")))
-    return tuple(word for word in words if word)
+def _modality(fields: Fields, sop_class: str, planes: tuple[Plane, ...]) -> str:
+    """The modality, stated or concluded."""
+    stated = fields.text("Modality").upper()
+    if stated:
+        return stated
+    modality = conclude_modality(fields.dataset, sop_class, planes[0].intercept)
+    if modality:
+        fields.flags["modality_inferred"] = None
+    return modality
 
 
-def _modality(ds: Dataset, sop_class: str, planes: tuple[Plane, ...]) -> tuple[str, bool]:
-    """The modality, and whether it is stated."""
-    stated = _optional(lambda: _text(ds, "Modality").upper())
-    return stated or conclude_modality(ds, sop_class, planes[0].intercept), bool(stated)
-
-
-def _padding(ds: Dataset, signed: bool) -> float | None:
+def _padding(fields: Fields, signed: bool) -> float | None:
     """PixelPaddingValue, also where a signed value was written as an unsigned one."""
-    value = _optional(lambda: _text(ds, "PixelPaddingValue"))
-    if not re.fullmatch(r"-?[0-9]{1,6}", value):
+    try:
+        stored = fields.integer("PixelPaddingValue", None, "bad_number")
+    except Reject:
         return None
-    stored = int(value)
     return float(stored - 2**16 if signed and stored >= 2**15 else stored)
 
 
-def _image_type(ds: Dataset) -> tuple[str, ...]:
-    value = _value(ds, "ImageType")
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(item).upper() for item in value)
+def _image_type(fields: Fields) -> tuple[str, ...]:
+    words = fields.text("ImageType").upper()
+    return tuple(word.strip() for word in words.split("\\")) if words else ()
+
+
+def _window(fields: Fields) -> tuple[float, float] | None:
+    """The first window; one that shows nothing is flagged and left out."""
+    try:
+        centers, widths = fields.numbers("WindowCenter"), fields.numbers("WindowWidth")
+    except Reject:
+        centers = widths = (math.nan,)
+    if centers is None or widths is None:
+        return None
+    center, width = centers[0], widths[0]
+    narrowest = 1.0 if _window_function(fields) == "LINEAR" else 1e-30
+    if abs(center) < _FLOAT32_SAFE and narrowest <= width < _FLOAT32_SAFE:
+        return center, width
+    fields.flags["bad_window"] = None
+    return None
+
+
+def _window_function(fields: Fields) -> str:
+    stated = fields.text("VOILUTFunction").upper() or "LINEAR"
+    if stated in _WINDOW_FUNCTIONS:
+        return stated
+    fields.flags["bad_window"] = None
+    return "LINEAR"
 
 
 def _check_pixel_module(header: Header, high_bit: int) -> None:
-    if header.rows < 1 or header.columns < 1 or header.frames < 1:
+    if header.rows < 1 or header.columns < 1:
         raise Reject("bad_dims", f"{tag_name('Rows')} {tag_name('Columns')}")
     if header.bits_allocated not in (1, 8, 16, 32):
         raise Reject("bad_bits", tag_name("BitsAllocated"))
@@ -323,8 +288,59 @@ def _check_pixel_module(header: Header, high_bit: int) -> None:
         raise Reject("bad_bits", tag_name("BitsStored"))
     if high_bit != header.bits_stored - 1:
         raise Reject("high_bit", tag_name("HighBit"))
-    if header.samples not in (1, 3) or not header.photometric:
+    if header.samples not in (1, 3):
         raise Reject("pixel_module", tag_name("SamplesPerPixel"))
+    if header.photometric not in (_GREY if header.samples == 1 else _COLOUR):
+        raise Reject("pixel_module", tag_name("PhotometricInterpretation"))
+
+
+def _frames(fields: Fields) -> int:
+    frames = fields.integer("NumberOfFrames", 1, "bad_number")
+    if frames == 0:
+        fields.flags["zero_frames"] = None
+    if frames < 0:
+        raise Reject("bad_dims", tag_name("NumberOfFrames"))
+    if frames > _MOST_FRAMES:
+        raise Reject("declared_exceeds_bytes", tag_name("NumberOfFrames"))
+    return max(1, frames)
+
+
+def _choice(fields: Fields, keyword: str) -> bool:
+    """An element that is 0 or 1."""
+    value = fields.integer(keyword, 0, "pixel_module")
+    if value not in (0, 1):
+        raise Reject("pixel_module", tag_name(keyword))
+    return value == 1
+
+
+def _remarks(header: Header, fields: Fields) -> tuple[str, ...]:
+    """Flags of the header as a whole."""
+    flags = dict(fields.flags)
+    # Raw detector values look unlike any image that is read from.
+    if fields.text("PresentationIntentType").upper() == "FOR PROCESSING":
+        flags["for_processing"] = None
+    if header.photometric == "MONOCHROME1":
+        flags["monochrome1"] = None
+    if header.signed and header.bits_stored < header.bits_allocated:
+        flags["sign_extended"] = None
+    if header.photometric.startswith("YBR"):
+        flags["ybr_converted"] = None
+    flags |= dict.fromkeys(_bad_geometry(header.planes[0]))
+    return tuple(flags)
+
+
+def _bad_geometry(plane: Plane) -> list[str]:
+    """What a volume could not be built from; a single picture does without."""
+    flags = []
+    if plane.spacing is not None and min(plane.spacing) <= 0:
+        flags.append("bad_spacing")
+    if plane.orientation is not None:
+        row, column = plane.orientation[:3], plane.orientation[3:]
+        skew = abs(sum(a * b for a, b in zip(row, column, strict=True)))
+        stretch = max(abs(math.hypot(*axis) - 1) for axis in (row, column))
+        if max(skew, stretch) > _COSINE_TOLERANCE:
+            flags.append("bad_orientation")
+    return flags
 
 
 def header_of(ds: Dataset, path: Path) -> Header:
@@ -333,56 +349,48 @@ def header_of(ds: Dataset, path: Path) -> Header:
     Raises:
         Reject: A field that decides what the pixels mean is missing, malformed or contradictory.
     """
-    frames = _integer(ds, "NumberOfFrames", 1, "bad_number")
-    flags: tuple[str, ...] = ("zero_frames",) if frames == 0 else ()
-    frames = 1 if frames == 0 else frames
-    if frames < 1 or frames > 100_000:
-        raise Reject("bad_dims", tag_name("NumberOfFrames"))
-    acquired = _date(ds, "AcquisitionDate", "ContentDate", "StudyDate")
-    bits_allocated = _integer(ds, "BitsAllocated", None, "pixel_module")
-    bits_stored = _integer(ds, "BitsStored", bits_allocated, "bad_bits")
-    representation = _integer(ds, "PixelRepresentation", 0, "pixel_module")
-    if representation not in (0, 1):
-        raise Reject("pixel_module", tag_name("PixelRepresentation"))
-    sex = _optional(lambda: _text(ds, "PatientSex").upper())
-    intent = _optional(lambda: _text(ds, "PresentationIntentType").upper())
-    # Raw detector values look unlike any image that is read from.
-    flags += ("for_processing",) if intent == "FOR PROCESSING" else ()
-    sop_class = _uid(ds, "SOPClassUID")
-    planes = _planes(ds, frames)
-    modality, stated = _modality(ds, sop_class, planes)
-    flags += () if stated or not modality else ("modality_inferred",)
+    fields = Fields(ds)
+    frames = _frames(fields)
+    acquired = _date(fields, "AcquisitionDate", "ContentDate", "StudyDate")
+    bits_allocated = fields.integer("BitsAllocated", None, "pixel_module")
+    bits_stored = fields.integer("BitsStored", bits_allocated, "bad_bits")
+    signed = _choice(fields, "PixelRepresentation")
+    sex = fields.text("PatientSex").upper()
+    sop_class = fields.uid("SOPClassUID")
+    planes = _planes(fields, frames)
     header = Header(
         path=path,
-        modality=modality,
+        modality=_modality(fields, sop_class, planes),
         transfer_syntax=str(ds.file_meta.get("TransferSyntaxUID", "")),
         sop_class=sop_class,
-        sop=_uid(ds, "SOPInstanceUID"),
-        study=_uid(ds, "StudyInstanceUID"),
-        series=_uid(ds, "SeriesInstanceUID"),
-        patient=_text(ds, "PatientID"),
-        names=_names(ds),
-        accession=_text(ds, "AccessionNumber"),
-        rows=_integer(ds, "Rows", None, "pixel_module"),
-        columns=_integer(ds, "Columns", None, "pixel_module"),
+        sop=fields.uid("SOPInstanceUID"),
+        study=fields.uid("StudyInstanceUID"),
+        series=fields.uid("SeriesInstanceUID"),
+        patient=fields.text("PatientID"),
+        names=tuple(components(fields, "PatientName")),
+        accession=fields.text("AccessionNumber"),
+        rows=fields.integer("Rows", None, "pixel_module"),
+        columns=fields.integer("Columns", None, "pixel_module"),
         frames=frames,
-        samples=_integer(ds, "SamplesPerPixel", 1, "pixel_module"),
+        samples=fields.integer("SamplesPerPixel", 1, "pixel_module"),
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
-        signed=representation == 1,
-        photometric=_text(ds, "PhotometricInterpretation").upper(),
+        signed=signed,
+        photometric=fields.text("PhotometricInterpretation").upper(),
+        planar=_choice(fields, "PlanarConfiguration"),
         planes=planes,
-        series_number=_optional(lambda: _text(ds, "SeriesNumber")),
-        body_part=_optional(lambda: _text(ds, "BodyPartExamined").upper()),
-        padding=_padding(ds, representation == 1),
+        series_number=fields.text("SeriesNumber"),
+        body_part=fields.text("BodyPartExamined").upper(),
+        padding=_padding(fields, signed),
         acquired=acquired,
         sex=sex if sex in ("M", "F", "O") else "",
-        age_years=_age_years(ds, acquired),
-        view=_optional(lambda: _view(ds)),
-        laterality=_optional(lambda: _laterality(ds)),
-        scanner=_optional(lambda: _scanner(ds)),
-        image_type=_image_type(ds),
-        flags=flags,
+        age_years=_age_years(fields, acquired),
+        view=_view(fields),
+        laterality=_laterality(fields),
+        scanner=_scanner(fields),
+        image_type=_image_type(fields),
+        window=_window(fields),
+        window_function=_window_function(fields),
     )
-    _check_pixel_module(header, _integer(ds, "HighBit", bits_stored - 1, "high_bit"))
-    return header
+    _check_pixel_module(header, fields.integer("HighBit", bits_stored - 1, "high_bit"))
+    return replace(header, flags=_remarks(header, fields))

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.grouping import COSINE_TOLERANCE, Group, Slice, heights, parallel
-from medvlp.archive.header import tag_name
 from medvlp.archive.policy import INTERPOLATED, NO_REPAIR, RESAMPLED, Policy
 from medvlp.archive.repair import Shear
 from medvlp.archive.spacing import MAX_GAP_MM, SAME_PLACE_MM, Spacing, measure
+from medvlp.archive.values import tag_name
 from medvlp.archive.verdict import Ignore, Reject
 
 TILT_TOLERANCE_DEG = 0.5

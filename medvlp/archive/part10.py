@@ -20,15 +20,19 @@ LONG_VRS = frozenset(
 )
 """Value representations whose length has 32 bits in explicit VR (PS3.5 7.1.2)."""
 SHORT_VRS = frozenset(
-    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN")
-    + (b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US")
+    {
+        *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT"),
+        *(b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+    }
 )
 VRS = LONG_VRS | SHORT_VRS
 
 _PREAMBLE = 128
 _EXECUTABLE = (b"MZ", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
-_OTHER_FORMAT = (b"PK", b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x1f\x8b", b"Rar!")
-_OTHER_FORMAT += (b"II*\0", b"MM\0*", b"<html", b"<!DOC", b"<?xml")
+_OTHER_FORMAT = (
+    *(b"PK", b"%PDF", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x1f\x8b", b"Rar!"),
+    *(b"II*\0", b"MM\0*", b"<html", b"<!DOC", b"<?xml"),
+)
 _TRANSFER_SYNTAX = 0x00020010
 _META_GROUP = 2
 _META_ELEMENTS = 64
@@ -94,14 +98,10 @@ def _meta(data: bytes, pos: int) -> tuple[int, str, tuple[str, ...]]:
     for _ in range(_META_ELEMENTS):
         if len(data) - pos < 8:
             break
-        group, number, vr, length = struct.unpack_from("<HH2sH", data, pos)
+        group, number = struct.unpack_from("<HH", data, pos)
         if group != _META_GROUP:
             break
-        value = pos + 8
-        if vr in LONG_VRS:
-            value, length = pos + 12, _long(data, pos + 8)
-        elif vr not in VRS:
-            length = _long(data, pos + 4)
+        value, length = _meta_value(data, pos)
         if length > len(data) - value:
             raise Reject("truncated_header", f"({group:04X},{number:04X})")
         pos = value + length
@@ -111,6 +111,16 @@ def _meta(data: bytes, pos: int) -> tuple[int, str, tuple[str, ...]]:
             syntax = data[value:pos].rstrip(b"\0 ").decode("ascii", "replace")
     flags = () if promised in (-1, pos) else ("group_length",)
     return pos, syntax, flags
+
+
+def _meta_value(data: bytes, pos: int) -> tuple[int, int]:
+    """Where the value of an element of the meta group starts, and its length."""
+    vr = data[pos + 4 : pos + 6]
+    if vr in LONG_VRS:
+        return pos + 12, _long(data, pos + 8)
+    if vr in SHORT_VRS:
+        return pos + 8, int(struct.unpack_from("<H", data, pos + 6)[0])
+    return pos + 8, _long(data, pos + 4)
 
 
 def _long(data: bytes, at: int) -> int:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.dicom import open_image, quiet, read_bytes
-from medvlp.archive.header import Header, tag_name
+from medvlp.archive.header import Header
 from medvlp.archive.pixels import decode, shown_values, stored_digest
 from medvlp.archive.reading import Reading
+from medvlp.archive.values import tag_name
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp.digest import digest_bytes
 from medvlp.domain import Ref
