@@ -37,7 +37,7 @@ def palette_rgb(stored: NDArray[Any], ds: Dataset, *, signed: bool) -> Array:
 
     Raises:
         Reject: ``palette`` where there is none (or one in segments), ``bad_lut`` for one that is
-            not what its descriptor says, ``palette_index`` where a pixel points behind the palette's end.
+            not what its descriptor says, ``palette_index`` where a pixel points behind its end.
     """
     fields = Fields(ds)
     planes = []
