@@ -22,7 +22,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.digest import digest_bytes
 from medvlp.domain import Ref
 
-_VERSION = 1
+_VERSION = 2
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
