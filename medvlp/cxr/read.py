@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from medvlp.archive.dicom import may_be_dicom, read_header, read_image
+from medvlp.archive.pictures import read_grey
 from medvlp.archive.probe import Probe
-from medvlp.archive.verdict import Reject
 from medvlp.errors import InputError
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-_MAX_PIXELS = 2**27
-"""More than any detector has; a file that declares more is refused before it is decoded."""
 
 
 def resolve(path: Path) -> list[tuple[Path, ...]]:
@@ -45,7 +41,7 @@ def _may_be_xray(path: Path) -> bool:
 
 
 def probe(paths: Sequence[Path]) -> Probe:
-    """Shape and pixel spacing of one X-ray, from its header.
+    """Shape and pixel spacing of one X-ray; pictures are decoded, DICOM's header is believed.
 
     Raises:
         Reject: The file is bad.
@@ -53,8 +49,9 @@ def probe(paths: Sequence[Path]) -> Probe:
     """
     (path,) = paths
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        with _open_picture(path) as picture:
-            return Probe(shape=(picture.height, picture.width), reader="pillow")
+        picture = read_grey(path)
+        height, width = picture.values.shape
+        return Probe(shape=(height, width), reader="pillow", flags=picture.flags)
     header = read_header(path)
     return Probe(
         shape=(header.rows, header.columns),
@@ -72,38 +69,5 @@ def read_xray(path: Path) -> NDArray[np.float32]:
         Ignore: A DICOM file without an image.
     """
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        return _read_picture(path)
+        return read_grey(path).values
     return read_image(path)
-
-
-def _open_picture(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-    except Image.DecompressionBombError:
-        raise Reject("declared_exceeds_bytes") from None
-    except Exception:
-        raise Reject("not_a_picture") from None
-    if picture.width * picture.height > _MAX_PIXELS:
-        picture.close()
-        raise Reject("declared_exceeds_bytes", f"{picture.width}x{picture.height}")
-    return picture
-
-
-def _read_picture(path: Path) -> NDArray[np.float32]:
-    with _open_picture(path) as picture:
-        try:
-            # "I;16" and "I" hold 16-bit greys, which convert("L") would clip to 255.
-            grey = picture if picture.mode.startswith(("I", "F")) else _to_grey(picture)
-            values = np.asarray(grey, dtype=np.float32)
-        except Exception:
-            raise Reject("codec") from None
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise Reject("nonfinite_pixels")
-    return values
-
-
-def _to_grey(picture: Image.Image) -> Image.Image:
-    # A palette or transparency must become colours before it becomes grey.
-    return picture.convert("RGB").convert("L") if picture.mode not in ("L", "1") else picture

@@ -244,7 +244,7 @@ def test_bad_folders_are_refused(tmp_path):
     (tmp_path / "none").mkdir()
     for name, code in (
         ("twice", "duplicate_frames"),
-        ("broken", "undecodable"),
+        ("broken", "not_a_picture"),
         ("none", "no_frames"),
     ):
         with pytest.raises(Reject) as refusal:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from medvlp.archive.pictures import read_rgb
 from medvlp.archive.verdict import Reject
 from medvlp_video.frames import FrameReader
 
@@ -32,14 +32,14 @@ class FolderReader(FrameReader):
 
     def __init__(self, paths: Sequence[Path], rate: float = DEFAULT_RATE) -> None:
         self._paths, numbers_F = numbered(paths)
-        height, width = _image(self._paths[0]).shape[:2]
+        height, width = read_rgb(self._paths[0]).shape[:2]
         times_s = numbers_F / rate
         duration_s = float(times_s[-1] + 1 / rate)
         super().__init__(times_s, size=(height, width), fps=rate, duration_s=duration_s)
 
     def decode(self, index_F: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(F,H,W,3) RGB frames by their place in `times`."""
-        frames = [_image(self._paths[i]) for i in index_F.tolist()]
+        frames = [read_rgb(self._paths[i]) for i in index_F.tolist()]
         if any(frame.shape[:2] != self.shape[1:] for frame in frames):
             raise Reject("mixed_sizes", "frames of one folder differ in size")
         return np.stack(frames)
@@ -69,11 +69,3 @@ def numbered(paths: Sequence[Path]) -> tuple[list[Path], NDArray[np.float64]]:
     if len(set(number.values())) < len(ordered):
         raise Reject("duplicate_frames", "two frames carry one number")
     return ordered, np.array([number[path] for path in ordered], np.float64)
-
-
-def _image(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Reject("undecodable", type(error).__name__) from error
