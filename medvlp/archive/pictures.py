@@ -54,6 +54,12 @@ _NOTE_CHUNKS = frozenset({b"zTXt", b"iTXt", b"iCCP"})
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """PNG colour type -> samples a pixel."""
 
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+"""Columns and rows at which each pass of an interlaced PNG begins, and their steps."""
+
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """JPEG markers without a length."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -181,30 +187,51 @@ def _check_grown(size: tuple[int, int], pixel_bytes: int, there: int) -> None:
 def _sound_png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The PNG with nothing in it but the picture, and flags."""
     kept = [_PNG]
-    stored = 0
-    shape: tuple[int, int, int, int] | None = None
+    idat: list[bytes] = []
+    shape: tuple[int, ...] | None = None
     end = len(_PNG)
     for kind, body, end in _chunks(data):
         if kind == b"IHDR":
-            shape = struct.unpack(">IIBB", body[:10]) if len(body) == 13 else None
+            shape = struct.unpack(">IIBBBBB", body) if len(body) == 13 else None
         elif kind == b"acTL":
             raise Reject("several_images")
         elif kind in _NOTE_CHUNKS:
             _check_note(kind, body)
-        stored += len(body) if kind == b"IDAT" else 0
+        elif kind == b"IDAT":
+            idat.append(body)
         if kind in _PICTURE_CHUNKS:
             kept.append(data[end - len(body) - 12 : end])
     if shape is None or shape[3] not in _CHANNELS:
         raise Reject("codec", "no usable IHDR")
-    width, height, depth, colour = shape
-    row = 1 + -(-width * depth * _CHANNELS[colour] // 8)
-    if width and height and height * row > LARGEST_RATIO * (stored + 64):
-        raise Reject("declared_exceeds_bytes", f"{stored} compressed bytes")
-    _check_grown((width, height), 1, len(data))
-    flags = (("trailing_bytes",) if end < len(data) else ()) + (
-        ("depth_reduced",) if depth == 16 and colour in (2, 4, 6) else ()
-    )
-    return b"".join(kept), flags
+    _check_rows(shape, b"".join(idat), len(data))
+    flags = {
+        "trailing_bytes": end < len(data),
+        "depth_reduced": shape[2] == 16 and shape[3] in (2, 4, 6),
+    }
+    return b"".join(kept), tuple(flag for flag, holds in flags.items() if holds)
+
+
+def _check_rows(shape: tuple[int, ...], idat: bytes, there: int) -> None:
+    """Compare the rows declared with what is there to inflate; Pillow fills up in silence."""
+    width, height, depth, colour, _, _, interlaced = shape
+    least = _png_bytes(width, height, depth * _CHANNELS[colour], interlaced=interlaced == 1)
+    if width and height and least > LARGEST_RATIO * (len(idat) + 64):
+        raise Reject("declared_exceeds_bytes", f"{len(idat)} compressed bytes")
+    _check_grown((width, height), 1, there)
+    if least > budget(len(idat)):
+        raise Reject("inflate_ratio", f"{len(idat)} compressed bytes")
+    if inflated_size(idat, least) < least:
+        raise Reject("truncated_pixels", "fewer rows than declared")
+
+
+def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:
+    """Bytes of the inflated rows, each behind its filter's byte (PNG standard, 8.2 and 9.2)."""
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    total = 0
+    for x, y, step_x, step_y in passes:
+        columns, rows = -((x - width) // step_x), -((y - height) // step_y)
+        total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+    return total
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:

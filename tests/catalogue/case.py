@@ -50,6 +50,9 @@ class Case:
     """Options of the archive's run; ``{folder}`` becomes the folder of the archive. All cases of
     one archive add theirs."""
 
+    root: str = ""
+    """What of the archive's folder is indexed, where it is not the whole: a table."""
+
     @property
     def kind(self) -> str:
         """The source kind that indexes it."""

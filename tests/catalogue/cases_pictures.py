@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -87,11 +88,15 @@ def grey() -> Array:
 
 
 def case(
-    name: str, expected: str, data: Data, file: str = "a.png", oracle: Callable[[], Array] | None = None
+    name: str,
+    expected: str,
+    data: Data,
+    file: str = "a.png",
+    oracle: Callable[[], Array] | None = None,
 ) -> Case:
-    """One row of a table of its own archive, and its picture."""
+    """One picture, a row of the table that `TABLE` writes."""
 
-    def write(folder):
+    def write(folder: Path) -> list[Path]:
         (folder / file).write_bytes(data())
         return [folder / file]
 
@@ -103,7 +108,19 @@ def case(
         expected=expected,
         oracle=oracle,
         read=lambda paths: read_xray(paths[0]),
+        overrides=("domain=cxr",),
+        root="pictures.csv",
     )
+
+
+def write_table(folder: Path) -> list[Path]:
+    """The table beside all the cases' folders, and one more picture."""
+    lines = ["path,patient", f"{folder.name}/a.png,last"]
+    for found in PICTURES:
+        lines += [f"{found.name}/a{suffix},{found.name}" for suffix in (".png", ".jpg", ".tif")]
+    (folder.parent / "pictures.csv").write_text("\n".join(lines) + "\n")
+    (folder / "a.png").write_bytes(encoded(Image.fromarray(255 - GREY), "PNG"))
+    return [folder / "a.png"]
 
 
 def changed(data: bytes, place: int) -> bytes:
@@ -111,7 +128,7 @@ def changed(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
 
 
-CASES = (
+PICTURES = (
     case("png", "ACCEPT", plain, oracle=grey),
     case("tiff", "ACCEPT", lambda: plain("TIFF"), "a.tif", grey),
     case("jpeg", "ACCEPT", lambda: plain("JPEG"), "a.jpg"),
@@ -142,8 +159,8 @@ CASES = (
     case("cut-jpeg", "REJECT:truncated_pixels", lambda: plain("JPEG")[:-60], "a.jpg"),
     case("cut-tiff", "REJECT:codec", lambda: plain("TIFF")[:-200], "a.tif"),
     case("checksum", "REJECT:checksum", lambda: changed(plain(), -30)),
-    case("garbage-idat", "REJECT:codec", lambda: png(40, 48, b"garbage" * 20)),
-    case("fewer-rows", "REJECT:codec", lambda: png(40, 48, rows(40, 20))),
+    case("garbage-idat", "REJECT:inflate", lambda: png(40, 48, b"garbage" * 20)),
+    case("fewer-rows", "REJECT:truncated_pixels", lambda: png(40, 48, rows(40, 20))),
     case("no-header", "REJECT:codec",
          lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IDAT", rows(4, 4)) + chunk(b"IEND", b"")),
     case("zero-width", "REJECT:bad_dims", lambda: png(0, 48, rows(40, 48))),
@@ -167,3 +184,14 @@ CASES = (
     case("nan", "REJECT:nonfinite_pixels", lambda: floats(float("nan")), "a.tif"),
     case("inf", "REJECT:nonfinite_pixels", lambda: floats(float("inf")), "a.tif"),
 )  # fmt: skip
+
+CASES = (
+    *PICTURES,
+    Case(
+        number=0,
+        name="picture-table",
+        archive="table:pictures",
+        write=write_table,
+        expected="ACCEPT",
+    ),
+)

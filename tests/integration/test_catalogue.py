@@ -34,13 +34,17 @@ class Catalogue:
         place = self.folder / f"a{ARCHIVES.index(archive)}"
         root, out = place / "in", place / "out"
         overrides: dict[str, None] = {}
-        for case in (c for c in CASES if c.archive == archive):
+        cases = [case for case in CASES if case.archive == archive]
+        for case in cases:
             own = root / case.name
             own.mkdir(parents=True)
             self._files[case.name] = list(case.write(own))
             overrides |= dict.fromkeys(o.format(folder=root) for o in case.overrides)
         summary = index_archive(
-            root, kind=archive.partition(":")[0], out=out, overrides=list(overrides)
+            root / next((case.root for case in cases if case.root), ""),
+            kind=archive.partition(":")[0],
+            out=out,
+            overrides=list(overrides),
         )
         assert summary.found == summary.accepted + summary.quarantined + summary.ignored
         return Verdicts(out)

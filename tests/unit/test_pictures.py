@@ -25,9 +25,10 @@ def test_turned_as_the_tag_says(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = save(tmp_path / f"a{suffix}", RAMP, exif=exif)
-    with Image.open(path) as picture:
-        picture.load()
-        expected = np.asarray(ImageOps.exif_transpose(picture), np.float32)
+    # From memory: from a mapped file Pillow 13 mixes up rows and columns of a turned TIFF.
+    picture = Image.open(io.BytesIO(path.read_bytes()))
+    picture.load()
+    expected = np.asarray(ImageOps.exif_transpose(picture), np.float32)
     found = read_grey(path)
     np.testing.assert_array_equal(found.values, expected)
     assert found.flags == (("exif_rotated",) if orientation > 1 else ())
