@@ -1,43 +1,86 @@
-"""Size, scale and digest of a sample's files, for kinds whose files a domain's `probe` reads."""
+"""Size, scale and digest of one sample's files, as a domain's `probe` finds them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medvlp.archive.probe import Probe
-from medvlp.archive.verdict import Reject, Verdict
+from medvlp.archive.reading import Reading
+from medvlp.archive.verdict import Reject
+from medvlp.data.paths import PathText
 from medvlp.digest import digest_file, digest_plain
+from medvlp.domain import Ref, get_domain
+from medvlp.errors import InputError
+
+_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """What `Intake.accept` wants to know of files that can be used."""
 
-    paths: tuple[Path, ...]
-    columns: dict[str, Any]
+    paths: tuple[PathText, ...]
+    """The sample's files, in order."""
+    probe: Probe
+    sha256: str
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Arguments of `Intake.accept`."""
+        return {
+            "shape": self.probe.shape,
+            "spacing_mm": self.probe.spacing_mm,
+            "fps": self.probe.fps,
+            "duration_s": self.probe.duration_s,
+            "modality": self.probe.modality or None,
+            "reader": self.probe.reader or None,
+            "flags": self.probe.flags,
+            "sha256": self.sha256,
+        }
 
 
-def measure(paths: Sequence[Path], probe: Callable[[Sequence[Path]], Probe]) -> Measured | Verdict:
-    """Probe and digest one sample's files; a verdict on bad ones is returned, not raised."""
+def measuring(domain: str) -> Reading[Measured]:
+    """The reading of what a path names, a file or a folder, as one sample of a domain."""
+    return Reading(
+        read=Ref("medvlp.archive.measure:measure"),
+        result=Measured,
+        version=_VERSION,
+        settings={"domain": domain},
+    )
+
+
+def measure(paths: Sequence[Path], *, domain: str) -> Measured:
+    """Find the one sample in a file or folder, probe it and digest its files.
+
+    Args:
+        paths: The file or folder.
+        domain: The domain's name.
+
+    Raises:
+        Reject: ``no_sample``, ``several_samples``, or what the domain says of bad files.
+        Ignore: What the domain says of files that are none of its own.
+    """
+    (path,) = paths
+    reads = get_domain(domain)
     try:
-        found = probe(paths)
-        digest = digest_files(paths)
-    except Verdict as verdict:
-        return verdict
-    columns = {
-        "shape": found.shape,
-        "spacing_mm": found.spacing_mm,
-        "fps": found.fps,
-        "duration_s": found.duration_s,
-        "modality": found.modality or None,
-        "reader": found.reader or None,
-        "sha256": digest,
-        "flags": found.flags,
-    }
-    return Measured(tuple(paths), columns)
+        samples = reads.resolve.load()(path)
+    except InputError:
+        raise Reject("no_sample") from None
+    if len(samples) != 1:
+        raise Reject("several_samples", f"{len(samples)} samples")
+    return measured(samples[0], reads.probe.load()(samples[0]))
+
+
+def measured(paths: Sequence[Path], probe: Probe) -> Measured:
+    """What was found of files, with their digest.
+
+    Raises:
+        Reject: ``unreadable``.
+    """
+    return Measured(paths=tuple(paths), probe=probe, sha256=digest_files(paths))
 
 
 def digest_files(paths: Sequence[Path]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.columns import UserTable
 from medvlp.archive.intake import Intake
-from medvlp.archive.measure import Measured, measure
+from medvlp.archive.measure import Measured, measuring
 from medvlp.archive.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, get_domain
-from medvlp.errors import ArchiveError, ConfigError, InputError
+from medvlp.errors import ArchiveError, ConfigError
 
 _FIELDS = (
     "path", "patient", "study", "study_uid", "accession", "series", "text", "date", "modality",
@@ -77,10 +77,10 @@ def index_table(root: Path, intake: Intake) -> None:
     intake.cover([root])
     beside = _Beside(load_reports(intake), Annotations.load(intake))
     lines = list(_lines(intake, table))
-    with_files = [line for line in lines if line.path is not None]
-    read = _reader(domain)
-    for line, found in intake.map(read, with_files, "Reading files"):
-        _take_file(intake, domain, beside, line, found)
+    with_files = {line.path: line for line in lines if line.path is not None}
+    items = ((path,) for path in with_files)
+    for (path,), found in intake.read(measuring(domain.name), items, "Reading files"):
+        _take_file(intake, domain, beside, with_files[path], found)
     for line in lines:
         if line.path is None:
             _take_text(intake, beside, root, line)
@@ -108,47 +108,24 @@ def _lines(intake: Intake, table: UserTable) -> Iterator[_Line]:
             yield replace(line, path=path)
 
 
-def _reader(domain: Domain) -> Callable[[_Line], tuple[tuple[Path, ...], Any]]:
-    probe, resolve = domain.probe.load(), domain.resolve.load()
-
-    def read(line: _Line) -> tuple[tuple[Path, ...], Measured | Verdict]:
-        assert line.path is not None
-        try:
-            units = resolve(line.path)
-        except InputError:
-            return (), Reject("no_sample")
-        except Reject as verdict:
-            return (), verdict
-        if len(units) != 1:
-            return tuple(p for unit in units for p in unit), Reject("several_samples")
-        return units[0], measure(units[0], probe)
-
-    return read
-
-
 def _take_file(
-    intake: Intake,
-    domain: Domain,
-    beside: _Beside,
-    line: _Line,
-    found: tuple[tuple[Path, ...], Measured | Verdict],
+    intake: Intake, domain: Domain, beside: _Beside, line: _Line, found: Measured | Verdict
 ) -> None:
     assert line.path is not None
-    paths, result = found
-    files = list(paths) if paths else _files(line.path)
+    files = found.paths if isinstance(found, Measured) else _files(line.path)
     for file in files:
         intake.find(file)
     cells = line.cells
     with intake.judge(files, "read"):
-        if not isinstance(result, Measured):
-            raise result
-        modality = cells.get("modality") or result.columns["modality"]
+        if isinstance(found, Verdict):
+            raise found
+        modality = cells.get("modality") or found.probe.modality or None
         identity = "\x1f".join(str(cells.get(f)) for f in ("patient", "study", "path"))
         sample = intake.accept(
-            paths,
+            found.paths,
             kind=_kind(line.path, domain),
             identity=f"table\x1f{identity}",
-            **{**result.columns, "modality": modality},
+            **{**found.columns, "modality": modality},
             **_common(cells),
         )
         _describe(intake, beside, sample, line)

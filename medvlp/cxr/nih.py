@@ -20,10 +20,10 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.columns import table_text
 from medvlp.archive.intake import Intake
-from medvlp.archive.measure import Measured, measure
+from medvlp.archive.measure import Measured, measuring
+from medvlp.archive.verdict import Verdict
 from medvlp.config import STRICT
 from medvlp.data.randomness import generator
-from medvlp.domain import get_domain
 from medvlp.errors import ArchiveError
 
 FINDINGS = (
@@ -63,14 +63,14 @@ def index_nih(root: Path, intake: Intake) -> None:
     known = [path for path in images if path.name in entries]
     intake.notes["rows_without_image"] = len(entries.keys() - {path.name for path in known})
     _set_aside(intake, images, known)
-    probe = get_domain("cxr").probe.load()
-    for path, found in intake.map(lambda p: measure([p], probe), known, "Reading X-rays"):
+    items = ((path,) for path in known)
+    for (path,), found in intake.read(measuring("cxr"), items, "Reading X-rays"):
         with intake.judge([path], "read"):
-            if not isinstance(found, Measured):
+            if isinstance(found, Verdict):
                 raise found
             name = path.name
             sample = _accept(intake, path, entries[name], found, official.get(name))
-            _boxes_of(intake, sample, boxes.get(name, ()), found.columns["shape"])
+            _boxes_of(intake, sample, boxes.get(name, ()), found.probe.shape)
             _labels_of(intake, sample, entries[name], options)
 
 
@@ -98,7 +98,7 @@ def _accept(intake: Intake, path: Path, cells: Cells, found: Measured, official:
         **{
             **found.columns,
             "modality": "DX",
-            "spacing_mm": _spacing(cells, found.columns["shape"]),
+            "spacing_mm": _spacing(cells, found.probe.shape),
         },
     )
 

@@ -16,10 +16,9 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.measure import Measured, measure
-from medvlp.archive.verdict import Reject
+from medvlp.archive.measure import measuring
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
-from medvlp.domain import get_domain
 from medvlp.errors import ArchiveError
 from medvlp.progress import track
 
@@ -89,19 +88,18 @@ def _accept_text(intake: Intake, report: _Report) -> None:
 
 
 def _accept_images(intake: Intake, pairs: Sequence[tuple[Path, _Report]]) -> None:
-    probe = get_domain("cxr").probe.load()
-    for (path, report), found in intake.map(
-        lambda pair: measure([pair[0]], probe), pairs, "Reading X-rays"
-    ):
+    items = ((path,) for path, _ in pairs)
+    found_in_order = intake.read(measuring("cxr"), items, "Reading X-rays")
+    for (path, report), (_, found) in zip(pairs, found_in_order, strict=True):
         with intake.judge([path], "read"):
-            if not isinstance(found, Measured):
+            if isinstance(found, Verdict):
                 raise found
             sample = intake.accept(
                 [path],
                 kind="dicom" if path.suffix.lower() == ".dcm" else "image",
                 patient=f"open-i:{report.uid}",
                 study=f"open-i:{report.uid}",
-                **{**found.columns, "modality": found.columns["modality"] or "DX"},
+                **{**found.columns, "modality": found.probe.modality or "DX"},
             )
             _describe(intake, sample, report)
 

@@ -1,147 +1,81 @@
-"""What a video file holds and which reader it earned, found out in a process that can be killed.
+"""Readings of videos: what a file holds, and which reader it earned.
 
-Decoders may hang or crash on damaged files. `Checker` keeps one child process that answers for
-one file after the other; a child that does not answer in time is killed and replaced.
+Decoders may hang or crash on damaged files, so both run in processes that can be killed. A file on
+which decord does is read by PyAV.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import threading
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
 
-from medvlp.archive.verdict import Reject
+from medvlp.archive.child import Limits
+from medvlp.archive.measure import Measured, measured
+from medvlp.archive.reading import Reading
+from medvlp.domain import Ref
+from medvlp_video.fast import earns_decord, spread
+from medvlp_video.folder import DEFAULT_RATE
+from medvlp_video.read import is_frames, probe, probe_frames
+from medvlp_video.timestamps import TimestampReader
 
-PATIENCE_S = 60.0
-BYTES_PER_S = 20_000_000
-"""Beyond `PATIENCE_S` a file may take as long as a slow network disk needs to deliver it."""
+_LIMITS = Limits(time_s=30)
+_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """What the check found out about one file."""
+class Trial:
+    """What came of trying the fast reader."""
 
-    shape: tuple[int, int, int]
-    fps: float
-    duration_s: float
-    reader: Literal["pyav", "decord"]
+    decord: bool
+    """Whether it returns this file's frames."""
 
 
-class Checker:
-    """One child process that opens files on behalf of this one; not for use by two threads."""
+def looking(frame_rate: float = DEFAULT_RATE) -> Reading[Measured]:
+    """The reading of a video file, or of the frames of a folder.
 
-    def __init__(self, patience_s: float = PATIENCE_S) -> None:
-        self._patience_s = patience_s
-        self._owner = os.getpid()
-        self._child: subprocess.Popen[str] | None = None
-
-    def __del__(self) -> None:
-        self.close()
-
-    def check(self, path: Path) -> Checked:
-        """Decode frames spread over the file, then see whether decord returns the same.
-
-        Raises:
-            Reject: What `TimestampReader` raises, ``hang`` (no answer in time) or ``crash``.
-        """
-        child = self._running()
-        stdin = _pipe(child.stdin)
-        stdin.write(json.dumps(str(path)) + "\n")
-        stdin.flush()
-        patience_s = self._patience_s + path.stat().st_size / BYTES_PER_S
-        found = self._answer(child, patience_s)
-        if "code" in found:
-            raise Reject(found["code"], found["message"])
-        earned = False
-        with suppress(Reject):
-            earned = bool(self._answer(child, patience_s)["decord"])
-        found["shape"] = tuple(found["shape"])
-        return Checked(**found, reader="decord" if earned else "pyav")
-
-    def close(self) -> None:
-        """End the child process; a fork of this process leaves it alone."""
-        if self._child is not None and self._owner == os.getpid():
-            self._child.kill()
-            self._child.communicate()
-            self._child = None
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._child is None:
-            # The path travels through the pipe: a command line is visible to every user.
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "medvlp_video.check"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-        return self._child
-
-    def _answer(self, child: subprocess.Popen[str], patience_s: float) -> dict[str, Any]:
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            child.kill()
-
-        timer = threading.Timer(patience_s, give_up)
-        timer.start()
-        try:
-            line = _pipe(child.stdout).readline()
-        finally:
-            timer.cancel()
-        if not line:
-            self.close()
-            raise Reject("hang" if late.is_set() else "crash", "the decoder gave no answer")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    Args:
+        frame_rate: Frame numbers a second in folders of frames.
+    """
+    return Reading(
+        read=Ref("medvlp_video.check:look"),
+        result=Measured,
+        version=_VERSION,
+        limits=_LIMITS,
+        settings={"frame_rate": frame_rate},
+    )
 
 
-def _pipe(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None
-    return stream
+def look(paths: Sequence[Path], *, frame_rate: float) -> Measured:
+    """Decode frames spread over a video, or the first and last of a folder; digest the files.
+
+    Raises:
+        Reject: What `probe` raises.
+    """
+    found = probe_frames(paths, frame_rate) if is_frames(paths) else probe(paths)
+    return measured(paths, found)
 
 
-def _serve() -> None:
-    """Answer for each path on standard input: what it holds, then whether decord may read it."""
-    from medvlp_video.fast import earns_decord, spread
-    from medvlp_video.timestamps import TimestampReader
-
-    for line in sys.stdin:
-        path = Path(json.loads(line))
-        try:
-            reader = TimestampReader(path)
-            frames = reader.decode(spread(len(reader.times)))
-        except (Reject, OSError) as error:
-            _say(_refusal(error))
-            continue
-        _say(
-            {
-                "shape": reader.shape,
-                "fps": reader.fps,
-                "duration_s": reader.duration_s,
-            }
-        )
-        _say({"decord": earns_decord(path, reader, frames)})
+def trying() -> Reading[Trial]:
+    """The reading that tells whether decord may read a video file."""
+    return Reading(
+        read=Ref("medvlp_video.check:try_decord"),
+        result=Trial,
+        version=_VERSION,
+        limits=_LIMITS,
+    )
 
 
-def _refusal(error: Reject | OSError) -> dict[str, str]:
-    if isinstance(error, Reject):
-        return {"code": error.code, "message": error.message}
-    return {"code": "unreadable", "message": type(error).__name__}
+def try_decord(paths: Sequence[Path]) -> Trial:
+    """Compare decord's frames with the reference reader's.
 
+    Its frame count has to equal the length of the timestamp index, and 24 frames spread over the
+    file those of the reference reader.
 
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    _serve()
+    Raises:
+        Reject: The reference reader cannot read the file.
+    """
+    (path,) = paths
+    reader = TimestampReader(path)
+    frames = reader.decode(spread(len(reader.times)))
+    return Trial(decord=earns_decord(path, reader, frames))

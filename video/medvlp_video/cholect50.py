@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.verdict import Reject
+from medvlp.archive.verdict import Reject, Verdict
+from medvlp_video.check import looking
 from medvlp_video.folder import FRAME_SUFFIXES, numbered
-from medvlp_video.read import probe
 from medvlp_video.source import add_box
 
 SOURCE = "synthetic:labels"
@@ -42,21 +42,19 @@ class Second:
 def index_cholect50(root: Path, intake: Intake) -> None:
     """Index a CholecT50 folder; a label file without frames is listed as ``missing_frames``."""
     frames, labels = _sort_out(intake)
-    for (name, paths), result in intake.map(_look, list(frames.items()), "Reading frames"):
+    names = {tuple(paths): name for name, paths in frames.items()}
+    for paths, result in intake.read(looking(), names, "Reading frames"):
+        name = names[paths]
         with intake.judge(paths, "decode"):
-            if isinstance(result, Reject):
+            if isinstance(result, Verdict):
                 raise result
             ordered, numbers_F = numbered(paths)
+            columns, flags = result.columns, () if name in labels else ("no_labels",)
             sample = intake.accept(
                 ordered,
                 kind="frames",
                 patient=name,
-                modality=result.modality,
-                shape=result.shape,
-                fps=result.fps,
-                duration_s=result.duration_s,
-                reader=result.reader,
-                flags=() if name in labels else ("no_labels",),
+                **{**columns, "flags": (*columns["flags"], *flags)},
             )
             if name in labels:
                 _label(intake, sample, labels[name], frozenset(int(n) for n in numbers_F))
@@ -78,13 +76,6 @@ def _sort_out(intake: Intake) -> tuple[dict[str, list[Path]], dict[str, Path]]:
             labels.pop(name), "join", "missing_frames", "labels of a video without frames"
         )
     return frames, labels
-
-
-def _look(item: tuple[str, list[Path]]) -> Any:
-    try:
-        return probe(item[1])
-    except Reject as verdict:
-        return verdict
 
 
 def _label(intake: Intake, sample: str, path: Path, present: frozenset[int]) -> None:

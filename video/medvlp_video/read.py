@@ -8,22 +8,18 @@ file numbers are seconds) and ``frames@RATE`` (numbers at RATE a second).
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from medvlp.archive.probe import Probe
 from medvlp.archive.verdict import Reject
 from medvlp.errors import InputError
-from medvlp_video.check import Checked, Checker
-from medvlp_video.fast import DecordReader
+from medvlp_video.fast import DecordReader, spread
 from medvlp_video.folder import DEFAULT_RATE, FRAME_SUFFIXES, FolderReader, frame_files
 from medvlp_video.frames import FrameReader
 from medvlp_video.timestamps import TimestampReader
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
-
-_own = threading.local()
 
 
 def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader:
@@ -46,44 +42,27 @@ def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader
 def probe(paths: Sequence[Path]) -> Probe:
     """What one sample's files hold: shape (frames, rows, columns), rate, duration and reader.
 
-    Video files are opened in a child process that is killed if it hangs.
+    Frames spread over a video are decoded. Damaged files can hang or crash a decoder: call it in
+    a process that can be killed (`medvlp_video.check.looking`).
 
     Raises:
-        Reject: ``empty``, ``no_video_stream``, ``no_timestamps``, ``truncated``,
-            ``undecodable``, ``hang`` or ``crash``.
+        Reject: ``empty``, ``no_video_stream``, ``no_timestamps``, ``truncated``, ``undecodable``
+            or ``several_files``.
     """
     if is_frames(paths):
         return probe_frames(paths, DEFAULT_RATE)
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
-    return _as_probe(_checker().check(paths[0]))
+    reader = TimestampReader(paths[0])
+    reader.decode(spread(len(reader.times)))
+    return _as_probe(reader, "pyav")
 
 
 def probe_frames(paths: Sequence[Path], rate: float) -> Probe:
     """`probe` for a folder of frames whose numbers count at `rate` a second."""
     reader = FolderReader(_frames(paths), rate)
     reader.decode(reader.index_at([reader.times[0], reader.times[-1]]))
-    name = "frames" if rate == DEFAULT_RATE else f"frames@{rate:g}"
-    return Probe(
-        shape=reader.shape,
-        spacing_mm=None,
-        fps=reader.fps,
-        duration_s=reader.duration_s,
-        modality="video",
-        reader=name,
-    )
-
-
-def check_decord(path: Path) -> bool:
-    """Whether decord may read this file.
-
-    Its frame count has to equal the length of the timestamp index, and 24 frames spread over the
-    file those of the reference reader, within the time allowed.
-
-    Raises:
-        Reject: The reference reader cannot read the file.
-    """
-    return _checker().check(path).reader == "decord"
+    return _as_probe(reader, "frames" if rate == DEFAULT_RATE else f"frames@{rate:g}")
 
 
 def resolve(path: Path) -> list[tuple[Path, ...]]:
@@ -134,20 +113,11 @@ def _frames(paths: Sequence[Path]) -> Sequence[Path]:
     return frame_files(paths[0]) if len(paths) == 1 and paths[0].is_dir() else paths
 
 
-def _as_probe(checked: Checked) -> Probe:
+def _as_probe(reader: FrameReader, name: str) -> Probe:
     return Probe(
-        shape=checked.shape,
-        spacing_mm=None,
-        fps=checked.fps,
-        duration_s=checked.duration_s,
+        shape=reader.shape,
+        fps=reader.fps,
+        duration_s=reader.duration_s,
         modality="video",
-        reader=checked.reader,
+        reader=name,
     )
-
-
-def _checker() -> Checker:
-    """This thread's checker; a forked process starts its own, for pipes cannot be shared."""
-    if getattr(_own, "process", None) != os.getpid():
-        _own.process, _own.checker = os.getpid(), Checker()
-    checker: Checker = _own.checker
-    return checker

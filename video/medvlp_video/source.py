@@ -12,12 +12,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.probe import Probe
-from medvlp.archive.verdict import Reject
+from medvlp.archive.measure import Measured
+from medvlp.archive.reading import Item, Reading
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.config import STRICT
 from medvlp.data.tables import LEVELS
+from medvlp_video.check import Trial, looking, trying
+from medvlp_video.fast import has_decord
 from medvlp_video.folder import FRAME_SUFFIXES
-from medvlp_video.read import is_frames, is_video, probe, probe_frames
+from medvlp_video.read import is_frames, is_video
 from medvlp_video.spans import Table, TableRow, span_of
 
 Span = tuple[float, float]
@@ -72,28 +75,33 @@ def index_video(root: Path, intake: Intake) -> None:
         intake.ignore(path, "no_video")
     names = _names(root, found)
 
-    def look(paths: tuple[Path, ...]) -> Probe | Reject:
-        try:
-            if is_frames(paths):
-                return probe_frames(paths, options.frame_rate)
-            return probe(paths)
-        except Reject as verdict:
-            return verdict
-
-    for paths, result in intake.map(look, found, "Checking videos"):
+    reading = looking(options.frame_rate)
+    fast = _fast(intake, reading, found)
+    for paths, result in intake.read(reading, found, "Checking videos"):
         rows = {kind: table.take(names[paths]) for kind, table in tables.items()}
         with intake.judge(paths, "decode"):
-            if isinstance(result, Reject):
+            if isinstance(result, Verdict):
                 raise result
-            _take_in(intake, paths, result, rows)
+            _take_in(intake, result, "decord" if paths in fast else None, rows)
     for table in tables.values():
         table.list_unmatched(intake)
 
 
+def _fast(intake: Intake, reading: Reading[Measured], found: Sequence[Item]) -> set[Item]:
+    """The sound video files that decord may read."""
+    if not has_decord():
+        return set()
+    looked = intake.read(reading, found, "Checking videos")
+    sound = (p for p, m in looked if isinstance(m, Measured) and not is_frames(p))
+    tried = intake.read(trying(), sound, "Trying the fast reader")
+    return {paths for paths, trial in tried if isinstance(trial, Trial) and trial.decord}
+
+
 def _take_in(
-    intake: Intake, paths: Sequence[Path], found: Probe, rows: dict[str, list[TableRow]]
+    intake: Intake, found: Measured, reader: str | None, rows: dict[str, list[TableRow]]
 ) -> None:
-    duration_s = found.duration_s or 0.0
+    paths, columns = found.paths, found.columns
+    duration_s = found.probe.duration_s or 0.0
     bad = intake.notes["rows_refused"]
     texts = _timed(intake, rows.get("texts", ()), duration_s)
     intervals = _timed(intake, rows.get("intervals", ()), duration_s)
@@ -105,18 +113,17 @@ def _take_in(
         paths,
         kind="frames" if frames else "video",
         patient=cell("patient") or _stem(paths),
-        modality=found.modality,
-        shape=found.shape,
-        fps=found.fps,
-        duration_s=found.duration_s,
-        reader=found.reader,
         sex=cell("sex"),
         age=cell("age"),
         site=cell("site"),
         scanner=cell("scanner"),
         acquired=cell("acquired"),
         source_split=cell("split"),
-        flags=flags,
+        **{
+            **columns,
+            "reader": reader or columns["reader"],
+            "flags": (*columns["flags"], *flags),
+        },
     )
     _write_texts(intake, sample, texts)
     for row, span in intervals:

@@ -15,13 +15,17 @@ from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.annotations import Annotations
+from medvlp.archive.child import Limits
 from medvlp.archive.geometry import Volume
 from medvlp.archive.intake import Intake
+from medvlp.archive.measure import Measured, measured
 from medvlp.archive.plaintext import read_text
 from medvlp.archive.probe import Probe
+from medvlp.archive.reading import Reading
 from medvlp.archive.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
+from medvlp.domain import Ref
 from medvlp_volumetric.nifti_file import NiftiHeader, Stream, open_nifti
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -151,11 +155,12 @@ def index_nifti(root: Path, intake: Intake) -> None:
     files = list(intake.files())
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
-    for path, found in intake.map(_examined, volumes, "Reading NIfTI"):
+    items = ((path,) for path in volumes)
+    for (path,), found in intake.read(READING, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
-            if "not_hu" in found.flags and not options.accept_not_hu:
+            if "not_hu" in found.probe.flags and not options.accept_not_hu:
                 raise Reject("not_hu")
             sample = _accept(root, intake, options, path, found)
             _attach_report(intake, reports, sample, path, texts)
@@ -166,16 +171,7 @@ def index_nifti(root: Path, intake: Intake) -> None:
             raise _not_single(path)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NiftiFacts:
-    """What is kept of a volume that was read to check it."""
-
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    flags: tuple[str, ...]
-
-
-def examine_nifti(paths: Sequence[Path]) -> NiftiFacts:
+def examine_nifti(paths: Sequence[Path]) -> Measured:
     """Read one volume whole, as training will.
 
     Raises:
@@ -190,14 +186,23 @@ def examine_nifti(paths: Sequence[Path]) -> NiftiFacts:
     if is_label_map(volume.hu_DHW):
         raise Ignore("label_map")
     d, h, w = volume.hu_DHW.shape
-    return NiftiFacts(shape=(d, h, w), spacing_mm=volume.spacing_mm, flags=volume.flags)
+    found = Probe(
+        shape=(d, h, w),
+        spacing_mm=volume.spacing_mm,
+        modality="CT",
+        reader="nibabel",
+        flags=volume.flags,
+    )
+    return measured(paths, found)
 
 
-def _examined(path: Path) -> NiftiFacts | Verdict:
-    try:
-        return examine_nifti([path])
-    except Verdict as verdict:
-        return verdict
+READING = Reading(
+    read=Ref("medvlp_volumetric.nifti:examine_nifti"),
+    result=Measured,
+    version=1,
+    limits=Limits(memory_mb=16384),
+)
+"""Volumes are read whole: one of 2**30 voxels takes 4 GiB as float32, and masks are made of it."""
 
 
 def _not_single(path: Path) -> Verdict:
@@ -221,9 +226,7 @@ def _inside(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path != root else path.name
 
 
-def _accept(
-    root: Path, intake: Intake, options: NiftiOptions, path: Path, found: NiftiFacts
-) -> str:
+def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found: Measured) -> str:
     inside, name = _inside(root, path), stem(path)
     match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
     if options.patient_pattern and match is None:
@@ -235,11 +238,7 @@ def _accept(
         patient=match[1] if match else inside,
         study=inside,
         identity=inside,
-        modality="CT",
-        shape=found.shape,
-        spacing_mm=found.spacing_mm,
-        reader="nibabel",
-        flags=found.flags,
+        **found.columns,
         identifiers=(name,),
     )
 
