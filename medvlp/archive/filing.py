@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -150,19 +149,6 @@ class Filing:
         kept = self._ledger.spool.keep(items)
         workers = self.config.workers
         yield from read_items(self._ledger, reading, kept, workers=workers, label=label)
-
-    def map(self, read: Callable[[T], R], items: Sequence[T], label: str) -> Iterator[tuple[T, R]]:
-        """``(item, read(item))`` in order, `config.workers` read at a time, with a bar.
-
-        `read` runs in threads; let it return a verdict rather than raise one.
-        """
-        with ThreadPoolExecutor(self.config.workers) as pool:
-            try:
-                yield from track(
-                    zip(items, pool.map(read, items), strict=True), label, total=len(items)
-                )
-            finally:
-                pool.shutdown(cancel_futures=True)
 
     def at_finish(self, close: Callable[[], None]) -> None:
         """Call `close` when the kind is done, before unclaimed files are quarantined."""

@@ -231,10 +231,10 @@ def test_an_existing_manifest_is_not_overwritten(hospital, tmp_path, capfd):
 
 
 def test_ctrl_c_leaves_nothing(hospital, tmp_path, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medvlp.cxr.read.probe", interrupted)
+    monkeypatch.setattr("medvlp.archive.table._take_file", interrupted)
     words = ["index", hospital / "tabelle.csv", "--kind", "table", "--out", tmp_path / "m"]
     assert command(*words, *(w for s in SETTINGS for w in ("--set", s))) == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hospital"]

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from medvlp.archive.intake import Intake
@@ -119,12 +118,3 @@ def test_textless_sample_is_flagged(archive):
     flags = {row["sample"]: row["flags"] for row in tables["samples"]}
     assert (flags[with_text], flags[without]) == ([], ["no_text"])
     assert summary.textless == 1
-
-
-def test_map_keeps_order(archive):
-    intake = intake_for(archive, workers=3)
-    rng = np.random.default_rng(0)
-    items = rng.permutation(50).tolist()
-    assert [(a, b) for a, b in intake.map(lambda i: i * i, items, "squares")] == [
-        (i, i * i) for i in items
-    ]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medvlp.archive.child import Children
 from medvlp.archive.verdict import Reject
 from medvlp.errors import InputError
-from medvlp_video.check import Checker
+from medvlp_video.check import look, looking, try_decord, trying
 from medvlp_video.fast import has_decord
-from medvlp_video.read import check_decord, open_reader, probe, resolve
+from medvlp_video.read import open_reader, probe, resolve
 
 BITS, SIDE = 10, 16
 COUNT, FPS = 90, 25
@@ -140,11 +141,11 @@ def test_a_stream_copied_cut_begins_where_a_player_begins(tmp_path):
 def test_decord_reads_only_files_on_which_it_is_right(tmp_path):
     plain = write_video(tmp_path / "plain.mp4", CONSTANT)
     cut = cut_copy(plain, tmp_path / "cut.mp4", first=29)
-    assert check_decord(plain)
+    assert try_decord((plain,)).decord
     fast = open_reader((plain,), "decord")
     assert numbers_in(fast.frames_at([0.0, 1.0, 3.0])) == [0, 25, 75]
-    assert not check_decord(cut)
-    assert probe((cut,)).reader == "pyav"
+    assert not try_decord((cut,)).decord
+    assert look((cut,), frame_rate=1.0).probe.reader == "pyav"
 
 
 def test_probe_tells_what_the_file_holds(tmp_path):
@@ -206,16 +207,13 @@ def test_files_that_cannot_be_read_are_refused_with_a_code(tmp_path):
         assert path.stem not in refusal.value.message
 
 
-def test_a_decoder_that_does_not_answer_is_killed_and_replaced(tmp_path):
-    path = write_video(tmp_path / "a.mp4", CONSTANT)
-    checker = Checker(patience_s=0.0)
-    with pytest.raises(Reject) as refusal:
-        checker.check(path)
-    assert refusal.value.code == "hang"
-    checker.close()
-    patient = Checker()
-    assert patient.check(path).shape == (COUNT, 32, 80)
-    patient.close()
+def test_readings_say_what_the_functions_say(tmp_path):
+    item = (write_video(tmp_path / "a.mp4", CONSTANT),)
+    with Children(1) as children:
+        ((_, seen),) = children.run(looking(), [item])
+        ((_, trial),) = children.run(trying(), [item])
+    assert seen == look(item, frame_rate=1.0)
+    assert trial == try_decord(item)
 
 
 def write_folder(folder, numbers):
