@@ -181,6 +181,7 @@ class _Walk:
             return self._pop(scope, pos)
         if tag != _ITEM:
             raise Reject("bad_sequence", name_of(tag) if group == 0xFFFE else "")
+        self._count()
         self.pos = pos + 8
         delimited = length == UNDEFINED
         end = scope.end if delimited else pos + 8 + length

@@ -13,7 +13,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from medvlp.archive.marks import Marks, frame_marks, marks_of
 from medvlp.archive.modality import conclude_modality
-from medvlp.archive.values import Fields, Vector, components, tag_name
+from medvlp.archive.values import Fields, Vector, name_words, tag_name
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
 
@@ -367,7 +367,7 @@ def header_of(ds: Dataset, path: Path) -> Header:
         study=fields.uid("StudyInstanceUID"),
         series=fields.uid("SeriesInstanceUID"),
         patient=fields.text("PatientID"),
-        names=tuple(components(fields, "PatientName")),
+        names=name_words(fields, "PatientName"),
         accession=fields.text("AccessionNumber"),
         rows=fields.integer("Rows", None, "pixel_module"),
         columns=fields.integer("Columns", None, "pixel_module"),

@@ -80,10 +80,12 @@ def open_body(data: bytes, *, legacy: bool = False) -> Body:
     flags += meta_flags
     if len(data) - start < 8:
         raise Reject("truncated_header")
-    if declared == DeflatedExplicitVRLittleEndian and not _looks_like_element(data, start):
-        data, tail = inflate(data, start)
-        return _body(data, 0, declared, flags + (("trailing_bytes",) if tail else ()))
-    return _body(data, start, declared, flags)
+    if declared != DeflatedExplicitVRLittleEndian:
+        return _body(data, start, declared, flags)
+    if _looks_like_element(data, start):
+        return _body(data, start, "", flags)
+    data, tail = inflate(data, start)
+    return _body(data, 0, declared, flags + (("trailing_bytes",) if tail else ()))
 
 
 def _preamble_flags(data: bytes) -> tuple[str, ...]:

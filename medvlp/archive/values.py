@@ -10,7 +10,7 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -244,6 +244,13 @@ def _decoded(data: bytes, encodings: tuple[str, ...]) -> str | None:
     return None if "\ufffd" in words else words
 
 
-def components(fields: Fields, keyword: str) -> Iterator[str]:
-    """The parts of a person's name, in every script that it is written in."""
-    yield from filter(None, re.split(r"[\^=\s\\]+", fields.text(keyword)))
+def name_words(fields: Fields, keyword: str) -> tuple[str, ...]:
+    """The parts of a person's name, for removing them where a report repeats them.
+
+    Where nobody can know the character set, the name as every likely one has it.
+    """
+    words = fields.text(keyword)
+    if not words:
+        data = fields.content(keyword)
+        words = " ".join(data.decode(likely, "ignore") for likely in ("utf-8", "latin-1"))
+    return tuple(dict.fromkeys(filter(None, re.split(r"[\^=\s\\\0]+", words))))
