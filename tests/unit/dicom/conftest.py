@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def write_dicom(path: Path, pixels: np.ndarray | None = None, **elements: Any) -
     rows, columns = pixels.shape[-2:] if grey else pixels.shape[:2]
     values = {
         **PLAIN,
-        "SOPInstanceUID": f"1.2.826.9.{abs(hash(path.name)) % 10**9}",
+        "SOPInstanceUID": f"1.2.826.9.{crc32(bytes(path))}",
         "Rows": rows,
         "Columns": columns,
         **elements,
@@ -96,7 +97,7 @@ def series(tmp_path: Path) -> Callable[..., list[Path]]:
                 **{
                     **elements,
                     "ImagePositionPatient": [f"{x:.8g}" for x in position],
-                    "SOPInstanceUID": f"1.2.826.7.{k + 1}",
+                    "SOPInstanceUID": f"1.2.826.7.{crc32(folder.encode())}.{k + 1}",
                     **(per_slice or {}).get(k, {}),
                 },
             )
