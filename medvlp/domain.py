@@ -66,6 +66,10 @@ class Domain:
     view: Ref | None = None
     """``(paths) -> View``: what `medvlp inspect` shows of one sample."""
 
+    check_volume: Ref | None = None
+    """``(facts: medvlp.archive.bodypart.Facts) -> tuple[str, ...]``: flags of a series that hardly
+    shows what it claims."""
+
     preprocess: Mapping[str, Ref]
     """``kind`` -> configuration class of a contract, with ``build() -> Preprocess``."""
 

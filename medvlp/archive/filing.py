@@ -12,7 +12,7 @@ from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.reading import Reading, read_items
-from medvlp.archive.spool import Item
+from medvlp.archive.spool import Item, Spool
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.walk import Entry, walk
 from medvlp.data.manifest import path_to_text
@@ -54,6 +54,11 @@ class Filing:
         self._closers: list[Callable[[], None]] = []
         for entry in track(walk(root, skip), "Looking for files"):
             self._enter(entry)
+
+    @property
+    def spool(self) -> Spool:
+        """The run's temporary database, for what a kind must know of many files at once."""
+        return self._ledger.spool
 
     def files(self) -> Iterator[Path]:
         """The files found under the root that have no state yet, in a fixed order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,16 +61,37 @@ class HuReport:
     tissue_peak_hu: float | None
     padding_fraction: float
     constant_slices: tuple[int, ...]
+    counts: tuple[int, ...]
+    """Of all voxels, over `HU_EDGES`."""
     odd_slices: tuple[int, ...]
     """Slices unlike both neighbours, which are like each other: decoded another way."""
 
 
-def count_hu(values: NDArray[np.float32]) -> tuple[int, ...]:
-    """The histogram of finite values over `HU_EDGES`, with one bin below and one above."""
-    bins = (values.ravel() - np.float32(_LOW_HU)) * np.float32(1 / _BIN_HU)
-    np.clip(bins, -1, len(HU_EDGES) - 1, out=bins)
-    index = np.floor(bins, out=bins).astype(np.int32) + 1
-    return tuple(np.bincount(index, minlength=len(HU_EDGES) + 1).tolist())
+def count_hu(
+    values: NDArray[np.floating[Any]], weights: NDArray[np.integer[Any]] | None = None
+) -> tuple[int, ...]:
+    """The histogram of finite values over `HU_EDGES`, with one bin below and one above.
+
+    Args:
+        values: In HU, of any shape.
+        weights: How often each value occurs; once if not given.
+    """
+    bins = np.floor((values.ravel() - _LOW_HU) * (1 / _BIN_HU))
+    index = np.clip(bins, -1, len(HU_EDGES) - 1).astype(np.intp) + 1
+    counts = np.bincount(index, weights, minlength=len(HU_EDGES) + 1)
+    return tuple(counts.astype(np.int64).tolist())
+
+
+def count_stored(stored: NDArray[Any], slope: float, intercept: float) -> tuple[int, ...]:
+    """The histogram over `HU_EDGES` of whole stored values, once they are rescaled."""
+    if stored.dtype.itemsize > 2:
+        return count_hu(stored.astype(np.float64) * slope + intercept)
+    # Few levels and many pixels: count levels first.
+    unsigned = stored.dtype.newbyteorder("=").str.replace("i", "u")
+    levels = np.bincount(np.ascontiguousarray(stored).view(unsigned).ravel())
+    found = np.flatnonzero(levels)
+    values = found.astype(unsigned).view(stored.dtype.newbyteorder("=")).astype(np.float64)
+    return count_hu(values * slope + intercept, levels[found])
 
 
 def judge_hu(slices: Sequence[Values], intercepts: Sequence[float], bits_stored: int) -> HuReport:
@@ -106,6 +128,7 @@ def judge_hu(slices: Sequence[Values], intercepts: Sequence[float], bits_stored:
         tissue_peak_hu=_peak(scanned_B, _TISSUE),
         padding_fraction=padding,
         constant_slices=constant,
+        counts=tuple(total_B.tolist()),
         odd_slices=odd,
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medvlp.archive.dicom import open_image, quiet, read_bytes
 from medvlp.archive.header import Header
+from medvlp.archive.hounsfield import count_stored
 from medvlp.archive.pixels import decode, shown_values, stored_digest
 from medvlp.archive.reading import Reading
 from medvlp.archive.values import tag_name
@@ -35,6 +36,8 @@ class PixelFacts:
     low: float
     high: float
     """Least and greatest rescaled value (HU for CT)."""
+    counts: tuple[int, ...] = ()
+    """CT: how many pixels lie between the edges of `hounsfield.HU_EDGES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,18 @@ def scan_file(paths: Sequence[Path], *, units: Mapping[str, str]) -> Scan:
 
 def _facts(stored: NDArray[Any], header: Header) -> PixelFacts:
     low, high = _range(stored, header)
-    return PixelFacts(digest=stored_digest(stored), low=low, high=high)
+    counts = _counts(stored, header) if header.modality == "CT" and not header.colour else ()
+    return PixelFacts(digest=stored_digest(stored), low=low, high=high, counts=counts)
+
+
+def _counts(stored: NDArray[Any], header: Header) -> tuple[int, ...]:
+    """The histogram of Hounsfield units over all frames."""
+    frames = stored.reshape(header.frames, -1)
+    values = [
+        count_stored(frame, plane.slope, plane.intercept)
+        for frame, plane in zip(frames, header.planes, strict=True)
+    ]
+    return tuple(sum(column) for column in zip(*values, strict=True))
 
 
 def _range(stored: NDArray[Any], header: Header) -> tuple[float, float]:

@@ -12,6 +12,7 @@ DOMAIN = Domain(
     suffixes=(".nii", ".nii.gz"),
     kinds={"nifti": Ref("medvlp_volumetric.nifti:index_nifti")},
     probe=Ref("medvlp_volumetric.read:probe"),
+    check_volume=Ref("medvlp_volumetric.check:check_volume"),
     resolve=Ref("medvlp_volumetric.read:resolve"),
     view=Ref("medvlp_volumetric.view:view"),
     preprocess={"ct": Ref("medvlp_volumetric.preprocess:CtPreprocessConfig")},

@@ -19,9 +19,9 @@ SPACING = (0.5, 0.75)
 ROWS, COLUMNS = 14, 11
 
 
-def linear(points_LPS):
+def linear(points_lps):
     """A value for each point (..., 3) that changes evenly in space: linear reading is exact."""
-    return points_LPS @ GRADIENT + 40
+    return points_lps @ GRADIENT + 40
 
 
 def sampled(function, origins, row, column):
@@ -43,7 +43,7 @@ def written(series, function, origins, row, column, **elements):
     )
 
 
-def places_LPS(volume):
+def places_lps(volume):
     """Where each voxel lies by the affine's word, in LPS mm, (D,H,W,3)."""
     index = np.stack(np.meshgrid(*map(np.arange, volume.hu_DHW.shape), indexing="ij"), -1)
     return (index @ volume.affine[:3, :3].T + volume.affine[:3, 3]) * [-1, -1, 1]
@@ -53,7 +53,7 @@ def assert_true_to_space(volume, function, least):
     """Every voxel that was scanned holds the value of the place the affine gives it."""
     inside = volume.hu_DHW > -1000  # air was put where nothing was scanned
     assert inside.sum() >= least * len(inside) * ROWS * COLUMNS
-    expected = function(places_LPS(volume))
+    expected = function(places_lps(volume))
     np.testing.assert_allclose(volume.hu_DHW[inside], expected[inside], atol=2 * SLOPE)
 
 
@@ -86,13 +86,13 @@ def test_a_plane_of_the_patient_is_flat_again_after_the_tilt_is_undone(series):
     edge_mm = 8.3
     row, column = tilted_axes(17)
 
-    def ramp(points_LPS):
-        return np.clip((points_LPS[..., 1] - edge_mm) * 40, -60, 60)
+    def ramp(points_lps):
+        return np.clip((points_lps[..., 1] - edge_mm) * 40, -60, 60)
 
     origins = [np.array([0.0, 4, 3 * k]) for k in range(5)]
     volume = read_series(written(series, ramp, origins, row, column), RESAMPLE)
-    for plane_HW, places_HW3 in zip(volume.hu_DHW, places_LPS(volume), strict=True):
-        line, y_mm = plane_HW[:, 5], places_HW3[:, 5, 1]
+    for plane_HW, places_mm in zip(volume.hu_DHW, places_lps(volume), strict=True):
+        line, y_mm = plane_HW[:, 5], places_mm[:, 5, 1]
         steep = np.flatnonzero((line > -55) & (line < 55))
         assert len(steep) > 1
         crossing = np.interp(0, line[steep], y_mm[steep])
@@ -158,7 +158,7 @@ def test_a_tilted_series_with_a_hole_is_mended_in_both_ways(series):
     inside = volume.hu_DHW > -1000
     # Rows that one neighbour of the filled slice lacks are blended with air: leave them out.
     inside[3] &= inside[2] & inside[4] & (volume.hu_DHW[3] > -100)
-    expected = linear(places_LPS(volume))
+    expected = linear(places_lps(volume))
     np.testing.assert_allclose(volume.hu_DHW[inside], expected[inside], atol=2 * SLOPE)
 
 
