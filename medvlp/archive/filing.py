@@ -11,11 +11,12 @@ from medvlp.archive.books import Books
 from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.reading import Reading, read_items
-from medvlp.archive.spool import Item, Spool
+from medvlp.archive.reading import Item, Reading
+from medvlp.archive.spool import Spool
+from medvlp.archive.stage import read_items
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.walk import Entry, walk
-from medvlp.data.manifest import path_to_text
+from medvlp.data.paths import path_to_text
 from medvlp.errors import ConfigError
 from medvlp.progress import track
 

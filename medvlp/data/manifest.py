@@ -22,8 +22,7 @@ import pyarrow.parquet as pq
 
 from medvlp import __version__
 from medvlp.data.keys import KEY, write_key
-from medvlp.data.paths import path_from_text as path_from_text
-from medvlp.data.paths import path_to_text as path_to_text
+from medvlp.data.paths import path_from_text
 from medvlp.data.seal import INFO, KEPT, SOURCES, check_files, seal, tables_digest
 from medvlp.data.swap import BOTH, interrupted, recover, replacing
 from medvlp.data.swap import private_folder as private_folder

@@ -14,11 +14,10 @@ from medvlp.data import manifest as manifest_module
 from medvlp.data.manifest import (
     Manifest,
     open_all,
-    path_from_text,
-    path_to_text,
     private_folder,
     write_manifest,
 )
+from medvlp.data.paths import path_from_text, path_to_text
 from medvlp.data.tables import TABLES
 from medvlp.data.verify import verify_manifest
 from medvlp.digest import digest_file

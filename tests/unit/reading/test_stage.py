@@ -6,7 +6,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.ledger import Ledger
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.reading import read_items
+from medvlp.archive.stage import read_items
 from medvlp.archive.verdict import Reject
 
 
@@ -85,16 +85,6 @@ def test_what_was_read_before_a_stop_is_kept(kept, hostile, files):
     kept.stored.clear()
     assert len(read(kept, hostile(), items)) == 200
     assert set(kept.stored) == set(items) - before
-
-
-def test_many_items_are_read_in_parts(kept, hostile, files, monkeypatch):
-    monkeypatch.setattr("medvlp.archive.reading._WINDOW", 4)
-    items = files([str(n) for n in range(11)])
-    found = read_items(kept, hostile(), iter(items), workers=1, label="Reading")
-    next(found)
-    assert sorted(kept.stored) == items[:4]
-    assert texts_of(found) == [str(n) for n in range(1, 11)]
-    assert len(kept.stored) == 11
 
 
 def test_a_stored_answer_that_does_not_fit_is_a_verdict(kept, hostile, files):
