@@ -8,6 +8,7 @@ from pathlib import Path
 from medvlp.archive.index import index_archive
 from medvlp.config import plain
 from medvlp.data.items import PhantomData
+from medvlp.data.keys import write_key
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref
 
@@ -35,7 +36,8 @@ def phantom_manifest(
     if not archive.exists():
         _WRITE.load()(domain, archive, n=phantom.n, seed=phantom.seed, settings=phantom.settings)
     key = folder / "key"
-    key.write_text(digest_plain({"domain": domain, "phantom": plain(phantom)}), encoding="ascii")
+    key.unlink(missing_ok=True)
+    write_key(key, bytes.fromhex(digest_plain({"domain": domain, "phantom": plain(phantom)})))
     index_archive(
         archive,
         kind=phantom.kind,
