@@ -36,6 +36,9 @@ _LARGEST_NESTED = 1 << 24
 _HEAD = 512
 _CHUNK = 1 << 18
 
+SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".tbz", ".xz", ".7z", ".rar", ".zst"})
+"""By which containers are known before they are opened."""
+
 _MAGIC = {
     b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"PK\x07\x08": "zip", b"\x1f\x8b": "gzip",
     b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar",
@@ -105,6 +108,21 @@ def check_container(path: Path) -> None:
     except OSError:
         raise Reject("unreadable") from None
     raise Reject("packed")
+
+
+def refuse_packed(path: Path) -> None:
+    """Look through a file that is a container and no DICOM file; leave others alone.
+
+    Raises:
+        Reject: As `check_container`.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        raise Reject("unreadable") from None
+    if head[128:132] != b"DICM" and kind_of(head) is not None:
+        check_container(path)
 
 
 def leads_out(name: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.assembly import Assembler, SeriesOptions
 from medvlp.archive.conflicts import Register
+from medvlp.archive.containers import SUFFIXES as PACKED
 from medvlp.archive.dicom import may_be_dicom
 from medvlp.archive.header import Header
 from medvlp.archive.intake import Intake
@@ -71,7 +72,7 @@ def _registered(intake: Intake, reading: Reading[Scan], readers: Mapping[str, Do
 
 def _candidates(intake: Intake) -> Iterator[Item]:
     for path in intake.files():
-        if may_be_dicom(path):
+        if may_be_dicom(path) or path.suffix.lower() in PACKED:
             yield (path,)
         else:
             intake.ignore(path, "not_dicom")

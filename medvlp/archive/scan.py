@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.archive.containers import refuse_packed
 from medvlp.archive.dicom import open_image, quiet, read_bytes
+from medvlp.archive.dicomdir import dicomdir_verdict, is_dicomdir
 from medvlp.archive.header import Header
 from medvlp.archive.hounsfield import count_stored
 from medvlp.archive.pixels import decode, shown_values, stored_digest
@@ -77,7 +79,10 @@ def scan_file(paths: Sequence[Path], *, units: Mapping[str, str]) -> Scan:
         Ignore: It holds no image, or one of a modality that nobody reads.
     """
     (path,) = paths
+    refuse_packed(path)
     data = read_bytes(path)
+    if is_dicomdir(data):
+        raise dicomdir_verdict(data)
     dataset, header, flags = open_image(data, path)
     if header.modality not in units:
         raise Ignore("other_modality" if header.modality else "no_modality")

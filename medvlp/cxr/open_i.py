@@ -7,14 +7,12 @@ report's text; otherwise the report alone is a sample of kind ``report``.
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from xml.etree import ElementTree
 
+from medvlp.archive.containers import members
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import measuring
 from medvlp.archive.verdict import Reject, Verdict
@@ -27,8 +25,7 @@ NORMAL = "normal"
 
 _NOT_INDEXED = "no indexing"
 _LARGEST_XML = 1 << 20
-_MOST_MEMBERS = 1_000_000
-_TARS = (".tgz", ".tar", ".gz")
+_PACKED = (".tgz", ".tar", ".gz", ".zip")
 _PICTURES = (".png", ".jpg", ".jpeg", ".dcm")
 
 
@@ -118,7 +115,7 @@ def _xml_files(root: Path, intake: Intake) -> Iterator[tuple[Path, bytes]]:
         if suffix == ".xml":
             with intake.judge([path], "read"):
                 yield path, _bounded(path)
-        elif suffix in _TARS and tarfile.is_tarfile(path):
+        elif suffix in _PACKED:
             yield from _members(path, intake)
 
 
@@ -130,38 +127,19 @@ def _bounded(path: Path) -> bytes:
 
 def _members(container: Path, intake: Intake) -> Iterator[tuple[Path, bytes]]:
     """The XML members of a tar file, read in memory; each is counted as a file of its own."""
-    members: list[tuple[Path, bytes | Reject]] = []
-    try:
-        with tarfile.open(container) as tar:
-            for member in islice(tar, _MOST_MEMBERS):
-                if member.isreg() and member.name.lower().endswith(".xml"):
-                    members.append((container / _inside(member.name), _content(tar, member)))
-        broken = False
-    except (tarfile.TarError, EOFError, OSError, zlib.error):
-        broken = True
-    if broken:
-        intake.reject(container, "read", "damaged_archive")
-        for path, _ in members:
-            intake.find(path)
-    else:
-        intake.expand(container, [path for path, _ in members])
-    for path, data in members:
-        with intake.judge([path], "read"):
-            if isinstance(data, Reject):
-                raise data
-            yield path, data
+    with intake.judge([container], "read"):
+        found = list(members(container, wanted=_is_xml, largest=_LARGEST_XML))
+        inside = [(container / m.name, m.data) for m in found if _is_xml(m.name)]
+        intake.expand(container, [path for path, _ in inside])
+        for path, data in inside:
+            with intake.judge([path], "read"):
+                if data is None:
+                    raise Reject("xml_too_large")
+                yield path, data
 
 
-def _inside(name: str) -> str:
-    """A member's name without ``..`` and a leading slash; it is only a name, never written to."""
-    return str(PurePosixPath(*(p for p in PurePosixPath(name).parts if p not in ("/", ".."))))
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Reject:
-    if member.size > _LARGEST_XML:
-        return Reject("xml_too_large")
-    stream = tar.extractfile(member)
-    return Reject("no_data") if stream is None else stream.read()
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(".xml")
 
 
 def _parse(path: Path, data: bytes) -> _Report:
