@@ -36,6 +36,7 @@ class Filing:
         pseudonyms: The key's pseudonyms.
         skip: Folders under the root that are no part of the archive (an earlier manifest).
         ledger: Where states and readings are kept; by default nothing outlives the run.
+        assemble: Called when all of a reading is done, before its results are handed out.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Filing:
         pseudonyms: Pseudonyms,
         skip: Sequence[Path] = (),
         ledger: Ledger | None = None,
+        assemble: Callable[[], None] = lambda: None,
     ) -> None:
         self.root = root
         self.config = config
@@ -52,6 +54,7 @@ class Filing:
         self._ledger = Ledger() if ledger is None else ledger
         self.books = Books(self._ledger.spool)
         self._located: set[Path] = set()
+        self._assemble = assemble
         self._closers: list[Callable[[], None]] = []
         for entry in track(walk(root, skip), "Looking for files"):
             self._enter(entry)
@@ -154,7 +157,9 @@ class Filing:
         """
         kept = self._ledger.spool.keep(items)
         workers = self.config.workers
-        yield from read_items(self._ledger, reading, kept, workers=workers, label=label)
+        for found in read_items(self._ledger, reading, kept, workers=workers, label=label):
+            self._assemble()
+            yield found
 
     def at_finish(self, close: Callable[[], None]) -> None:
         """Call `close` when the kind is done, before unclaimed files are quarantined."""

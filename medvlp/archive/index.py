@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.ledger import Ledger
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.summary import Summary
-from medvlp.config import override, read_yaml, validate
-from medvlp.data.keys import KEY, new_key, read_key
-from medvlp.data.manifest import private_folder, write_manifest
+from medvlp.archive.turn import Overtaken, Turn
+from medvlp.config import override, plain, read_yaml, validate
+from medvlp.data.keys import read_key
+from medvlp.data.manifest import QUALITY, Manifest, write_manifest
+from medvlp.data.paths import path_to_text
+from medvlp.data.swap import folders, interrupted
+from medvlp.digest import digest_plain
 from medvlp.domain import Ref, domains, get_domain
 from medvlp.errors import ArchiveError, ConfigError
 
@@ -57,25 +65,96 @@ def index_archive(
         get_domain(options.domain)
     if not source.exists():
         raise ArchiveError("the source does not exist", remedy="name an existing folder or file")
-    if out.exists() and not replace:
+    if out.exists() and not replace and not interrupted(out):
         raise ArchiveError(
             f"{out.name} exists already", remedy="name another --out, or give --replace"
         )
-    secret = _key(out, key)
-    intake = Intake(
-        source, options, Pseudonyms(secret, options.issuer), domain, skip=(out, private_folder(out))
-    )
-    run: SourceKind = ref.load()
-    run(source, intake)
-    tables, sources, info, summary = intake.finish()
-    if not tables["samples"] and not any(row["stage"] not in _UNREAD for row in tables["rejects"]):
-        raise ArchiveError(
-            f"no sample of kind {kind} in the source: {_why(summary)}",
-            remedy="check the source folder and --kind",
+    given = None if key is None else read_key(key)
+    with Turn(out) as turn:
+        secret = turn.key(given)
+        run = _Run(source, kind, domain, out, options, Pseudonyms(secret, options.issuer))
+        if out.exists() and not replace:
+            return run.summary_of_another()  # written, or finished, since the line above
+        try:
+            with Ledger(turn.private) as ledger:
+                return run.index(ref.load(), turn, ledger, secret)
+        except Overtaken:
+            return run.summary_of_another()
+        except sqlite3.OperationalError as error:
+            raise ArchiveError(
+                f"{turn.private.name} cannot take the rows of this run ({error.sqlite_errorname})",
+                remedy="see that its disk is there and not full, then run the command again",
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One indexing, as it was asked for."""
+
+    source: Path
+    kind: str
+    domain: str | None
+    out: Path
+    options: IndexConfig
+    pseudonyms: Pseudonyms
+
+    @property
+    def job(self) -> str:
+        """Keyed digest of what was asked for: equal in processes that may share the work."""
+        options = {**plain(self.options), "workers": None}
+        return self.pseudonyms.source(digest_plain([path_to_text(self.source), self.kind, options]))
+
+    def index(self, read: SourceKind, turn: Turn, ledger: Ledger, key: bytes) -> Summary:
+        """Read, assemble and write.
+
+        Raises:
+            Overtaken: Another process has written the manifest.
+        """
+        intake = Intake(
+            self.source,
+            self.options,
+            self.pseudonyms,
+            self.domain,
+            skip=folders(self.out),
+            ledger=ledger,
+            assemble=turn.take,
         )
-    info = {**info, "kind": kind, "key_id": intake.pseudonyms.key_id}
-    write_manifest(out, tables, sources, info, key=secret, replace=replace)
-    return summary
+        read(self.source, intake)
+        turn.take()
+        tables, sources, info, summary = intake.finish()
+        if not summary.samples and all(stage in _UNREAD for stage, _ in summary.by_code):
+            raise ArchiveError(
+                f"no sample of kind {self.kind} in the source: {_why(summary)}",
+                remedy="check the source folder and --kind",
+            )
+        info |= {"kind": self.kind, "key_id": self.pseudonyms.key_id, "job": self.job}
+        records = intake.books.records()
+        files = {QUALITY: records} if len(records) else {}
+        write_manifest(self.out, tables, sources, info, key=key, replace=True, files=files)
+        vanished = ledger.finish()
+        done = ledger.tally
+        return dataclasses.replace(
+            summary, read=done["read"], known=done["known"], vanished=vanished
+        )
+
+    def summary_of_another(self) -> Summary:
+        """The summary of the manifest that another process has written.
+
+        Raises:
+            ArchiveError: It was asked for something else.
+        """
+        manifest = Manifest.open(self.out)
+        if manifest.info.get("job") != self.job:
+            raise ArchiveError(
+                f"another medvlp index has written {self.out.name} with other options meanwhile",
+                remedy="name another --out, or give --replace",
+            )
+        samples, rejects = manifest.samples, manifest.rejects
+        return Summary.of(
+            manifest.info["counts"],
+            samples.select("domain", "split", "flags").iter_rows(named=True),
+            rejects.select("stage", "code").iter_rows(named=True),
+        )
 
 
 def kinds() -> dict[str, tuple[str | None, Ref]]:
@@ -105,19 +184,6 @@ def _options(config: Path | None, overrides: Sequence[str]) -> IndexConfig:
     where = config.name if config else "--set"
     checked: IndexConfig = validate(IndexConfig, override(values, overrides), where)
     return checked
-
-
-def _key(out: Path, given: Path | None) -> bytes:
-    kept = private_folder(out) / KEY
-    if given is None:
-        return read_key(kept) if kept.exists() else new_key()
-    key = read_key(given)
-    if kept.exists() and read_key(kept) != key:
-        raise ArchiveError(
-            f"{kept.parent.name} holds another key than --key, and replacing it would lose it",
-            remedy=f"leave out --key, or move {kept.parent.name} away",
-        )
-    return key
 
 
 def _why(summary: Summary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +40,7 @@ class Intake(Filing):
         domain: The domain of the kind, if it belongs to one.
         skip: Folders under the root that are no part of the archive (an earlier manifest).
         ledger: Where states and readings are kept; by default nothing outlives the run.
+        assemble: Called when all of a reading is done, before its results are handed out.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Intake(Filing):
         domain: str | None = None,
         skip: Sequence[Path] = (),
         ledger: Ledger | None = None,
+        assemble: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(root, config, pseudonyms, skip, ledger)
+        super().__init__(root, config, pseudonyms, skip, ledger, assemble)
         self.domain = domain or config.domain
         self.headings: Headings = load_headings(config.headings)
         self.notes: Counter[str] = Counter()

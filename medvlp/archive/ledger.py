@@ -42,10 +42,11 @@ _SCHEMA = (
     """CREATE TABLE owners (
         id INTEGER PRIMARY KEY AUTOINCREMENT, host TEXT, pid INTEGER, started TEXT, seen REAL)""",
     """CREATE TABLE readings (
-        id INTEGER PRIMARY KEY, reading TEXT NOT NULL, item TEXT NOT NULL, stamp TEXT NOT NULL,
+        place INTEGER PRIMARY KEY, reading TEXT NOT NULL, item TEXT NOT NULL, stamp TEXT NOT NULL,
         owner INTEGER NOT NULL, result BLOB, UNIQUE (reading, item))""",
     "CREATE INDEX claims ON readings (reading, owner) WHERE result IS NULL",
-    "CREATE TABLE files (path TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE files ("
+    "place INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, state TEXT NOT NULL)",
     f"PRAGMA user_version = {_VERSION}",
 )
 _OF_THE_RUN = (
@@ -101,7 +102,7 @@ class Ledger:
         for table in _OF_THE_RUN:
             self.spool.db.execute(f"CREATE TABLE {table}")
         self.tally: Counter[str] = Counter()
-        """Files whose results were handed out: ``read`` by this process, or ``known`` before."""
+        """Files that were ``read`` by this process, or ``known`` to it from another one."""
 
         self._name = "the ledger" if folder is None else f"{folder.name}/{LEDGER}"
         self._pace = 8.0
@@ -225,17 +226,18 @@ class Ledger:
 
         The result of an item that was claimed by somebody else meanwhile is dropped.
         """
-        texts = [
-            (zlib.compress(result.encode(), 1), reading, item_to_text(item), self._me)
-            for item, result in rows
-        ]
+        texts = []
+        for item, result in rows:
+            packed = zlib.compress(result.encode(), 1)
+            texts.append((packed, reading, item_to_text(item), self._me))
+            self.tally["read"] += len(item)
         with self._write():
             self._db.executemany(
                 "UPDATE readings SET result = ? WHERE reading = ? AND item = ? AND owner = ?", texts
             )
             self._seen()
-        for _, _, item, _ in texts:
-            self._run("INSERT OR IGNORE INTO mine VALUES (?, ?)", reading, item)
+        for _, _, text, _ in texts:
+            self._run("INSERT OR IGNORE INTO mine VALUES (?, ?)", reading, text)
 
     def results(self, reading: str, items: Iterable[Item]) -> Iterator[tuple[Item, str]]:
         """The items and their results, in order, once `pending` has nothing left.
@@ -253,10 +255,44 @@ class Ledger:
                 if row is None or row[0] is None:
                     raise LookupError("an item was not read")
                 new = self._run("INSERT OR IGNORE INTO used VALUES (?, ?)", *key).rowcount
-                self.tally["read" if row[1] == self._me else "known"] += new * len(item)
+                if new and row[1] != self._me:
+                    self.tally["known"] += len(item)
                 yield item, zlib.decompress(row[0]).decode()
 
+    def finish(self) -> int:
+        """Write down the files' states, and forget readings of which this run made no use.
+
+        Returns:
+            Files of the run before that are not there any more.
+        """
+        with self._errors():
+            vanished = self._forget("files", "path", "SELECT 1 FROM files WHERE path = ?")
+            self._forget(
+                "readings",
+                "reading, item",
+                "SELECT 1 FROM used WHERE reading = ? AND item = ?",
+                "result IS NOT NULL",
+            )
+        rows = iter(Rows(self.spool.db, "files", "path, state", tuple))
+        while chunk := list(islice(rows, _CHUNK)):
+            with self._write():
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO files (path, state) VALUES (?, ?)", chunk
+                )
+        return vanished
+
     # Below: how it is done.
+
+    def _forget(self, table: str, columns: str, known: str, where: str = "1") -> int:
+        """Delete the rows of a table that the run does not know; how many they were."""
+        gone = 0
+        rows = iter(Rows(self._db, table, f"place, {columns}", tuple, where))
+        while chunk := list(islice(rows, _CHUNK)):
+            lost = [(row[0],) for row in chunk if self._run(known, *row[1:]).fetchone() is None]
+            with self._write():
+                self._db.executemany(f"DELETE FROM {table} WHERE place = ?", lost)
+            gone += len(lost)
+        return gone
 
     def _files(self, where: str) -> Rows[Path]:
         return Rows(self.spool.db, "files", "path", lambda row: path_from_text(row[0]), where)

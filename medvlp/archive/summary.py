@@ -28,6 +28,15 @@ class Summary:
     by_code: Mapping[tuple[str, str], int]
     """Rejects of each (stage, code)."""
 
+    read: int = 0
+    """Files that this run read."""
+
+    known: int = 0
+    """Files whose reading was known from an earlier run, or came from another process."""
+
+    vanished: int = 0
+    """Files of the run before that are not there any more."""
+
     @classmethod
     def of(
         cls,
@@ -63,6 +72,9 @@ class Summary:
         table = Table(title="Indexed", show_header=False)
         for name, count in self.counts().items():
             table.add_row(f"files {name}", f"{count:,}")
+        table.add_section()
+        for name in ("read", "known", "vanished"):
+            table.add_row(f"files {name}", f"{getattr(self, name):,}")
         table.add_section()
         table.add_row("samples", f"{self.samples:,}")
         table.add_row("samples without text", f"{self.textless:,}")

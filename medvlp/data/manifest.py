@@ -30,6 +30,9 @@ from medvlp.data.tables import SCHEMA_VERSION, TABLES
 from medvlp.digest import digest_file
 from medvlp.errors import ManifestError
 
+QUALITY = "qc.jsonl"
+"""What was found of each series, one line of JSON each, where a source has series."""
+
 _SOURCES_SCHEMA = pa.schema([("source", pa.string()), ("part", pa.int32()), ("path", pa.string())])
 _BLOCK = 1 << 14
 """Rows of a table that are in memory at once."""

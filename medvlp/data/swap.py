@@ -65,7 +65,7 @@ def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
 
 def recover(out: Path) -> None:
     """Finish or undo a change of `out` that was interrupted; only while nobody else writes."""
-    if (private_folder(out) / _READY).is_dir():
+    if interrupted(out):
         _complete(out)
     _undo(out)
 
@@ -82,6 +82,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folders(out: Path) -> tuple[Path, ...]:
+    """All folders that may belong to a manifest: itself, the private one, those of a change."""
+    return out, private_folder(out), _stage(out), _old(out)
 
 
 def _complete(out: Path) -> None:

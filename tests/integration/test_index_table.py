@@ -194,7 +194,7 @@ def test_a_users_mistake_is_one_line_with_a_remedy(hospital, tmp_path, capfd, wo
     said = capfd.readouterr().err
     assert message in " ".join(said.split())
     assert "remedy:" in said
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["hospital"]
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_missing_column_names_those_that_are_there(hospital, tmp_path, capfd):
@@ -230,14 +230,16 @@ def test_an_existing_manifest_is_not_overwritten(hospital, tmp_path, capfd):
     assert Manifest.open(tmp_path / "m").digest == digest
 
 
-def test_ctrl_c_leaves_nothing(hospital, tmp_path, monkeypatch):
+def test_ctrl_c_leaves_what_the_next_run_goes_on_with(hospital, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("medvlp.archive.table._take_file", interrupted)
     words = ["index", hospital / "tabelle.csv", "--kind", "table", "--out", tmp_path / "m"]
     assert command(*words, *(w for s in SETTINGS for w in ("--set", s))) == 130
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["hospital"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hospital", "m.private"]
+    names = sorted(p.name for p in (tmp_path / "m.private").iterdir())
+    assert names == ["key", "ledger.sqlite", "lock"]
 
 
 def test_a_config_file_does_what_the_settings_do(hospital, tmp_path):

@@ -1,4 +1,3 @@
-import json
 import stat
 
 import numpy as np
@@ -101,7 +100,7 @@ def test_nothing_in_the_manifest_names_the_patient(manifest):
         if path.suffix == ".parquet":
             content = pl.read_parquet(path).write_ndjson()
         else:
-            content = json.dumps(json.loads(path.read_text()))
+            content = path.read_text()
         for canary in ("Nightingale", "PAT-0042", "ACC7", "1.2.826", "20200229", "2020-02-29"):
             assert canary not in content, path.name
     private = manifest[0].parent / "manifest.private"
