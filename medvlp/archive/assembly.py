@@ -33,6 +33,9 @@ class SeriesOptions(Policy):
     body_part: str = ""
     """What the archive ought to show, such as CHEST; a series that says otherwise is flagged."""
 
+    structured_reports: bool = True
+    """Take Structured Reports that lie among the images as reports of their studies."""
+
     accept_not_hu: bool = False
     """Take in CT series whose values cannot be Hounsfield units, with a flag."""
 

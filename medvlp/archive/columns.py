@@ -26,6 +26,7 @@ class UserTable:
         columns: What the user calls the columns.
         fields: The fields that are looked for; the others are left alone.
         required: Those without which the table is of no use.
+        optional: Those whose column, though named, may stand in another of the user's tables.
 
     Raises:
         ArchiveError: The file is no readable table.
@@ -33,14 +34,23 @@ class UserTable:
     """
 
     def __init__(
-        self, path: Path, columns: Columns, fields: Collection[str], required: Iterable[str] = ()
+        self,
+        path: Path,
+        columns: Columns,
+        fields: Collection[str],
+        required: Iterable[str] = (),
+        optional: Collection[str] = (),
     ) -> None:
         self.path = path
         self.columns = columns
         self.frame = read_table(path)
         if "labels" in fields:
             self._check(columns.labels)
-        named = {field: name for field, name in columns.named().items() if field in fields}
+        named = {
+            field: name
+            for field, name in columns.named().items()
+            if field in fields and (field not in optional or name in self.frame.columns)
+        }
         self._check(named.values())
         single = [field for field in fields if field != "labels"]
         free = {field: field for field in single if field in self.frame.columns}

@@ -42,10 +42,16 @@ def index_dicom(root: Path, intake: Intake) -> None:
         raise ArchiveError(
             "no installed domain reads DICOM", remedy="install the package again: pip install ."
         )
-    beside = _Beside(intake, load_reports(intake), Annotations.load(intake))
+    reports, annotations = load_reports(intake), Annotations.load(intake)
     options = intake.options(SeriesOptions)
     reading = scanning({modality: domain.dicom_unit for modality, domain in readers.items()})
-    register = _registered(intake, reading, readers)
+    register, imageless = _registered(intake, reading, readers)
+    if options.structured_reports and imageless:
+        reports = _with_structured(intake, reports, imageless)
+    else:
+        for path in imageless:
+            intake.ignore(path, "no_pixels")
+    beside = _Beside(intake, reports, annotations)
     for (path,), scan in intake.read(reading, register.singles, ""):
         with intake.judge([path], "join"):
             if isinstance(scan, Verdict):
@@ -55,19 +61,38 @@ def index_dicom(root: Path, intake: Intake) -> None:
         beside.attach(sample, header, one_image=False)
 
 
-def _registered(intake: Intake, reading: Reading[Scan], readers: Mapping[str, Domain]) -> Register:
-    """Read every file; what is bad or contradicts another file is settled."""
-    register = Register(intake.spool)
+def _registered(
+    intake: Intake, reading: Reading[Scan], readers: Mapping[str, Domain]
+) -> tuple[Register, list[Path]]:
+    """Read every file; what is bad or contradicts another file is settled.
+
+    Returns:
+        The register, and the files without an image, which are not settled.
+    """
+    register, imageless = Register(intake.spool), []
     for (path,), scan in intake.read(reading, _candidates(intake), "Reading DICOM"):
         with intake.judge([path], "read"):
             if isinstance(scan, Verdict):
+                if scan.code == "no_pixels":
+                    imageless.append(path)
+                    continue
                 raise scan
             register.add(path, scan, readers[scan.header.modality].dicom_unit)
     register.settle()
     for path, verdict in register.refused:
         with intake.judge([path], "conflict"):
             raise verdict
-    return register
+    return register, imageless
+
+
+def _with_structured(
+    intake: Intake, reports: ReportIndex | None, imageless: list[Path]
+) -> ReportIndex:
+    """Structured Reports among the images count where the user's own reports say nothing."""
+    index = reports or ReportIndex(intake)
+    for path in index.read(imageless, rank=1):
+        intake.ignore(path, "no_pixels")
+    return index
 
 
 def _candidates(intake: Intake) -> Iterator[Item]:
@@ -116,9 +141,10 @@ class _Beside:
     def attach(self, sample: str, header: Header, *, one_image: bool) -> None:
         """Give a sample its study's report, and the labels and regions of its identifiers."""
         accession, study = header.accession or None, header.study or None
-        text = self.reports.find(accession=accession, study_uid=study) if self.reports else None
-        if text:
-            self.intake.report(sample, text)
+        if self.reports:
+            self.reports.attach(
+                sample, accession=accession, study_uid=study, patient=header.patient
+            )
         self.annotations.apply(
             sample,
             sop_uid=header.sop if one_image else None,

@@ -181,6 +181,11 @@ class Intake(Filing):
         )
         self.books.add_nodes(sample, rows)
 
+    def flag(self, sample: str, *flags: str) -> None:
+        """Add remarks to a sample that was taken in."""
+        for flag in flags:
+            self.books.add_flag(sample, flag)
+
     def node(
         self,
         sample: str,

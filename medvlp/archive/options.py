@@ -24,6 +24,15 @@ class Columns:
     accession: str | None = None
     series: str | None = None
     text: str | None = None
+    status: str | None = None
+    """Of a report: preliminary, final, amended, addendum, entered-in-error or HL7's letters."""
+
+    version: str | None = None
+    """Number of a report's version; the highest counts."""
+
+    issued: str | None = None
+    """When a report's version was issued; the latest counts."""
+
     date: str | None = None
     modality: str | None = None
     view: str | None = None
@@ -68,7 +77,8 @@ class IndexConfig:
     """Domain of the samples, where the kind does not say it."""
 
     reports: Path | None = None
-    """Reports as CSV or Parquet, or a folder with one .txt a study."""
+    """Reports: a folder or a file of plain text, CSV, Parquet, Excel, FHIR DiagnosticReport (JSON),
+    DICOM Structured Report or Open-I XML; see `medvlp.archive.reports`."""
 
     labels: Path | None = None
     """Labels as CSV or Parquet, one a row; see `medvlp.archive.annotations` for the columns."""

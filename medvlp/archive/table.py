@@ -137,7 +137,7 @@ def _files(path: Path) -> list[Path]:
 
 def _take_text(intake: Intake, beside: _Beside, root: Path, line: _Line) -> None:
     cells = line.cells
-    text = _text(beside.reports, cells)
+    text = str(cells.get("text") or "")
     if not text:
         intake.reject_row(root, line.row, "empty_report")
         return
@@ -175,7 +175,7 @@ def _common(cells: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(intake: Intake, beside: _Beside, sample: str, line: _Line) -> None:
-    intake.report(sample, _text(beside.reports, line.cells))
+    _attach_report(intake, beside.reports, sample, line.cells)
     for name, value in line.labels.items():
         intake.label(sample, name, value, intake.config.label_source)
     cells = line.cells
@@ -184,12 +184,19 @@ def _describe(intake: Intake, beside: _Beside, sample: str, line: _Line) -> None
     beside.annotations.apply(sample, path=path, study_uid=uid, accession=accession)
 
 
-def _text(reports: ReportIndex | None, cells: Mapping[str, Any]) -> str:
-    own = cells.get("text")
-    if own or reports is None:
-        return own or ""
-    uid = cells.get("study_uid") or cells.get("study")
-    return reports.find(accession=cells.get("accession"), study_uid=uid) or ""
+def _attach_report(
+    intake: Intake, reports: ReportIndex | None, sample: str, cells: Mapping[str, Any]
+) -> None:
+    if cells.get("text"):
+        intake.report(sample, str(cells["text"]))
+    elif reports is not None:
+        reports.attach(
+            sample,
+            accession=cells.get("accession"),
+            study_uid=cells.get("study_uid"),
+            name=None if cells.get("study_uid") else cells.get("study"),
+            patient=cells.get("patient"),
+        )
 
 
 def _kind(path: Path, domain: Domain) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 from medvlp.archive.containers import members
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import measuring
+from medvlp.archive.open_i_xml import LARGEST, parse_open_i
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.errors import ArchiveError
@@ -24,7 +24,6 @@ SOURCE = "mesh"
 NORMAL = "normal"
 
 _NOT_INDEXED = "no indexing"
-_LARGEST_XML = 1 << 20
 _PACKED = (".tgz", ".tar", ".gz", ".zip")
 _PICTURES = (".png", ".jpg", ".jpeg", ".dcm")
 
@@ -48,7 +47,7 @@ def index_open_i(root: Path, intake: Intake) -> None:
     reports = []
     for path, data in track(_xml_files(root, intake), "Reading reports"):
         with intake.judge([path], "read"):
-            reports.append(_parse(path, data))
+            reports.append(_read(path, data))
     if not reports:
         raise ArchiveError(
             "the source holds no Open-I report in XML",
@@ -120,7 +119,7 @@ def _xml_files(root: Path, intake: Intake) -> Iterator[tuple[Path, bytes]]:
 
 
 def _bounded(path: Path) -> bytes:
-    if path.stat().st_size > _LARGEST_XML:
+    if path.stat().st_size > LARGEST:
         raise Reject("xml_too_large")
     return path.read_bytes()
 
@@ -128,7 +127,7 @@ def _bounded(path: Path) -> bytes:
 def _members(container: Path, intake: Intake) -> Iterator[tuple[Path, bytes]]:
     """The XML members of a tar file, read in memory; each is counted as a file of its own."""
     with intake.judge([container], "read"):
-        found = list(members(container, wanted=_is_xml, largest=_LARGEST_XML))
+        found = list(members(container, wanted=_is_xml, largest=LARGEST))
         inside = [(container / m.name, m.data) for m in found if _is_xml(m.name)]
         intake.expand(container, [path for path, _ in inside])
         for path, data in inside:
@@ -142,36 +141,20 @@ def _is_xml(name: str) -> bool:
     return name.lower().endswith(".xml")
 
 
-def _parse(path: Path, data: bytes) -> _Report:
-    # A document type can declare entities that grow without bound; these files need none.
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise Reject("xml_doctype")
-    try:
-        tree = ElementTree.fromstring(data)
-    except ElementTree.ParseError:
-        raise Reject("xml_syntax") from None
-    uid = tree.find("uId")
-    name = uid.get("id") if uid is not None else None
-    if tree.tag != "eCitation" or not name:
-        raise Reject("not_open_i")
+def _read(path: Path, data: bytes) -> _Report:
+    found = parse_open_i(data)
     return _Report(
-        uid=name,
-        text=_text(tree.iter("AbstractText")),
-        terms=tuple(dict.fromkeys(_terms(tree.iterfind("MeSH/major")))),
-        images=tuple(i for e in tree.iter("parentImage") if (i := e.get("id"))),
+        uid=found.uid,
+        text=found.text,
+        terms=tuple(dict.fromkeys(_terms(found.majors))),
+        images=found.images,
         file=path,
         digest=digest_bytes(data),
     )
 
 
-def _text(parts: Iterable[ElementTree.Element]) -> str:
-    said = [(part.get("Label", "").strip(), "".join(part.itertext()).split()) for part in parts]
-    lines = (f"{label}: {' '.join(words)}".removeprefix(": ") for label, words in said if words)
-    return "\n\n".join(lines)
-
-
-def _terms(majors: Iterable[ElementTree.Element]) -> Iterator[str]:
+def _terms(majors: Iterable[str]) -> Iterator[str]:
     for major in majors:
-        term = (major.text or "").partition("/")[0].strip()
+        term = major.partition("/")[0].strip()
         if term and term.lower() != _NOT_INDEXED:
             yield NORMAL if term.lower() == NORMAL else term

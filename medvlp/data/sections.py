@@ -21,6 +21,9 @@ from medvlp.errors import ConfigError
 BODY = "body"
 """Canonical name of text under no heading."""
 
+ADDENDUM = "addendum"
+"""Canonical name of what was added to a report later, and a heading in every language."""
+
 COMBINED = "findings_impression"
 """Canonical name of text that is findings and impression at once."""
 
@@ -88,7 +91,7 @@ class Headings:
     def __init__(self, names: Mapping[str, Sequence[str]]) -> None:
         self._canonical = {
             _normal(heading): name
-            for name, headings in names.items()
+            for name, headings in {ADDENDUM: (), **names}.items()
             for heading in (name, *headings)
         }
         by_first: dict[str, list[str]] = {}

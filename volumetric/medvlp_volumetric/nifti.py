@@ -247,11 +247,10 @@ def _attach_report(
     intake: Intake, reports: ReportIndex | None, sample: str, path: Path, texts: set[Path]
 ) -> None:
     name = stem(path)
-    text = reports.find(accession=name, study_uid=name) if reports else None
     beside = path.with_name(f"{name}.txt")
-    if text is None and beside in texts:
+    if reports is not None and reports.attach(sample, name=name):
+        return
+    if beside in texts:
         with intake.judge([beside], "read"):
-            text = read_text(beside).text
+            intake.report(sample, read_text(beside).text)
             intake.cover([beside])
-    if text:
-        intake.report(sample, text)
