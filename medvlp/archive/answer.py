@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from medvlp.archive.verdict import Ignore, Reject, Verdict
+from medvlp.digest import digest_plain
 
 R = TypeVar("R")
 
@@ -72,6 +73,7 @@ def _parse(text: str, result: Any) -> Any:
     return _VERDICTS[word](str(code), str(message))
 
 
-def schema_of(result: Any) -> Any:
-    """What a result consists of, as plain values: another one makes stored results invalid."""
-    return _adapter(result).json_schema(mode="serialization")
+@cache
+def form_of(result: Any) -> str:
+    """The digest of what a result consists of: another one makes stored results invalid."""
+    return digest_plain(_adapter(result).json_schema(mode="serialization"))

@@ -45,8 +45,8 @@ PLUGINS = {
     JPEGLSNearLossless: "pyjpegls",
     JPEGLossless: "gdcm",
     JPEGLosslessSV1: "gdcm",
-    JPEG2000Lossless: "gdcm",
-    JPEG2000: "gdcm",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
 }
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
 _VIDEO = "1.2.840.10008.1.2.4.10"

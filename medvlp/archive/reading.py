@@ -36,7 +36,8 @@ class Reading(Generic[R]):
     @property
     def key(self) -> str:
         """Under which results are stored: reader, version, settings and form of the result."""
-        form = answer.schema_of(self.result)
+        result: Any = self.result
+        form = answer.form_of(result)
         return digest_plain([self.read.target, self.version, dict(self.settings), form])
 
     def parse(self, text: str) -> R | Verdict:
