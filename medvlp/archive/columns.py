@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import fastexcel
 import polars as pl
 
+from medvlp.archive.containers import members
 from medvlp.archive.options import Columns
 from medvlp.archive.plaintext import decode
 from medvlp.archive.verdict import Reject
@@ -15,6 +17,7 @@ from medvlp.errors import ArchiveError, ConfigError
 
 Row = Mapping[str, Any]
 
+_LARGEST_SHEET = 1 << 28
 _SEPARATORS = ",;\t|"
 
 
@@ -78,9 +81,10 @@ class UserTable:
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A CSV (any encoding of `decode`; comma, semicolon, tab or bar), Parquet table.
+    """A CSV (any encoding of `decode`; comma, semicolon, tab or bar), Parquet or Excel table.
 
-    CSV cells stay text, so that leading zeros of record numbers survive.
+    Cells of CSV and of Excel's first sheet stay text, so that leading zeros of record numbers
+    survive.
 
     Raises:
         ArchiveError: The file is no readable table.
@@ -88,6 +92,8 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             return pl.read_parquet(path)
+        if path.suffix.lower() == ".xlsx":
+            return _excel(path)
         return _csv(table_text(path))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(path) from error
@@ -110,8 +116,21 @@ def table_text(path: Path) -> str:
 def _unreadable(path: Path, why: str = "") -> ArchiveError:
     return ArchiveError(
         f"the table {path.name} cannot be read{why}",
-        remedy="give a CSV file in UTF-8 with a header, or a Parquet file",
+        remedy="give a CSV file in UTF-8 with a header, a Parquet or an Excel file",
     )
+
+
+def _excel(path: Path) -> pl.DataFrame:
+    try:
+        # Inflated once within bounds before a reader without any is let near it.
+        for member in members(path, largest=_LARGEST_SHEET):
+            if member.data is None:
+                raise _unreadable(path, " (text_too_large)")
+        return pl.read_excel(path, engine="calamine", infer_schema_length=0)
+    except Reject as verdict:
+        raise _unreadable(path, f" ({verdict.code})") from None
+    except fastexcel.FastExcelError:
+        raise _unreadable(path) from None
 
 
 def _csv(text: str) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 import base64
 import json
+import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -153,6 +154,53 @@ def test_missing_columns_name_those_that_are_there(root, columns, message):
 def test_parquet_numbers_are_read_as_text(root):
     pl.DataFrame({"accession": [7], "text": ["Clear."]}).write_parquet(root / "r.parquet")
     assert Joined(root, keys("7"), "r.parquet").texts == ["Clear."]
+
+
+XLSX = {
+    "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/'
+    'content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.'
+    'relationships+xml"/><Default Extension="xml" ContentType="application/xml"/></Types>',
+    "_rels/.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/'
+    'relationships"><Relationship Id="r" Type="http://schemas.openxmlformats.org/officeDocument/'
+    '2006/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+    "xl/workbook.xml": '<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    ' xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets>'
+    '<sheet name="s" sheetId="1" r:id="r"/></sheets></workbook>',
+    "xl/_rels/workbook.xml.rels": '<Relationships xmlns="http://schemas.openxmlformats.org/package/'
+    '2006/relationships"><Relationship Id="r" Type="http://schemas.openxmlformats.org/'
+    'officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+}
+
+
+def write_excel(path, rows):
+    def cell(value, column, row):
+        if isinstance(value, int):
+            return f'<c r="{column}{row}"><v>{value}</v></c>'
+        return f'<c r="{column}{row}" t="inlineStr"><is><t>{value}</t></is></c>'
+
+    lines = (
+        f'<row r="{i}">{"".join(cell(v, c, i) for c, v in zip("ABC", row, strict=False))}</row>'
+        for i, row in enumerate(rows, start=1)
+    )
+    sheet = f"<sheetData>{''.join(lines)}</sheetData>"
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in XLSX.items():
+            file.writestr(name, content)
+        file.writestr("xl/worksheets/sheet1.xml", f'<worksheet xmlns="{space}">{sheet}</worksheet>')
+
+
+def test_excel_numbers_are_read_as_text(root):
+    rows = [["accession", "text"], ["0012", "Größe\n3 cm"], [1001, "Clear."]]
+    write_excel(root / "r.xlsx", rows)
+    assert Joined(root, keys("0012", "1001"), "r.xlsx").texts == ["Größe\n3 cm", "Clear."]
+
+
+def test_an_excel_bomb_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "r.xlsx", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("xl/worksheets/sheet1.xml", b"\0" * (300 << 20))
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        read_table(tmp_path / "r.xlsx")
 
 
 def test_commas_and_line_ends_inside_quotes(tmp_path):
