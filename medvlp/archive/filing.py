@@ -56,7 +56,8 @@ class Filing:
         self._located: set[Path] = set()
         self._assemble = assemble
         self._closers: list[Callable[[], None]] = []
-        for entry in track(walk(root, skip), "Looking for files"):
+        found = walk(root, skip, follow_links=config.follow_links)
+        for entry in track(found, "Looking for files"):
             self._enter(entry)
 
     @property

@@ -107,6 +107,10 @@ class IndexConfig:
     workers: int = Field(default=4, ge=1, le=64)
     """Files read at a time."""
 
+    follow_links: bool = False
+    """Whether symbolic links that lead out of the source are followed; a folder of links into an
+    image store needs it. Links to something inside the source are never followed twice."""
+
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the kind itself, such as options.synthetic_text=false for nih-cxr14."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _JUNK = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".directory"})
+# Copies that file servers keep of every folder, and bins: an archive's files once more.
+_JUNK_FOLDERS = frozenset(
+    {".snapshot", ".snapshots", ".zfs", "@eadir", "#recycle", "#snapshot", "$recycle.bin",
+     "system volume information", "__macosx"}
+)  # fmt: skip
+
+_Identity = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -17,58 +25,102 @@ class Entry:
 
     path: Path
     ignored: str | None = None
-    """Why it is none of ours: ``hidden_junk``, ``not_regular``."""
+    """Why it is none of ours: ``hidden_junk``, ``not_regular``, ``link``, ``hard_link``,
+    ``outside_root``."""
 
     rejected: str | None = None
-    """Why it could not be looked at: ``unreadable``."""
+    """Why it could not be looked at: ``unreadable``, ``vanished``, ``path_too_long``."""
 
 
-def walk(root: Path, skip: Sequence[Path] = ()) -> Iterator[Entry]:
+def walk(root: Path, skip: Sequence[Path] = (), *, follow_links: bool = False) -> Iterator[Entry]:
     """All entries under `root`, in a fixed order; `root` itself if it is a file.
 
-    Links are followed, but no folder is entered twice, so a loop ends. What is neither a file nor
-    a folder not seen yet (pipes, sockets, devices, dead links, loops) is ``not_regular``. Folders
-    in `skip` are no part of the archive.
+    A root that is a link is followed, for it was named. Below it, a link to something inside the
+    root is a ``link``, since its target is found under its own name, and one that leads out is
+    ``outside_root``, unless links are followed. A further name of one file (hard link) is
+    ``hard_link``. Pipes, sockets, devices, dead links and loops are ``not_regular``.
+
+    Args:
+        root: Where to begin.
+        skip: Folders that are no part of the archive.
+        follow_links: Whether links that lead out of the root are followed.
     """
-    seen: set[tuple[int, int]] = set()
-    waiting = [root]
-    left_out = {path.resolve() for path in skip}
-    names_out = {path.name for path in left_out}
-    while waiting:
-        path = waiting.pop()
-        if path.name in names_out and path.resolve() in left_out:
-            continue
-        if not _is_folder(path):
-            yield _file(path)
-            continue
-        try:
-            status = path.stat()
-            names = os.listdir(path)  # noqa: PTH208 - names that are no valid text survive
-        except OSError:
-            yield Entry(path, rejected="unreadable")
-            continue
+    return _Walk(root, skip, follow_links).entries()
+
+
+class _Walk:
+    """One walk: what was seen, and what is still to be looked at."""
+
+    def __init__(self, root: Path, skip: Sequence[Path], follow_links: bool) -> None:
+        self._root = root
+        self._real_root = os.path.realpath(root)
+        self._skip = {path.resolve() for path in skip}
+        self._skip_names = {path.name for path in self._skip}
+        self._follow = follow_links
+        self._folders: set[_Identity] = set()
+        self._files: set[_Identity] = set()
+        self._waiting = [root]
+
+    def entries(self) -> Iterator[Entry]:
+        while self._waiting:
+            path = self._waiting.pop()
+            if path.name in self._skip_names and path.resolve() in self._skip:
+                continue
+            try:
+                yield from self._look(path)
+            except OSError as error:
+                yield Entry(path, rejected=_why(error))
+
+    def _look(self, path: Path) -> Iterator[Entry]:
+        status = path.lstat()
+        linked = stat.S_ISLNK(status.st_mode)
+        if linked:
+            try:
+                status = path.stat()
+            except OSError:
+                yield Entry(path, ignored="not_regular")
+                return
+            if path != self._root and (why := self._linked(path)):
+                yield Entry(path, ignored=why)
+                return
         identity = (status.st_dev, status.st_ino)
-        if identity in seen:
-            yield Entry(path, ignored="not_regular")
-            continue
-        seen.add(identity)
-        # Links last, so that a folder is found under its own name and not under a link's.
-        children = [path / name for name in names]
-        waiting += sorted(children, key=lambda p: (p.is_symlink(), p.name), reverse=True)
+        if stat.S_ISDIR(status.st_mode):
+            yield from self._enter(path, identity)
+        else:
+            yield Entry(path, ignored=self._file(path, status, linked))
+
+    def _linked(self, path: Path) -> str | None:
+        """Why a link is not followed, if it is not."""
+        target = os.path.realpath(path)
+        if target == self._real_root or target.startswith(self._real_root + os.sep):
+            return "link"
+        return None if self._follow else "outside_root"
+
+    def _enter(self, path: Path, identity: _Identity) -> Iterator[Entry]:
+        if path != self._root and path.name.lower() in _JUNK_FOLDERS:
+            yield Entry(path, ignored="hidden_junk")
+            return
+        if identity in self._folders:
+            yield Entry(path, ignored="link")
+            return
+        self._folders.add(identity)
+        names = os.listdir(path)  # noqa: PTH208 - names that are no valid text survive
+        self._waiting += [path / name for name in sorted(names, reverse=True)]
+
+    def _file(self, path: Path, status: os.stat_result, linked: bool) -> str | None:
+        if path.name.lower() in _JUNK or path.name.startswith("._"):
+            return "hidden_junk"
+        if not stat.S_ISREG(status.st_mode):
+            return "not_regular"
+        if not linked and status.st_nlink < 2:
+            return None
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._files:
+            return "link" if linked else "hard_link"
+        self._files.add(identity)
+        return None
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _file(path: Path) -> Entry:
-    if path.name.lower() in _JUNK or path.name.startswith("._"):
-        return Entry(path, ignored="hidden_junk")
-    try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        regular = False
-    return Entry(path) if regular else Entry(path, ignored="not_regular")
+def _why(error: OSError) -> str:
+    codes = {errno.ENOENT: "vanished", errno.ENAMETOOLONG: "path_too_long"}
+    return codes.get(error.errno or 0, "unreadable")
