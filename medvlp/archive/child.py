@@ -202,14 +202,17 @@ class _Child:
         self._heard = bytearray()
         self._ended_by = 0
         self._limits = reading.limits
+        held, self._lifeline = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "medvlp.archive.serve", str(os.getpid())],
+            [sys.executable, "-P", "-m", "medvlp.archive.serve", str(held)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             env=_environment(),
+            pass_fds=[held],
         )
+        os.close(held)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.requests, self.answers = self._process.stdin, self._process.stdout
@@ -291,6 +294,7 @@ class _Child:
         self._process.wait()
         self.requests.close()
         self.answers.close()
+        os.close(self._lifeline)
 
     def _greet(self, line: bytes) -> None:
         if line != answer.READY:

@@ -1,13 +1,14 @@
-"""What a reading process does: ``python -m medvlp.archive.serve PARENT`` answers line by line.
+"""What a reading process does: ``python -m medvlp.archive.serve LIFELINE`` answers line by line.
 
 The first line it is sent says which function reads; each further line is JSON, a number and a list
 of paths, and is answered by one line, the number and an answer (see `medvlp.archive.answer`).
-`medvlp.archive.child` starts it.
+LIFELINE is a pipe that nothing is written to: it ends when the parent ends, and this process with
+it. `medvlp.archive.child` starts it.
 """
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -26,15 +27,12 @@ from medvlp.domain import Ref
 
 Read = Callable[..., Any]
 
-_DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of prctl(2)."""
-
 
 def main() -> None:
     """Serve until the parent closes the pipe or ends."""
     requests, answers = _take_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(int(sys.argv[1]))
+    _hold_on(int(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     order = json.loads(requests.readline())
@@ -103,11 +101,13 @@ def _say(answers: IO[bytes], line: bytes) -> None:
     answers.flush()
 
 
-def _die_with(parent: int) -> None:
-    """End when the parent ends, even if it is killed and this process hangs in a decoder."""
-    with suppress(OSError, AttributeError):  # Linux only; elsewhere the closed pipe has to do
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
+def _hold_on(lifeline: int) -> None:
+    """End when the pipe's other end is gone, even if a decoder hangs and no Python code runs."""
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    # The system now sends SIGIO when the parent ends, whose default is to end this process.
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        os.read(lifeline, 1)
         os._exit(0)
 
 

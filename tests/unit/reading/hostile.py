@@ -77,6 +77,7 @@ _DEEDS = {
     "exit": lambda: os._exit(0),
     "leave": _leave,
     "segfault": _segfault,
+    "stall": lambda: ctypes.PyDLL(None).sleep(3600),  # no Python code runs meanwhile
     "hang": lambda: time.sleep(3600),
     "hoard": _hoard,
     "chatter": _chatter,

@@ -3,6 +3,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -153,6 +154,18 @@ def test_a_reader_that_cannot_be_loaded_is_an_error_and_no_verdict(hostile, file
         list(children.run(reading, files(["good"])))
 
 
+def test_a_process_outlives_the_thread_that_started_it(hostile, files):
+    items = files(["good"] * 4)
+    found = []
+    with Children(1) as children:
+        thread = Thread(target=lambda: found.extend(children.run(hostile(), items[:2])))
+        thread.start()
+        thread.join()
+        time.sleep(0.1)
+        found += children.run(hostile(), items[2:])
+    assert len({seen.process for _, seen in found}) == 1
+
+
 ORPHAN = """
 import sys
 from pathlib import Path
@@ -169,8 +182,9 @@ for _, seen in Children(1).run(reading, [(good,), (hang,)]):
 """
 
 
-def test_no_process_outlives_a_parent_that_is_killed(hostile, files):
-    (good,), (hang,) = files(["good", "hang"])
+@pytest.mark.parametrize("deed", ["hang", "stall"])
+def test_no_process_outlives_a_parent_that_is_killed(hostile, files, deed):
+    (good,), (hang,) = files(["good", deed])
     parent = subprocess.Popen(
         [sys.executable, "-c", ORPHAN, str(Path(__file__).parent), str(good), str(hang)],
         stdout=subprocess.PIPE,
