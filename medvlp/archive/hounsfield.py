@@ -31,6 +31,8 @@ _TISSUE = (-200, 200)
 _TWICE_SHARE = 0.02
 _TWICE_RATIO = 5.0
 _NO_TISSUE = 0.01
+_RESCALED = -500.0
+"""The intercept of whoever rescales to Hounsfield units lies below this."""
 _PEAK_SHARE = 0.002
 _ODD = 0.8
 _ALIKE = 0.4
@@ -87,10 +89,11 @@ def count_stored(stored: NDArray[Any], slope: float, intercept: float) -> tuple[
     if stored.dtype.itemsize > 2:
         return count_hu(stored.astype(np.float64) * slope + intercept)
     # Few levels and many pixels: count levels first.
-    unsigned = stored.dtype.newbyteorder("=").str.replace("i", "u")
-    levels = np.bincount(np.ascontiguousarray(stored).view(unsigned).ravel())
+    native = stored.astype(stored.dtype.newbyteorder("="), order="C", copy=False)
+    unsigned = native.view(native.dtype.str.replace("i", "u"))
+    levels = np.bincount(unsigned.ravel())
     found = np.flatnonzero(levels)
-    values = found.astype(unsigned).view(stored.dtype.newbyteorder("=")).astype(np.float64)
+    values = found.astype(unsigned.dtype).view(native.dtype).astype(np.float64)
     return count_hu(values * slope + intercept, levels[found])
 
 
@@ -162,23 +165,18 @@ def _code(
 ) -> str:
     if low < high and (bits_stored <= 8 or (low >= 0 and high <= _EIGHT_BIT)):
         return "not_hu"
-    twice = max(_body(total_B, shift) for shift in {-1000.0, -1024.0, *intercepts} if shift < -500)
-    if _exceeds(total_B, twice):
+    twice = max(
+        _body(total_B, shift) for shift in {-1000.0, -1024.0, *intercepts} if shift < _RESCALED
+    )
+    here = _body(total_B, 0.0)
+    tissue = _share(total_B, _SOFT) + _share(total_B, _FAT)
+    # A small body in a scan with padding looks a little like a moved one, but keeps its tissue.
+    if twice >= max(_TWICE_SHARE, _TWICE_RATIO * here) and tissue < _NO_TISSUE:
         return "double_rescale"
     never = max(_body(total_B, 1000.0), _body(total_B, 1024.0))
-    if low >= 0 and _exceeds(total_B, never):
+    if low >= 0 and min(intercepts) > _RESCALED and never >= max(_TWICE_SHARE, here):
         return "not_hu"
     return ""
-
-
-def _exceeds(total_B: NDArray[np.int64], moved: float) -> bool:
-    """Whether a body shows on a moved scale and none on the true one.
-
-    A small body in a scan with padding looks a little like a moved one, but keeps its tissue.
-    """
-    tissue = _share(total_B, _SOFT) + _share(total_B, _FAT)
-    here = _body(total_B, 0.0)
-    return moved >= _TWICE_SHARE and moved >= _TWICE_RATIO * here and tissue < _NO_TISSUE
 
 
 def _body(total_B: NDArray[np.int64], shift: float) -> float:

@@ -6,9 +6,10 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 PLAIN = {
     "SOPClassUID": CTImageStorage,
@@ -103,5 +104,56 @@ def series(tmp_path: Path) -> Callable[..., list[Path]]:
             )
             for k, position in enumerate(positions)
         ]
+
+    return make
+
+
+def _item(**elements: Any) -> Dataset:
+    ds = Dataset()
+    for name, value in elements.items():
+        setattr(ds, name, value)
+    return ds
+
+
+@pytest.fixture
+def enhanced(dicom: Callable[..., Path]) -> Callable[..., Path]:
+    """``enhanced(positions, content)``: a multi-frame CT, each frame full of its own number.
+
+    Frame k has the rescale slope k + 1 and the intercept -5; `content` gives each frame's items of
+    the frame content sequence.
+    """
+
+    def make(
+        positions: Sequence[Sequence[float]],
+        content: Sequence[dict[str, Any]] | None = None,
+        name: str = "enhanced.dcm",
+    ) -> Path:
+        count = len(positions)
+        pixels = np.arange(count, dtype=np.int16)[:, None, None] * np.ones((1, 6, 5), np.int16)
+        moved = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        absent = dict.fromkeys((*moved, "RescaleSlope", "RescaleIntercept"))
+        storage = EnhancedCTImageStorage
+        path = dicom(name, pixels, NumberOfFrames=count, SOPClassUID=storage, **absent)
+        ds = pydicom.dcmread(path)
+        orientation = _item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+        measures = _item(PixelSpacing=[0.5, 0.75], SliceThickness=9)
+        ds.SharedFunctionalGroupsSequence = [
+            _item(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])
+        ]
+        ds.DimensionIndexSequence = [
+            _item(DimensionIndexPointer=pointer) for pointer in (0x00209128, 0x00209057)
+        ]
+        ds.PerFrameFunctionalGroupsSequence = [
+            _item(
+                PlanePositionSequence=[_item(ImagePositionPatient=list(position))],
+                FrameContentSequence=[_item(**(content[k] if content else {}))],
+                PixelValueTransformationSequence=[
+                    _item(RescaleSlope=k + 1, RescaleIntercept=-5, RescaleType="HU")
+                ],
+            )
+            for k, position in enumerate(positions)
+        ]
+        ds.save_as(path)
+        return path
 
     return make

@@ -1,12 +1,11 @@
 import numpy as np
-import pydicom
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedCTImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from medvlp.archive.dicom import read_header
 from medvlp.archive.grouping import group_series
 from medvlp.archive.layout import lay_out
+from medvlp.archive.policy import part_of
 from medvlp.archive.series import read_series
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 
@@ -168,51 +167,50 @@ def test_slices_without_a_place_make_no_volume(series):
     assert code_of(series(AXIAL, folder="p", PixelSpacing=[0, 0])) == "bad_spacing"
 
 
-def enhanced(dicom, positions):
-    """A multi-frame CT whose frames lie at `positions`, each with its own rescale slope."""
-
-    def item(**elements):
-        ds = Dataset()
-        for name, value in elements.items():
-            setattr(ds, name, value)
-        return ds
-
-    pixels = np.arange(len(positions), dtype=np.int16)[:, None, None] * np.ones((1, 6, 5), np.int16)
-    no_geometry = dict.fromkeys(
-        ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
-         "RescaleIntercept"),
-    )  # fmt: skip
-    path = dicom(
-        pixels=pixels, NumberOfFrames=len(pixels), SOPClassUID=EnhancedCTImageStorage, **no_geometry
-    )
-    ds = pydicom.dcmread(path)
-    orientation = item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    measures = item(PixelSpacing=[0.5, 0.75], SliceThickness=9)
-    ds.SharedFunctionalGroupsSequence = [
-        item(PlaneOrientationSequence=[orientation], PixelMeasuresSequence=[measures])
-    ]
-    ds.PerFrameFunctionalGroupsSequence = [
-        item(
-            PlanePositionSequence=[item(ImagePositionPatient=list(position))],
-            PixelValueTransformationSequence=[
-                item(RescaleSlope=k + 1, RescaleIntercept=-5, RescaleType="HU")
-            ],
-        )
-        for k, position in enumerate(positions)
-    ]
-    ds.save_as(path)
-    return path
-
-
-def test_an_enhanced_file_is_read_frame_by_frame(dicom):
-    got = read_series([enhanced(dicom, [(0, 0, z) for z in (6, 4, 2, 0)])])
+def test_an_enhanced_file_is_read_frame_by_frame(enhanced):
+    got = read_series([enhanced([(0, 0, z) for z in (6, 4, 2, 0)])])
     assert got.spacing_mm == pytest.approx((2, 0.5, 0.75))
     # Frames come in order of height: 3, 2, 1, 0 with slopes 4, 3, 2, 1.
     assert got.hu_DHW[:, 0, 0].tolist() == [3 * 4 - 5, 2 * 3 - 5, 1 * 2 - 5, -5]
 
 
-def test_an_enhanced_file_with_several_frames_in_one_place_is_refused(dicom):
-    assert code_of([enhanced(dicom, [(0, 0, 0), (0, 0, 2), (0, 0, 2)])]) == "duplicate_position"
+def test_an_enhanced_file_with_several_frames_in_one_place_is_refused(enhanced):
+    assert code_of([enhanced([(0, 0, 0), (0, 0, 2), (0, 0, 2)])]) == "duplicate_position"
+
+
+TWICE = [(0, 0, 2.0 * k) for k in range(4)] * 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"TemporalPositionIndex": 1 + k // 4} for k in range(8)],
+        [{"StackID": str(1 + k // 4), "InStackPositionNumber": 1 + k % 4} for k in range(8)],
+        [{"DimensionIndexValues": [1 + k // 4, 1 + k % 4]} for k in range(8)],
+        [{"FrameAcquisitionDateTime": f"20200101120{k}00"} for k in range(8)],
+    ],
+)
+def test_several_volumes_in_one_enhanced_file_are_parted_and_found_again(enhanced, content):
+    path = enhanced(TWICE, content)
+    assert code_of([path]) == "mixed_series"
+    groups = group_series([read_header(path)])
+    assert [lay_out(group).flags for group in groups] == [
+        ("part_1", "mixed_rescale"),
+        ("part_2", "mixed_rescale"),
+    ]
+    for part, frames in ((1, range(4)), (2, range(4, 8))):
+        volume = read_series([path], part=part_of([f"part_{part}"]))
+        # A frame holds its number, and its slope is one more.
+        assert volume.hu_DHW[:, 0, 0].tolist() == [k * (k + 1) - 5 for k in frames]
+        assert volume.provenance.slices == tuple((0, k) for k in frames)
+
+
+def test_a_volume_in_several_enhanced_files_is_one(enhanced):
+    low = enhanced([(0, 0, 2.0 * k) for k in range(3)], name="low.dcm")
+    high = enhanced([(0, 0, 6 + 2.0 * k) for k in range(3)], name="high.dcm")
+    volume = read_series([high, low])
+    assert volume.hu_DHW.shape[0] == 6
+    assert volume.spacing_mm[0] == pytest.approx(2)
 
 
 def test_a_layout_says_which_files_in_which_order(series):
