@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.bodypart import Facts, body_part_flags
+from medvlp.archive.burned_in import burned_in_flags
 from medvlp.archive.conflicts import Register
 from medvlp.archive.grouping import Group, group_series
 from medvlp.archive.header import Header
@@ -140,8 +141,11 @@ class Assembler:
             shape=layout.shape,
             spacing_mm=layout.spacing_mm,
             reader="pydicom",
-            flags=finding.qc["flags"],
-            identifiers=(header.accession, *header.names),
+            flags=(
+                *finding.qc["flags"],
+                *burned_in_flags(header, self.intake.config.burned_in),
+            ),
+            identifiers=header.known,
         )
         self.intake.cover(layout.repeated)
         return sample

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.assembly import Assembler, SeriesOptions
+from medvlp.archive.burned_in import burned_in_flags
 from medvlp.archive.conflicts import Register
 from medvlp.archive.containers import SUFFIXES as PACKED
 from medvlp.archive.dicom import may_be_dicom
@@ -124,8 +125,8 @@ def _accept_file(intake: Intake, beside: _Beside, scan: Scan, domain: Domain) ->
         shape=(header.rows, header.columns),
         spacing_mm=header.planes[0].spacing,
         reader="pydicom",
-        flags=scan.flags,
-        identifiers=(header.accession, *header.names),
+        flags=(*scan.flags, *burned_in_flags(header, intake.config.burned_in)),
+        identifiers=header.known,
     )
     beside.attach(sample, header, one_image=True)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from medvlp.archive.known import known_identifiers
 from medvlp.archive.marks import Marks, frame_marks, marks_of
 from medvlp.archive.modality import conclude_modality
-from medvlp.archive.values import Fields, Vector, name_words, tag_name
+from medvlp.archive.values import Fields, Vector, tag_name
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
 
@@ -60,8 +61,7 @@ class Header:
     study: str
     series: str
     patient: str
-    names: tuple[str, ...]
-    """Words of the patient's name, to be removed where a report repeats them."""
+    known: tuple[str, ...]  # identifiers; see `medvlp.archive.known`
     accession: str
     rows: int
     columns: int
@@ -91,6 +91,8 @@ class Header:
     scanner: str
     """Manufacturer and model only."""
     image_type: tuple[str, ...]
+    burned_in: str
+    conversion: str
     window: tuple[float, float] | None
     """(centre, width) of the first display window, if it is one."""
     window_function: str
@@ -367,7 +369,7 @@ def header_of(ds: Dataset, path: Path) -> Header:
         study=fields.uid("StudyInstanceUID"),
         series=fields.uid("SeriesInstanceUID"),
         patient=fields.text("PatientID"),
-        names=name_words(fields, "PatientName"),
+        known=known_identifiers(fields),
         accession=fields.text("AccessionNumber"),
         rows=fields.integer("Rows", None, "pixel_module"),
         columns=fields.integer("Columns", None, "pixel_module"),
@@ -389,6 +391,8 @@ def header_of(ds: Dataset, path: Path) -> Header:
         laterality=_laterality(fields),
         scanner=_scanner(fields),
         image_type=_image_type(fields),
+        burned_in=fields.text("BurnedInAnnotation").upper(),
+        conversion=fields.text("ConversionType").upper(),
         window=_window(fields),
         window_function=_window_function(fields),
     )

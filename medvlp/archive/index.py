@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.summary import Summary
 from medvlp.archive.turn import Overtaken, Turn
 from medvlp.config import override, plain, read_yaml, validate
-from medvlp.data.keys import read_key
+from medvlp.data.keys import KEY, key_id, read_key
 from medvlp.data.manifest import QUALITY, Manifest, write_manifest
 from medvlp.data.paths import path_to_text
-from medvlp.data.swap import folders, interrupted
+from medvlp.data.seal import INFO
+from medvlp.data.swap import folders, interrupted, private_folder
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, domains, get_domain
 from medvlp.errors import ArchiveError, ConfigError
@@ -70,9 +72,11 @@ def index_archive(
             f"{out.name} exists already", remedy="name another --out, or give --replace"
         )
     given = None if key is None else read_key(key)
+    _refuse_another_key(out, given, options.project)
     with Turn(out) as turn:
         secret = turn.key(given)
-        run = _Run(source, kind, domain, out, options, Pseudonyms(secret, options.issuer))
+        names = Pseudonyms(secret, options.issuer, options.project)
+        run = _Run(source, kind, domain, out, options, names)
         if out.exists() and not replace:
             return run.summary_of_another()  # written, or finished, since the line above
         try:
@@ -184,6 +188,39 @@ def _options(config: Path | None, overrides: Sequence[str]) -> IndexConfig:
     where = config.name if config else "--set"
     checked: IndexConfig = validate(IndexConfig, override(values, overrides), where)
     return checked
+
+
+def _refuse_another_key(out: Path, given: bytes | None, project: str) -> None:
+    """Patients of a manifest that is replaced keep their pseudonyms, and with them their splits.
+
+    Raises:
+        ArchiveError: The key at hand, or the project, is another than that of the manifest.
+    """
+    kept = private_folder(out) / KEY
+    if (told := _told_key(out)) is None:
+        return
+    if given is None and not kept.exists():
+        raise ArchiveError(
+            f"{kept.parent.name} with the key of {out.name} is missing, and a new key would give "
+            "its patients other pseudonyms and other splits",
+            remedy=f"restore {kept.parent.name}, give its --key, or name another --out",
+        )
+    key = read_key(kept) if kept.exists() else given
+    assert key is not None
+    if key_id(key, project) != told:
+        raise ArchiveError(
+            f"{out.name} was made with another key or project, and changing either would give its "
+            "patients other pseudonyms and other splits",
+            remedy="use the same --key and project, or name another --out",
+        )
+
+
+def _told_key(out: Path) -> str | None:
+    """The key id of a manifest, None where there is none that can be read."""
+    try:
+        return str(json.loads((out / INFO).read_text(encoding="utf-8"))["key_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _why(summary: Summary) -> str:

@@ -59,6 +59,7 @@ class Intake(Filing):
         self.notes: Counter[str] = Counter()
         """Counts worth knowing that are about no file: ``reports_without_study``, ..."""
 
+        self._scrubbed: Counter[str] = Counter()
         self._options_read = False
 
     def options(self, schema: type[R]) -> R:
@@ -125,8 +126,8 @@ class Intake(Filing):
             reader: Which decoder reads it.
             source_split: The split's name in the source.
             flags: Remarks.
-            identifiers: Further raw words that name the patient (parts of the name, accession
-                number); where they stand in the sample's texts they are replaced.
+            identifiers: Further raw words that name the patient (names as ``Family^Given``,
+                numbers, dates, places); where they stand in the sample's texts they are replaced.
 
         Raises:
             Reject: ``duplicate_sample``: the same sample was taken in before.
@@ -271,6 +272,7 @@ class Intake(Filing):
         info = {
             "counts": counts,
             "notes": dict(self.notes),
+            "scrubbed": dict(sorted(self._scrubbed.items())),
             "options": public_options(self.config),
             "split": {"policy": assignment.policy, "conflicts": assignment.conflicts},
         }
@@ -302,4 +304,8 @@ class Intake(Filing):
         return domain
 
     def _clean(self, sample: str, text: str) -> str:
-        return scrub(text, self.books.known(sample))
+        wanted = self.config.scrub
+        known = self.books.known(sample) if wanted != "patterns" else ()
+        scrubbed = scrub(text, known, patterns=wanted != "header")
+        self._scrubbed += scrubbed.counts
+        return scrubbed.text

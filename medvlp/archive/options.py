@@ -95,6 +95,15 @@ class IndexConfig:
     headings: Path | None = None
     """YAML file with section headings in place of the English ones."""
 
+    scrub: Literal["both", "header", "patterns"] = "both"
+    """What is taken out of texts: what their own header names, what identifies by its form."""
+
+    burned_in: Literal["hold", "allow"] = "hold"
+    """Whether pictures of a class on which names may be burned in are held; see `burned_in.py`."""
+
+    project: str = ""
+    """Manifests of different projects cannot be linked, though they share a key."""
+
     issuer: str = ""
     """Who gives out the patient numbers, where sites that share a key number independently."""
 

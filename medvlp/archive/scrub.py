@@ -1,23 +1,55 @@
-"""Known identifiers are taken out of texts: what a header names must not stand in the report."""
+"""Reports are scrubbed: of what their own header names, then of what identifies by its form."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+from medvlp.archive.identifiers import Identifiers, merged
+from medvlp.archive.phi_patterns import find_patterns
 
 REMOVED = "___"
-"""What stands in a text where a known identifier stood."""
+"""What stands in a text where something was taken out."""
 
-_SHORTEST = 3
-"""Shorter words ("Li", "7") would mar the text more than they protect."""
+OVER_89 = "90+"
+"""What stands where an age above 89 stood."""
 
 
-def scrub(text: str, identifiers: Iterable[str]) -> str:
-    """`text` with each identifier, as a whole word in any case, replaced by `REMOVED`."""
-    lowered = text.lower()
-    stripped = (identifier.strip() for identifier in identifiers)
-    words = sorted(w for w in stripped if len(w) >= _SHORTEST and w.lower() in lowered)
-    if not words:
-        return text
-    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)"
-    return re.sub(pattern, REMOVED, text, flags=re.IGNORECASE)
+@dataclass(frozen=True)
+class Scrubbed:
+    """A text without identifiers, and how many were taken out of each category."""
+
+    text: str
+    counts: Counter[str]
+
+
+def scrub(text: str, identifiers: Iterable[str] = (), *, patterns: bool = True) -> Scrubbed:
+    """Take identifiers out of a text.
+
+    Args:
+        text: The text.
+        identifiers: What the text's own header (or table row) names, raw: persons in DICOM's
+            writing (``Family^Given``), dates, numbers, words and phrases. Each is found in any
+            case, with or without diacritics and separators, dates in any common writing.
+        patterns: Whether to look for identifiers by their form, too: dates, telephone numbers,
+            addresses, numbers behind words such as MRN, names behind titles, signatures, ages
+            above 89.
+
+    >>> scrub("Mr. Meier, 93-year-old: mass of 3.5 cm.", ["Meier^Jo"]).text
+    'Mr. ___, 90+-year-old: mass of 3.5 cm.'
+    """
+    raw = frozenset(identifiers)
+    spans = Identifiers.of(raw).find(text) if raw else []
+    if patterns:
+        spans += find_patterns(text)
+    if not spans:
+        return Scrubbed(text, Counter())
+    parts: list[str] = []
+    counts: Counter[str] = Counter()
+    at = 0
+    for start, end, category in merged(spans):
+        parts += [text[at:start], OVER_89 if category == "age" else REMOVED]
+        counts[category] += 1
+        at = end
+    return Scrubbed("".join((*parts, text[at:])), counts)

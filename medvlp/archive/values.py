@@ -242,15 +242,3 @@ def _decoded(data: bytes, encodings: tuple[str, ...]) -> str | None:
     except Exception:
         return None
     return None if "\ufffd" in words else words
-
-
-def name_words(fields: Fields, keyword: str) -> tuple[str, ...]:
-    """The parts of a person's name, for removing them where a report repeats them.
-
-    Where nobody can know the character set, the name as every likely one has it.
-    """
-    words = fields.text(keyword)
-    if not words:
-        data = fields.content(keyword)
-        words = " ".join(data.decode(likely, "ignore") for likely in ("utf-8", "latin-1"))
-    return tuple(dict.fromkeys(filter(None, re.split(r"[\^=\s\\\0]+", words))))

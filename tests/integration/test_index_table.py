@@ -7,6 +7,7 @@ from PIL import Image
 
 from medvlp.archive.index import index_archive
 from medvlp.cli import app, run_guarded
+from medvlp.data.keys import write_key
 from medvlp.data.manifest import Manifest
 from medvlp.data.verify import verify_manifest
 from medvlp.errors import ConfigError
@@ -115,7 +116,7 @@ def test_replace_keeps_the_key(hospital, tmp_path):
 
 def test_replace_with_another_key_is_refused(hospital, tmp_path):
     index(hospital, tmp_path / "m")
-    (tmp_path / "k").write_text("ab" * 32)
+    write_key(tmp_path / "k", b"k" * 32)
     (tmp_path / "k").chmod(0o600)
     with pytest.raises(Exception, match="another key"):
         index(hospital, tmp_path / "m", replace=True, key=tmp_path / "k")

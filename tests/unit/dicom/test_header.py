@@ -14,7 +14,7 @@ def test_a_header_is_typed_and_its_identifiers_are_kept_apart(dicom):
     assert header.acquired == dt.date(2020, 2, 29)
     assert header.age_years == 45
     assert (header.view, header.laterality, header.scanner) == ("AP", "L", "M")
-    assert header.names == ("Canary", "Nightingale")
+    assert {"Canary^Nightingale", "ACC7", "20200229"} <= set(header.known)
 
 
 @pytest.mark.parametrize(
