@@ -1,7 +1,8 @@
 """Pictures on which names may be burned in are held until somebody has looked at them.
 
 No detector of text in pixels finds all of it, so whole classes of pictures are held: those that
-say so, screen captures, scanned film, ultrasound, cameras, and colour that no device took.
+say so, screen captures, scanned film, ultrasound, and cameras. Colour alone is no reason: what
+makes colour pictures of a patient is in one of these classes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,4 @@ def _reason(header: Header) -> str | None:
         return "Modality"
     if header.conversion in _CONVERSIONS:
         return "ConversionType"
-    if header.captured:
-        return "ImageType"
-    derived = header.colour and "ORIGINAL" not in header.image_type
-    return "PhotometricInterpretation" if derived else None
+    return "ImageType" if header.captured else None

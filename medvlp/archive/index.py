@@ -15,6 +15,7 @@ from medvlp.archive.options import IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.summary import Summary
 from medvlp.archive.turn import Overtaken, Turn
+from medvlp.archive.withdrawals import Withdrawals
 from medvlp.config import override, plain, read_yaml, validate
 from medvlp.data.keys import KEY, key_id, read_key
 from medvlp.data.manifest import QUALITY, Manifest, write_manifest
@@ -122,6 +123,7 @@ class _Run:
             skip=folders(self.out),
             ledger=ledger,
             assemble=turn.take,
+            withdrawn=Withdrawals.load(turn.private, self.pseudonyms),
         )
         read(self.source, intake)
         turn.take()

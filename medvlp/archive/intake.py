@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import polars as pl
+
 from medvlp.archive.filing import Filing
 from medvlp.archive.ledger import Ledger
 from medvlp.archive.measure import digest_files
@@ -16,7 +18,8 @@ from medvlp.archive.pseudonyms import Pseudonyms, age_band
 from medvlp.archive.scrub import scrub
 from medvlp.archive.spool import Rows
 from medvlp.archive.summary import Summary
-from medvlp.archive.verdict import Reject
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.archive.withdrawals import Withdrawals
 from medvlp.config import validate
 from medvlp.data.sections import Headings, load_headings
 from medvlp.data.splits import assign_splits, subsets
@@ -41,6 +44,7 @@ class Intake(Filing):
         skip: Folders under the root that are no part of the archive (an earlier manifest).
         ledger: Where states and readings are kept; by default nothing outlives the run.
         assemble: Called when all of a reading is done, before its results are handed out.
+        withdrawn: Whose data are not taken in.
     """
 
     def __init__(
@@ -52,12 +56,17 @@ class Intake(Filing):
         skip: Sequence[Path] = (),
         ledger: Ledger | None = None,
         assemble: Callable[[], None] = lambda: None,
+        withdrawn: Withdrawals | None = None,
     ) -> None:
         super().__init__(root, config, pseudonyms, skip, ledger, assemble)
         self.domain = domain or config.domain
         self.headings: Headings = load_headings(config.headings)
         self.notes: Counter[str] = Counter()
         """Counts worth knowing that are about no file: ``reports_without_study``, ..."""
+
+        self.withdrawn = withdrawn or Withdrawals(pseudonyms)
+        self._root: dict[str, str] = {}
+        """Pseudonym under the whole key -> under its oldest link, where the key was rotated."""
 
         self._scrubbed: Counter[str] = Counter()
         self._options_read = False
@@ -131,6 +140,7 @@ class Intake(Filing):
 
         Raises:
             Reject: ``duplicate_sample``: the same sample was taken in before.
+            Ignore: ``withdrawn``: the patient has withdrawn.
         """
         if not self.books.any_sample():
             self._refuse_unread_options()
@@ -141,10 +151,14 @@ class Intake(Filing):
             raise Reject("duplicate_sample")
         person = patient.strip() if patient else ""
         who = person or study or key
+        if self.withdrawn.holds(who):
+            raise Ignore("withdrawn")
+        if (root := self.pseudonyms.root(who)) != (name := self.pseudonyms.patient(who)):
+            self._root[name] = root
         row = {
             "sample": sample,
             "domain": self._domain(domain),
-            "patient": self.pseudonyms.patient(who),
+            "patient": name,
             "study": self.pseudonyms.study(study or key),
             "series": self.pseudonyms.series(series) if series else None,
             "source": self.source(list(paths)),
@@ -265,9 +279,13 @@ class Intake(Filing):
         self._settle_rest()
         self.books.flag_textless()
         split = self.config.split
-        assignment = assign_splits(self.books.patients(), split.policy, split.fractions)
-        self.books.set_splits(assignment.split)
-        self.books.add("subsets", subsets(self.books.patients(), self.books.told_labels()))
+        # The oldest link of the key decides, so that rotating the key moves nobody.
+        people = self.books.patients().with_columns(pl.col("patient").replace(self._root))
+        assignment = assign_splits(people, split.policy, split.fractions)
+        names = {root: name for name, root in self._root.items()}
+        self.books.set_splits(assignment.split.with_columns(pl.col("patient").replace(names)))
+        people = self.books.patients().with_columns(pl.col("patient").replace(self._root))
+        self.books.add("subsets", subsets(people, self.books.told_labels()))
         counts = self._ledger.counts()
         info = {
             "counts": counts,

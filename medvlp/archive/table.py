@@ -151,7 +151,7 @@ def _take_text(intake: Intake, beside: _Beside, root: Path, line: _Line) -> None
             modality=cells.get("modality"),
             **_common(cells),
         )
-    except Reject as verdict:
+    except Verdict as verdict:
         intake.reject_row(root, line.row, verdict.code)
         return
     _describe(intake, beside, sample, line)
