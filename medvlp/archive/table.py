@@ -12,7 +12,7 @@ from medvlp.archive.columns import UserTable
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
 from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.verdict import Reject, Verdict
+from medvlp.archive.verdict import Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, get_domain
 from medvlp.errors import ArchiveError, ConfigError
