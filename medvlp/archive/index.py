@@ -82,9 +82,10 @@ def index_archive(
             return run.summary_of_another()  # written, or finished, since the line above
         try:
             with Ledger(turn.private) as ledger:
-                return run.index(ref.load(), turn, ledger, secret)
-        except Overtaken:
-            return run.summary_of_another()
+                summary = run.index(ref.load(), turn, ledger, secret)
+                return dataclasses.replace(
+                    summary, read=ledger.tally["read"], known=ledger.tally["known"]
+                )
         except sqlite3.OperationalError as error:
             raise ArchiveError(
                 f"{turn.private.name} cannot take the rows of this run ({error.sqlite_errorname})",
@@ -110,11 +111,7 @@ class _Run:
         return self.pseudonyms.source(digest_plain([path_to_text(self.source), self.kind, options]))
 
     def index(self, read: SourceKind, turn: Turn, ledger: Ledger, key: bytes) -> Summary:
-        """Read, assemble and write.
-
-        Raises:
-            Overtaken: Another process has written the manifest.
-        """
+        """Read; then assemble and write, unless another process has done so meanwhile."""
         intake = Intake(
             self.source,
             self.options,
@@ -125,8 +122,11 @@ class _Run:
             assemble=turn.take,
             withdrawn=Withdrawals.load(turn.private, self.pseudonyms),
         )
-        read(self.source, intake)
-        turn.take()
+        try:
+            read(self.source, intake)
+            turn.take()
+        except Overtaken:
+            return self.summary_of_another()
         tables, sources, info, summary = intake.finish()
         if not summary.samples and all(stage in _UNREAD for stage, _ in summary.by_code):
             raise ArchiveError(
@@ -137,11 +137,7 @@ class _Run:
         records = intake.books.records()
         files = {QUALITY: records} if len(records) else {}
         write_manifest(self.out, tables, sources, info, key=key, replace=True, files=files)
-        vanished = ledger.finish()
-        done = ledger.tally
-        return dataclasses.replace(
-            summary, read=done["read"], known=done["known"], vanished=vanished
-        )
+        return dataclasses.replace(summary, vanished=ledger.finish())
 
     def summary_of_another(self) -> Summary:
         """The summary of the manifest that another process has written.
