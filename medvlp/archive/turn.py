@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from medvlp.archive.ledger import stamp
+from medvlp.archive.results import stamp
 from medvlp.archive.spool import PREFIX
 from medvlp.data.keys import KEY, new_key, read_key, write_key
 from medvlp.data.seal import INFO
@@ -49,7 +49,13 @@ class Turn:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._lock)
+        self.close()
+
+    def close(self) -> None:
+        """Let others go on."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def take(self) -> None:
         """Wait until nobody else writes.

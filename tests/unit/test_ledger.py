@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from medvlp.archive import ledger as ledger_module
-from medvlp.archive.ledger import LEDGER, Ledger, State, stamp
+from medvlp.archive import results as results_module
+from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.owner import Owner
+from medvlp.archive.results import LEDGER, stamp
 from medvlp.errors import ArchiveError
 
 
@@ -140,7 +141,7 @@ def test_claims_of_another_host_are_taken_over_after_the_lease(items, private, m
                 db.execute("UPDATE owners SET host = 'elsewhere' WHERE pid = ?", (process.pid,))
             db.close()
             assert ledger._dead() == []
-            monkeypatch.setattr(ledger_module, "LEASE_S", 0.0)
+            monkeypatch.setattr(results_module, "LEASE_S", 0.0)
             assert list(ledger.pending("r", items)) == items
         finally:
             process.kill()
@@ -150,7 +151,7 @@ def test_claims_of_another_host_are_taken_over_after_the_lease(items, private, m
 
 def test_a_result_that_comes_after_a_take_over_is_dropped(items, private, monkeypatch):
     monkeypatch.setattr(Owner, "near", property(lambda _: False))
-    monkeypatch.setattr(ledger_module, "LEASE_S", -1.0)
+    monkeypatch.setattr(results_module, "LEASE_S", -1.0)
     late, quick = Ledger(private), Ledger(private)
     assert list(late.pending("r", items)) == list(quick.pending("r", items)) == items
     late.store("r", [(items[0], "late")])
@@ -159,7 +160,7 @@ def test_a_result_that_comes_after_a_take_over_is_dropped(items, private, monkey
 
 
 def test_a_result_that_is_not_there_is_no_result(items):
-    with pytest.raises(LookupError, match="not read"):
+    with pytest.raises(ArchiveError, match="lost a reading"):
         list(Ledger().results("r", items))
 
 
@@ -201,3 +202,34 @@ def test_a_stamp_tells_what_changed(tmp_path):
     file.write_bytes(b"ab")
     assert stamp([folder]) != before
     assert stamp([tmp_path / "missing"]) == "none"
+
+
+def test_the_end_of_a_run_forgets_what_is_gone(items, private):
+    with Ledger(private) as ledger:
+        for (path,) in items:
+            ledger.find(path)
+            ledger.settle(path, State.ACCEPTED)
+        read_all(ledger, items)
+        list(ledger.results("r", items))
+        assert ledger.finish() == 0
+    with Ledger(private) as ledger, Ledger(private) as other:
+        new = (items[0][0].with_name("new"),)
+        read_all(other, [new])
+        for (path,) in items[2:]:
+            ledger.settle(path, State.IGNORED)
+        read_all(ledger, items[2:])
+        list(ledger.results("r", items[2:]))
+        assert ledger.finish() == 2
+        assert read_all(other, [*items, new]) == items[:2]
+    with sqlite3.connect(private / LEDGER) as db:
+        states = dict(db.execute("SELECT path, state FROM files").fetchall())
+    db.close()
+    assert states == {str(path): "ignored" for (path,) in items[2:]}
+
+
+def test_items_may_have_any_name(private, tmp_path):
+    names = [b"\xff\xfe", "ü ☃".encode(), b'quote"', b"new\nline", b"tab\x1f"]
+    items = [(tmp_path / os.fsdecode(name), tmp_path) for name in names]
+    with Ledger(private) as ledger:
+        assert read_all(ledger, items) == items
+        assert [item for item, _ in ledger.results("r", items)] == items
