@@ -185,11 +185,20 @@ class Intake(Filing):
         self.books.add_sample(row, [w for w in (person, study, series, *identifiers) if w])
         return sample
 
-    def report(self, sample: str, text: str, source: str = "report") -> None:
-        """A report's text as the tree report > section > sentence; blank text adds nothing."""
+    def report(
+        self, sample: str, text: str, source: str = "report", identifiers: Iterable[str] = ()
+    ) -> None:
+        """A report's text as the tree report > section > sentence; blank text adds nothing.
+
+        Args:
+            sample: Its sample.
+            text: The words.
+            source: Where they come from.
+            identifiers: What the report's own header names; replaced, too, where it stands in it.
+        """
         rows = report_nodes(
             sample,
-            self._clean(sample, text),
+            self._clean(sample, text, identifiers),
             source,
             headings=self.headings,
             first=self.books.nodes(sample),
@@ -321,9 +330,9 @@ class Intake(Filing):
             )
         return domain
 
-    def _clean(self, sample: str, text: str) -> str:
+    def _clean(self, sample: str, text: str, own: Iterable[str] = ()) -> str:
         wanted = self.config.scrub
-        known = self.books.known(sample) if wanted != "patterns" else ()
+        known = {*self.books.known(sample), *own} if wanted != "patterns" else ()
         scrubbed = scrub(text, known, patterns=wanted != "header")
         self._scrubbed += scrubbed.counts
         return scrubbed.text

@@ -25,7 +25,6 @@ from medvlp.archive.document import (
 from medvlp.archive.intake import Intake
 from medvlp.archive.reading import Reading
 from medvlp.archive.report_files import TABLES, UNREADABLE, Refused, Told, may_hold_reports
-from medvlp.archive.scrub import scrub
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.versions import Settled, settle
 from medvlp.domain import Ref
@@ -188,9 +187,8 @@ class ReportIndex:
         self._same(ranked, found, state)
         if found.text:
             words = {word for document in found.used for word in document.identifiers}
-            text = scrub(found.text, words)
             for sample in self._claims[claim]:
-                self._intake.report(sample, text)
+                self._intake.report(sample, found.text, identifiers=words)
                 self._intake.flag(sample, *found.flags)
 
     def _same(self, numbers: list[int], found: Settled, state: dict[int, str]) -> None:
