@@ -18,7 +18,7 @@ from medvlp.config import STRICT
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span
 from medvlp.data.randomness import generator
-from medvlp.data.tables import LEVELS, TEXT_ONLY
+from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
 from medvlp.errors import ConfigError
 
 Level = Literal[
@@ -152,7 +152,8 @@ def pair_items(
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
     Samples of other domains (one archive may hold X-rays and CT), those without a text that the
-    policy wants and, unless `text_only`, reports without an image give no item. `config.subset`
+    policy wants and, unless `text_only`, reports without an image give no item; nor, in the training
+    split, does an image of one value throughout. `config.subset`
     narrows the training split only.
 
     Raises:
@@ -287,6 +288,8 @@ def _wanted_rows(
     rows = manifest.samples.filter((pl.col("split") == split) & (pl.col("domain") == domain))
     if not text_only:
         rows = rows.filter(pl.col("kind").ne_missing(TEXT_ONLY))
+    if split == "train":
+        rows = rows.filter(~pl.col("flags").list.contains(NO_INFORMATION).fill_null(False))
     if config.subset is not None and split == "train":
         members = manifest.subsets.filter(pl.col("subset") == config.subset)
         rows = rows.join(members, on="sample", how="semi")

@@ -9,6 +9,9 @@ SCHEMA_VERSION = 2
 TEXT_ONLY = "report"
 """The `kind` of a sample that is a report without any image."""
 
+NO_INFORMATION = "no_information"
+"""The flag of an image whose pixels all have one value."""
+
 LEVELS = ("report", "section", "sentence", "procedure", "phase", "step", "clip")
 """Text-node levels: the radiology tree, then the surgical tree."""
 

@@ -209,3 +209,33 @@ def test_nobody_keeps_an_image_in_the_blind_control(manifest: Manifest) -> None:
     ]
     with pytest.raises(ConfigError, match="cannot be permuted"):
         permute_images(items[:1], seed=0)
+
+
+def test_an_image_of_one_value_is_no_training_item(tmp_path):
+    rows = [
+        {
+            "sample": f"{split}-{flag}", "domain": "cxr", "patient": f"p-{split}-{flag}",
+            "source": "s", "sha256": "0" * 64, "kind": "image", "split": split, "flags": [flag],
+        }
+        for split in ("train", "valid")
+        for flag in ("no_information", "monochrome1")
+    ]  # fmt: skip
+    texts = [
+        {
+            "sample": row["sample"], "node": f"n{k}", "parent": None, "level": "sentence",
+            "source": "findings", "order": 0, "text": "Clear lungs.",
+        }
+        for k, row in enumerate(rows)
+    ]  # fmt: skip
+    sources = [{"source": "s", "part": 0, "path": "/a.dcm"}]
+    info = {"key_id": "k", "counts": {}}
+    manifest = write_manifest(
+        tmp_path / "m", {"samples": rows, "texts": texts}, sources, info, key=bytes(32)
+    )
+    config = DataConfig(manifests=(tmp_path / "m",))
+    found = {
+        item.sample
+        for split in ("train", "valid")
+        for item in pair_items([manifest], config, split, domain="cxr")
+    }
+    assert found == {"train-monochrome1", "valid-no_information", "valid-monochrome1"}
