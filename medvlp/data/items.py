@@ -152,9 +152,8 @@ def pair_items(
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
     Samples of other domains (one archive may hold X-rays and CT), those without a text that the
-    policy wants and, unless `text_only`, reports without an image give no item; nor, in the training
-    split, does an image of one value throughout. `config.subset`
-    narrows the training split only.
+    policy wants and, unless `text_only`, reports without an image give no item; nor, for training,
+    do images of one value throughout. `config.subset` narrows the training split only.
 
     Raises:
         ConfigError: A label or subset name that occurs in none of the manifests.
