@@ -32,7 +32,8 @@ _SECTIONS_OF_COMBINED = frozenset({"findings", "impression"})
 
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _DECORATION = re.compile(
-    r"[ \t\xa0*_#>|\[({•●▪◦~=+-]*(?:\(?\d{1,2}[.)][ \t]*|[IVX]{1,4}[.)][ \t]+)?[*_\[]*"
+    r"[ \t\xa0*_#>|\[({•●▪◦~=+-]*"
+    r"(?:\(?\d{1,2}[.)][ \t]*|(?:I{1,3}|IV|VI{0,3}|IX)[.)][ \t]+)?[*_\[]*"
     r"(?:<\w{1,6}>)*"
 )
 _MOST_DECORATION = 24
@@ -47,16 +48,17 @@ _STOP = re.compile(r"[.;](?=\s)")
 _LINE_END = re.compile(r"[ \t\xa0=~-]*(?:\n[ \t]*[-=_~*]{3,200}[ \t]*)?(?=\n|\Z)")
 _RULES = re.compile(r"\A(?:[-=_~*]{3,200}\s+)+|(?:\n[ \t]*[-=_~*]{3,200})+\Z")
 _JOIN = re.compile(r"[ \t]*[/&+][ \t]*")
-_NEXT_WORD = re.compile(r"[ \t\xa0]+[\"'(\[*_]{0,3}([^\s\"'()\[\]*_,.;:]{1,40})")
+_NEXT_WORD = re.compile(r"[ \t\xa0]+[\"'(\[*_]{0,3}(?:,(?=\d))?([^\s\"'()\[\]*_,.;:]{1,40})")
 _FIELD = re.compile(r"((?:[ \t\xa0]+[^\s:]{1,40}){1,3})[ \t]*:(?!\d)")
 _SHOUTED = 0.1
 """A text with a smaller share of small letters is written in capitals throughout."""
 _SHORTEST_INSIDE = 6
-_SHORT_LINE = 50
+_BROKEN = range(51, 131)
+"""Lengths of lines that a machine may have broken off."""
 
 # fmt: off
 _CONTINUE = frozenset({
-    "a", "about", "above", "according", "also", "an", "and", "appear", "appears", "are", "as",
+    "about", "above", "according", "also", "and", "appear", "appears", "are", "as",
     "at", "be", "been", "being", "below", "but", "by", "can", "cannot", "certainly",
     "compatible", "concerning", "consist", "consistent", "consists", "could", "demonstrate",
     "demonstrated", "demonstrates", "described", "did", "discussed", "do", "does", "due", "for",
@@ -111,21 +113,18 @@ class Headings:
 
     def candidates(self, text: str) -> Iterator[tuple[int, int, str]]:
         """Start, end and section of all heading words in a text, whether they head or not."""
-        reached = 0
         for word in self._candidate.finditer(text):
-            if word.start() < reached:
-                continue
             found = self._at(text, word)
             if found is None:
                 continue
-            reached, name = found
-            join = _JOIN.match(text, reached)
+            end, name = found
+            join = _JOIN.match(text, end)
             following = self._candidate.match(text, join.end()) if join else None
             second = self._at(text, following) if following else None
             if second is not None:
                 both = {name, second[1]} >= _SECTIONS_OF_COMBINED
-                reached, name = second[0], COMBINED if both else name
-            yield word.start(), reached, name
+                end, name = second[0], COMBINED if both else name
+            yield word.start(), end, name
 
     def _at(self, text: str, word: re.Match[str]) -> tuple[int, str] | None:
         """End and section of the longest heading that begins with this word."""
@@ -174,6 +173,8 @@ def sections(text: str, headings: Headings | None = None) -> list[Section]:
     shouted = _is_shouted(text)
     found, name, start = [], BODY, 0
     for first, end, opened in (headings or load_headings()).candidates(text):
+        if first < start:
+            continue
         heading = _Words(text, first, end, start, shouted)
         content = heading.content()
         if content is not None:
@@ -298,11 +299,11 @@ class _Words:
         return before in _STOPS + ")" or (self.upper and before.islower())
 
     def _fresh(self) -> bool:
-        """Whether what stands before the line is complete: a blank line, a stop, a short line."""
+        """Whether what stands before the line is complete, and not a line broken by a machine."""
         before = self.text[max(self.section, self.start - 200) : self.start]
         bare = before.rstrip()
-        short = len(bare) - bare.rfind("\n") <= _SHORT_LINE
-        return short or before.count("\n", len(bare)) > 1 or bare[-1] in _STOPS + ":)]-=*_"
+        broken = len(bare) - bare.rfind("\n") in _BROKEN
+        return not broken or before.count("\n", len(bare)) > 1 or bare[-1] in _STOPS + ":)]-=*_"
 
 
 def _is_shouted(text: str) -> bool:
