@@ -157,8 +157,10 @@ class Filing:
             label: What the progress bar says; blank for none.
         """
         kept = self._ledger.spool.keep(items)
-        workers = self.config.workers
-        for found in read_items(self._ledger, reading, kept, workers=workers, label=label):
+        workers, engine = self.config.workers, self.config.engine
+        for found in read_items(
+            self._ledger, reading, kept, workers=workers, label=label, engine=engine
+        ):
             self._assemble()
             yield found
 

@@ -12,6 +12,8 @@ from pydantic.dataclasses import dataclass
 from medvlp.config import STRICT, plain
 from medvlp.data.splits import Fractions
 
+EngineName = Literal["local", "ray"]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Columns:
@@ -113,8 +115,11 @@ class IndexConfig:
     label_source: str = "table"
     """What to write as the source of a table's labels."""
 
-    workers: int = Field(default=4, ge=1, le=64)
+    workers: int = Field(default=4, ge=1, le=1024)
     """Files read at a time."""
+
+    engine: EngineName = "local"
+    """What reads them: processes on this machine, or Ray on a cluster (see docs/cluster.md)."""
 
     follow_links: bool = False
     """Whether symbolic links that lead out of the source are followed; a folder of links into an
@@ -134,5 +139,5 @@ def public_options(config: IndexConfig) -> dict[str, Any]:
         for name, value in config.options.items()
         if isinstance(value, bool | int | float)
     }
-    del values["workers"]
+    del values["workers"], values["engine"]
     return values

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from medvlp.archive.child import Children
 from medvlp.archive.ledger import Ledger
+from medvlp.archive.options import EngineName
 from medvlp.archive.reading import Item, Reading
 from medvlp.archive.verdict import Verdict
 from medvlp.progress import progress_bar
@@ -41,6 +42,7 @@ def read_items(
     *,
     workers: int,
     label: str,
+    engine: EngineName = "local",
 ) -> Iterator[tuple[Item, R | Verdict]]:
     """Each item with its result or verdict, in order; only what is not stored is read.
 
@@ -52,17 +54,26 @@ def read_items(
         items: The items; they are gone through several times.
         workers: Items read at a time.
         label: What the progress bar says; blank for none, inside other work that has one.
+        engine: Whether items are read on this machine or through Ray.
     """
-    engine: Engine = Children(workers)
+    carries_out = _engine(engine, workers)
     try:
         with progress_bar(hidden=not label) as bar:
             task = bar.add_task(label, total=len(items))
-            for count in _fill(ledger, engine, reading, items):
+            for count in _fill(ledger, carries_out, reading, items):
                 bar.advance(task, count)
     finally:
-        engine.close()
+        carries_out.close()
     for item, text in ledger.results(reading.key, items):
         yield item, reading.parse(text)
+
+
+def _engine(name: EngineName, workers: int) -> Engine:
+    if name == "local":
+        return Children(workers)
+    from medvlp.archive.cluster import Cluster
+
+    return Cluster(workers)
 
 
 def _fill(
