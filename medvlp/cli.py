@@ -123,6 +123,40 @@ def verify(
 
 
 @app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="File, folder, or manifest.")],
+    source: Annotated[
+        str | None, typer.Option("--source", help="Only this source id of the manifest.")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--out", help="Write a page with pictures (HTML).")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write verdicts and quality records as JSON.")
+    ] = None,
+    views: Annotated[int, typer.Option("--views", help="Samples to show pictures of.", min=0)] = 12,
+    names: Annotated[
+        bool, typer.Option("--names", help="Name the files, which may name patients.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of index, such as options.missing=interpolate."),
+    ] = None,
+) -> None:
+    """What indexing says of files: verdicts, geometry, flags, contact sheets."""
+    from medvlp.archive.examine import examine
+    from medvlp.report.inspection import summary_table, write_json, write_page
+
+    found = examine(path, source=source, settings=settings or [], views=views if page else 0)
+    out.print(summary_table(found, names=names))
+    if page is not None:
+        write_page(found, page, names=names)
+        typer.echo(f"Page: {page}")
+    if json_file is not None:
+        write_json(found, json_file, names=names)
+
+
+@app.command()
 def train(
     config: Annotated[
         Path, typer.Argument(help="Experiment YAML, such as configs/cxr/smoke.yaml.")

@@ -14,7 +14,7 @@ _SIDE = 512
 _BINS = 64
 
 
-def view(paths: Sequence[Path]) -> View:
+def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
     """An X-ray as models see it: brighter where X-rays were stopped.
 
     Raises:

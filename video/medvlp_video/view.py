@@ -15,7 +15,7 @@ _COLUMNS = 5
 _SIDE = 200
 
 
-def view(paths: Sequence[Path]) -> View:
+def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
     """Frames at equal distances, by presentation time.
 
     Raises:

@@ -21,7 +21,7 @@ _HISTOGRAM_HU = (-1200, 2000)
 _BIN_HU = 25
 
 
-def view(paths: Sequence[Path]) -> View:
+def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
     """A volume, turned to the canonical orientation but not resampled.
 
     Raises:

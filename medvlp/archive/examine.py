@@ -1,0 +1,193 @@
+"""`medvlp inspect`: what indexing says of files, sample by sample, and what is to be seen in them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medvlp.archive.child import Children
+from medvlp.archive.codes import CODES
+from medvlp.archive.index import index_archive
+from medvlp.archive.reading import Item, Reading
+from medvlp.archive.verdict import Verdict
+from medvlp.archive.view import View
+from medvlp.archive.walk import walk
+from medvlp.data.manifest import INFO, QC, Manifest
+from medvlp.domain import Domain, domains, get_domain
+from medvlp.errors import ArchiveError, InputError
+from medvlp.progress import track
+
+ACCEPT = "ACCEPT"
+_WORKERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What indexing says of one sample, or of one file that makes none."""
+
+    files: Item
+    verdict: str
+    """``ACCEPT``, ``REJECT:code`` or ``IGNORE:code``."""
+
+    message: str = ""
+    flags: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """A series' quality record."""
+
+    source: str = ""
+    """The opaque id of its files, where they stand in a manifest."""
+
+    domain: Domain | None = None
+    view: View | None = None
+
+    @property
+    def code(self) -> str:
+        """The reason code, empty where the sample is accepted."""
+        return self.verdict.partition(":")[2]
+
+    def explained(self) -> list[tuple[str, str, str]]:
+        """(code, meaning, remedy) of the verdict and of every flag."""
+        codes = dict.fromkeys(code for code in (self.code, *self.flags) if code)
+        return [(c, CODES[c].text, CODES[c].remedy) for c in codes if c in CODES]
+
+
+def examine(
+    path: Path, *, source: str | None = None, settings: Sequence[str] = (), views: int = 12
+) -> list[Finding]:
+    """Examine a file, a folder, or what a manifest was made from.
+
+    Args:
+        path: A file or folder as the hospital has it, or a manifest.
+        source: Only this source id of the manifest.
+        settings: Options of `medvlp index --kind dicom`, such as ``options.missing=split``.
+        views: Samples to make pictures of, at most.
+
+    Raises:
+        InputError: There is no such path, or nothing in it.
+    """
+    if not path.exists():
+        raise InputError("no such file or folder", remedy="correct the path")
+    if (path / INFO).is_file():
+        found = findings_of(Manifest.open(path), source)
+    elif source is not None:
+        raise InputError("a source id needs its manifest", remedy="give the manifest as PATH")
+    else:
+        found = _of_files(path, settings)
+    if not found:
+        raise InputError("nothing is there to inspect", remedy="name a folder that holds files")
+    return _with_views(found, views)
+
+
+def findings_of(manifest: Manifest, source: str | None = None) -> list[Finding]:
+    """What a manifest says of its samples, then of what was quarantined or ignored.
+
+    Raises:
+        InputError: The manifest does not know `source`.
+    """
+    records = _records(manifest)
+    found = [_accepted(manifest, row, records) for row in manifest.samples.iter_rows(named=True)]
+    found += [
+        _refused(manifest, row, records)
+        for row in manifest.rejects.iter_rows(named=True)
+        if row["stage"] != "row"
+    ]
+    if source is not None:
+        found = [finding for finding in found if finding.source == source]
+        if not found:
+            raise InputError(
+                f"{manifest.path.name} has no source {source[:40]}",
+                remedy="take an id from the column source of its samples or rejects",
+            )
+    return found
+
+
+def _records(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
+    """Quality records by the sample or, where there is none, the source they are about."""
+    file = manifest.path / QC
+    if not file.is_file():
+        return {}
+    lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return {record.get("sample") or record["source"]: record for record in lines}
+
+
+def _accepted(
+    manifest: Manifest, row: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]
+) -> Finding:
+    return Finding(
+        files=manifest.paths(row["source"]),
+        verdict=ACCEPT,
+        flags=tuple(row["flags"]),
+        record=records.get(row["sample"], {}),
+        source=row["source"],
+        domain=get_domain(row["domain"]),
+    )
+
+
+def _refused(
+    manifest: Manifest, row: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]
+) -> Finding:
+    word = "IGNORE" if row["stage"] == "ignored" else "REJECT"
+    return Finding(
+        files=manifest.paths(row["source"]),
+        verdict=f"{word}:{row['code']}",
+        message=row["message"] or "",
+        record=records.get(row["source"], {}),
+        source=row["source"],
+    )
+
+
+def _of_files(path: Path, settings: Sequence[str]) -> list[Finding]:
+    """Each file by its ending: its domain's own reader, or the reader of DICOM trees."""
+    owned = {entry.path: d for entry in walk(path) if (d := _owner(entry.path)) is not None}
+    found = list(_look([Finding(files=(f,), verdict=ACCEPT, domain=d) for f, d in owned.items()]))
+    if path in owned:
+        return found
+    with tempfile.TemporaryDirectory(prefix="medvlp-inspect-") as folder:
+        out = Path(folder) / "manifest"
+        index_archive(path, kind="dicom", out=out, overrides=settings, empty=True)
+        return found + [
+            replace(finding, source="")
+            for finding in findings_of(Manifest.open(out))
+            if not set(finding.files) & owned.keys()
+        ]
+
+
+def _owner(path: Path) -> Domain | None:
+    name = path.name.lower()
+    return next((d for d in domains().values() if d.suffixes and name.endswith(d.suffixes)), None)
+
+
+def _with_views(found: Sequence[Finding], most: int) -> list[Finding]:
+    """The findings; of the accepted ones, the first `most` with views."""
+    shown = [f for f in found if f.verdict == ACCEPT][:most]
+    seen = {f.files: f for f in _look([f for f in shown if f.view is None])}
+    kept = {f.files for f in shown}
+    return [seen.get(f.files, f if f.files in kept else replace(f, view=None)) for f in found]
+
+
+def _look(found: Sequence[Finding]) -> Iterator[Finding]:
+    """Each finding with its view, or with the verdict that reading its files came to."""
+    groups: dict[tuple[str, tuple[str, ...]], dict[Item, Finding]] = {}
+    for finding in found:
+        if finding.domain is not None and finding.domain.view is not None:
+            key = finding.domain.name, finding.flags
+            groups.setdefault(key, {})[finding.files] = finding
+    with Children(_WORKERS) as children:
+        for (name, flags), members in groups.items():
+            view = get_domain(name).view
+            assert view is not None
+            reading = Reading(read=view, result=View, version=1, settings={"flags": list(flags)})
+            answers = children.run(reading, list(members))
+            for files, answer in track(answers, "Making pictures", total=len(members)):
+                yield _seen(members[files], answer)
+
+
+def _seen(finding: Finding, answer: View | Verdict) -> Finding:
+    if isinstance(answer, Verdict):
+        return replace(finding, verdict=str(answer), message=answer.message)
+    flags = tuple(dict.fromkeys((*finding.flags, *answer.flags)))
+    return replace(finding, view=answer, flags=flags)

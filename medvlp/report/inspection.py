@@ -1,0 +1,145 @@
+"""The page of `medvlp inspect`: verdicts, geometry, contact sheets; and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from medvlp.archive.codes import CODES
+from medvlp.archive.examine import ACCEPT, Finding
+from medvlp.archive.view import Curve
+from medvlp.report.canvas import PALETTE, canvas
+from medvlp.report.page import render, write_text
+
+_MOST_SHOWN = 200
+_TONES = {"ACCEPT": "accept", "REJECT": "reject", "IGNORE": "ignore"}
+
+
+def write_page(found: Sequence[Finding], page: Path, *, names: bool) -> None:
+    """Write the page, self-contained; file names only if they are wanted."""
+    shown = [f for f in found if f.view or f.record or not f.verdict.startswith("IGNORE")]
+    # What needs attention comes first, then what can be seen.
+    shown.sort(key=lambda f: (f.verdict == ACCEPT, not f.flags, f.view is None))
+    parts = [_part(finding, i, names=names) for i, finding in enumerate(shown[:_MOST_SHOWN])]
+    text = render(
+        "inspection.html.j2", summary=_summary(found), parts=parts,
+        left_out=len(found) - len(parts),
+    )  # fmt: skip
+    write_text(page, text)
+
+
+def write_json(found: Sequence[Finding], file: Path, *, names: bool) -> None:
+    """Write the findings as a list; file names only if they are wanted."""
+    rows = [
+        {
+            "verdict": f.verdict,
+            "message": f.message,
+            "flags": list(f.flags),
+            "domain": f.domain.name if f.domain else None,
+            "source": f.source or None,
+            "files": [str(path) for path in f.files] if names else len(f.files),
+            "facts": dict(f.view.facts) if f.view else {},
+            "record": dict(f.record),
+        }
+        for f in found
+    ]
+    write_text(file, json.dumps(rows, indent=1) + "\n")
+
+
+def summary_table(found: Sequence[Finding], *, names: bool) -> Table:
+    """For the terminal: verdicts and flags with their meaning; the files, if they are wanted."""
+    table = Table(title="Inspected", box=None, title_justify="left")
+    for column in ("verdict or flag", "n", "meaning", "remedy"):
+        table.add_column(column, justify="right" if column == "n" else "left")
+    for row in summary_rows(found):
+        table.add_row(row["word"], f"{row['n']:,}", row["text"], row["remedy"])
+    if names:
+        table.add_section()
+        for finding in found:
+            for path in finding.files:
+                table.add_row(finding.verdict, "", escape(str(path)), "")
+    return table
+
+
+def summary_rows(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """How often each verdict and flag was given, with its meaning and remedy."""
+    verdicts = Counter(f.verdict for f in found)
+    flags = Counter(f"FLAG:{flag}" for f in found if f.verdict == ACCEPT for flag in f.flags)
+    return [
+        {"word": word, "n": n, "tone": _tone(word), **_meaning(word)}
+        for word, n in (*sorted(verdicts.items()), *sorted(flags.items()))
+    ]
+
+
+def _meaning(word: str) -> dict[str, str]:
+    known = CODES.get(word.partition(":")[2])
+    return {"text": known.text if known else "", "remedy": known.remedy if known else ""}
+
+
+def _tone(verdict: str) -> str:
+    return _TONES.get(verdict.partition(":")[0], "ignore")
+
+
+def _summary(found: Sequence[Finding]) -> dict[str, Any]:
+    tally = Counter(f.verdict.partition(":")[0] for f in found)
+    return {
+        "samples": tally[ACCEPT],
+        "rejected": tally["REJECT"],
+        "ignored": tally["IGNORE"],
+        "rows": summary_rows(found),
+    }
+
+
+def _part(finding: Finding, index: int, *, names: bool) -> dict[str, Any]:
+    view = finding.view
+    title = finding.domain.title if finding.domain else "File"
+    curves = [*(view.curves if view else ()), *_gaps(finding.record)]
+    return {
+        "id": f"part{index}",
+        "title": f"{title}, {len(finding.files)} file{'s' if len(finding.files) != 1 else ''}",
+        "verdict": finding.verdict,
+        "tone": _tone(finding.verdict),
+        "flags": finding.flags,
+        "explained": finding.explained(),
+        "message": finding.message,
+        "facts": view.facts if view else (),
+        "pictures": view.pictures if view else (),
+        "figures": [
+            {"svg": _draw(curve, f"part{index}c{k}"), "caption": curve.caption}
+            for k, curve in enumerate(curves)
+        ],
+        "files": [str(path) for path in finding.files] if names else [],
+        "record": json.dumps(dict(finding.record), indent=1) if finding.record else "",
+    }
+
+
+def _gaps(record: Mapping[str, Any]) -> list[Curve]:
+    gaps = record.get("gaps_mm") or []
+    if len(gaps) < 2:
+        return []
+    return [
+        Curve(
+            caption="distance from each slice to the next",
+            x_name="slice",
+            y_name="mm",
+            x=tuple(range(len(gaps))),
+            y=tuple(gaps),
+        )
+    ]
+
+
+def _draw(curve: Curve, name: str) -> str:
+    with canvas(name, 4.2, 2.4) as (figure, svg):
+        axes = figure.subplots()
+        axes.step(curve.x, curve.y, where="mid", color=PALETTE[0], lw=1.3)
+        axes.fill_between(curve.x, curve.y, step="mid", color=PALETTE[0], alpha=0.2)
+        axes.set_xlabel(curve.x_name)
+        axes.set_ylabel(curve.y_name)
+        axes.set_ylim(bottom=0)
+    return svg[0]
