@@ -28,7 +28,7 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
         Reject: The files make no sound volume.
         Ignore: They hold no volume.
     """
-    stored = read_volume(paths)
+    stored = read_volume(paths, flags)
     volume = stored.canonical()
     depth_mm, row_mm, column_mm = volume.spacing_mm
     depth, rows, columns = volume.hu_DHW.shape
