@@ -1,16 +1,16 @@
-"""`medvlp inspect`: what indexing says of files, sample by sample, and what is to be seen in them."""
+"""`medvlp inspect`: what indexing says of files, sample by sample, and what is seen in them."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from medvlp.archive.child import Children
-from medvlp.archive.codes import CODES
+from medvlp.archive.codes import explain
 from medvlp.archive.index import index_archive
 from medvlp.archive.reading import Item, Reading
 from medvlp.archive.verdict import Verdict
@@ -18,7 +18,7 @@ from medvlp.archive.view import View
 from medvlp.archive.walk import walk
 from medvlp.data.manifest import INFO, QC, Manifest
 from medvlp.domain import Domain, domains, get_domain
-from medvlp.errors import ArchiveError, InputError
+from medvlp.errors import InputError
 from medvlp.progress import track
 
 ACCEPT = "ACCEPT"
@@ -44,15 +44,13 @@ class Finding:
     domain: Domain | None = None
     view: View | None = None
 
-    @property
-    def code(self) -> str:
-        """The reason code, empty where the sample is accepted."""
-        return self.verdict.partition(":")[2]
-
     def explained(self) -> list[tuple[str, str, str]]:
-        """(code, meaning, remedy) of the verdict and of every flag."""
-        codes = dict.fromkeys(code for code in (self.code, *self.flags) if code)
-        return [(c, CODES[c].text, CODES[c].remedy) for c in codes if c in CODES]
+        """(verdict or flag, meaning, remedy) of the verdict and of every flag."""
+        words = [f"FLAG:{flag}" for flag in self.flags]
+        if self.verdict != ACCEPT:
+            words.insert(0, self.verdict)
+        known = [(word, explain(word)) for word in words]
+        return [(word, meaning.text, meaning.remedy) for word, meaning in known]
 
 
 def examine(

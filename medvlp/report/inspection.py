@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from medvlp.archive.codes import CODES
+from medvlp.archive.codes import explain
 from medvlp.archive.examine import ACCEPT, Finding
 from medvlp.archive.view import Curve
 from medvlp.report.canvas import PALETTE, canvas
@@ -72,14 +72,15 @@ def summary_rows(found: Sequence[Finding]) -> list[dict[str, Any]]:
     verdicts = Counter(f.verdict for f in found)
     flags = Counter(f"FLAG:{flag}" for f in found if f.verdict == ACCEPT for flag in f.flags)
     return [
-        {"word": word, "n": n, "tone": _tone(word), **_meaning(word)}
+        {
+            "word": word,
+            "n": n,
+            "tone": _tone(word),
+            "text": explain(word).text,
+            "remedy": explain(word).remedy,
+        }
         for word, n in (*sorted(verdicts.items()), *sorted(flags.items()))
     ]
-
-
-def _meaning(word: str) -> dict[str, str]:
-    known = CODES.get(word.partition(":")[2])
-    return {"text": known.text if known else "", "remedy": known.remedy if known else ""}
 
 
 def _tone(verdict: str) -> str:
