@@ -153,8 +153,9 @@ class Assembler:
     def _record(self, finding: SeriesFinding, sample: str) -> None:
         series = finding.group.header.series
         pseudonym = self.intake.pseudonyms.series(series) if series else ""
-        known = pseudonym or self.intake.source(list(finding.group.paths))
-        self.intake.record(known, {"sample": sample or None, **finding.qc})
+        source = self.intake.source(list(finding.group.paths))
+        record = {"sample": sample or None, "source": source, **finding.qc}
+        self.intake.record(pseudonym or source, record)
 
 
 def _is_volume(group: Group) -> bool:

@@ -12,17 +12,23 @@ from typing import Any
 from medvlp.archive.child import Children
 from medvlp.archive.codes import explain
 from medvlp.archive.index import index_archive
+from medvlp.archive.policy import INTERPOLATED, RESAMPLED
+from medvlp.archive.qc import Described
 from medvlp.archive.reading import Item, Reading
 from medvlp.archive.verdict import Verdict
 from medvlp.archive.view import View
 from medvlp.archive.walk import walk
-from medvlp.data.manifest import INFO, QC, Manifest
-from medvlp.domain import Domain, domains, get_domain
+from medvlp.data.manifest import QUALITY, Manifest
+from medvlp.data.seal import INFO
+from medvlp.domain import Domain, Ref, domains, get_domain
 from medvlp.errors import InputError
 from medvlp.progress import track
 
 ACCEPT = "ACCEPT"
+_OTHER = "IGNORE:other_modality"
 _WORKERS = 2
+_TRIALS = {"REJECT:spacing_gap": (INTERPOLATED,), "REJECT:gantry_tilt": (RESAMPLED,)}
+"""Refused series that can be shown as they would be if they were repaired."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +94,14 @@ def findings_of(manifest: Manifest, source: str | None = None) -> list[Finding]:
     """
     records = _records(manifest)
     found = [_accepted(manifest, row, records) for row in manifest.samples.iter_rows(named=True)]
-    found += [
-        _refused(manifest, row, records)
+    series = [_refused_series(manifest, r) for r in records.values() if not r["sample"]]
+    told = {path for finding in series for path in finding.files}
+    files = (
+        _refused_file(manifest, row)
         for row in manifest.rejects.iter_rows(named=True)
         if row["stage"] != "row"
-    ]
+    )
+    found += series + [finding for finding in files if not told.issuperset(finding.files)]
     if source is not None:
         found = [finding for finding in found if finding.source == source]
         if not found:
@@ -104,12 +113,12 @@ def findings_of(manifest: Manifest, source: str | None = None) -> list[Finding]:
 
 
 def _records(manifest: Manifest) -> dict[str, Mapping[str, Any]]:
-    """Quality records by the sample or, where there is none, the source they are about."""
-    file = manifest.path / QC
+    """Quality records by their sample or, where a series was refused, by its source."""
+    file = manifest.path / QUALITY
     if not file.is_file():
         return {}
-    lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
-    return {record.get("sample") or record["source"]: record for record in lines}
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return {record["sample"] or record["source"]: record for record in records}
 
 
 def _accepted(
@@ -125,15 +134,25 @@ def _accepted(
     )
 
 
-def _refused(
-    manifest: Manifest, row: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]
-) -> Finding:
+def _refused_series(manifest: Manifest, record: Mapping[str, Any]) -> Finding:
+    reader = next((d for d in domains().values() if record["modality"] in d.modalities), None)
+    return Finding(
+        files=manifest.paths(record["source"]),
+        verdict=record["verdict"],
+        message=record["message"],
+        flags=tuple(record["flags"]),
+        record=record,
+        source=record["source"],
+        domain=reader,
+    )
+
+
+def _refused_file(manifest: Manifest, row: Mapping[str, Any]) -> Finding:
     word = "IGNORE" if row["stage"] == "ignored" else "REJECT"
     return Finding(
         files=manifest.paths(row["source"]),
         verdict=f"{word}:{row['code']}",
         message=row["message"] or "",
-        record=records.get(row["source"], {}),
         source=row["source"],
     )
 
@@ -146,12 +165,40 @@ def _of_files(path: Path, settings: Sequence[str]) -> list[Finding]:
         return found
     with tempfile.TemporaryDirectory(prefix="medvlp-inspect-") as folder:
         out = Path(folder) / "manifest"
-        index_archive(path, kind="dicom", out=out, overrides=settings, empty=True)
-        return found + [
-            replace(finding, source="")
-            for finding in findings_of(Manifest.open(out))
-            if not set(finding.files) & owned.keys()
-        ]
+        index_archive(path, kind="dicom", out=out, overrides=settings, allow_empty=True)
+        listed = findings_of(Manifest.open(out))
+    listed = [_bare(f) for f in listed if not set(f.files) & owned.keys()]
+    others = [f for f in listed if f.verdict == _OTHER]
+    rest = [f for f in listed if f.verdict != _OTHER]
+    return found + rest + _with_geometry(others)
+
+
+def _bare(finding: Finding) -> Finding:
+    """Without what a look at files alone cannot know: ids that last, reports."""
+    flags = tuple(flag for flag in finding.flags if flag != "no_text")
+    return replace(finding, source="", flags=flags)
+
+
+def _with_geometry(files: Sequence[Finding]) -> list[Finding]:
+    """Files of a modality that no domain reads, as series with their geometry."""
+    paths = tuple(sorted(path for finding in files for path in finding.files))
+    if not paths:
+        return []
+    reading = Reading(read=Ref("medvlp.archive.qc:describe_series"), result=Described, version=1)
+    with Children(1) as child:
+        ((_, answer),) = child.run(reading, [paths])
+    if isinstance(answer, Verdict):
+        return list(files)
+    return [
+        Finding(
+            files=tuple(paths[i] for i in places),
+            verdict=_OTHER,
+            message=str(record["message"]),
+            flags=tuple(record["flags"]),
+            record=record,
+        )
+        for places, record in answer.series
+    ]
 
 
 def _owner(path: Path) -> Domain | None:
@@ -160,8 +207,8 @@ def _owner(path: Path) -> Domain | None:
 
 
 def _with_views(found: Sequence[Finding], most: int) -> list[Finding]:
-    """The findings; of the accepted ones, the first `most` with views."""
-    shown = [f for f in found if f.verdict == ACCEPT][:most]
+    """The findings; the first `most` of those with something to see have their views."""
+    shown = [f for f in found if f.verdict == ACCEPT or f.verdict in _TRIALS][:most]
     seen = {f.files: f for f in _look([f for f in shown if f.view is None])}
     kept = {f.files for f in shown}
     return [seen.get(f.files, f if f.files in kept else replace(f, view=None)) for f in found]
@@ -172,8 +219,8 @@ def _look(found: Sequence[Finding]) -> Iterator[Finding]:
     groups: dict[tuple[str, tuple[str, ...]], dict[Item, Finding]] = {}
     for finding in found:
         if finding.domain is not None and finding.domain.view is not None:
-            key = finding.domain.name, finding.flags
-            groups.setdefault(key, {})[finding.files] = finding
+            flags = (*finding.flags, *_TRIALS.get(finding.verdict, ()))
+            groups.setdefault((finding.domain.name, flags), {})[finding.files] = finding
     with Children(_WORKERS) as children:
         for (name, flags), members in groups.items():
             view = get_domain(name).view
@@ -185,7 +232,9 @@ def _look(found: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _seen(finding: Finding, answer: View | Verdict) -> Finding:
-    if isinstance(answer, Verdict):
-        return replace(finding, verdict=str(answer), message=answer.message)
-    flags = tuple(dict.fromkeys((*finding.flags, *answer.flags)))
-    return replace(finding, view=answer, flags=flags)
+    if isinstance(answer, View):
+        flags = tuple(dict.fromkeys((*finding.flags, *answer.flags)))
+        return replace(finding, view=answer, flags=finding.flags if finding.record else flags)
+    if finding.verdict != ACCEPT:
+        return finding
+    return replace(finding, verdict=str(answer), message=answer.message)

@@ -46,6 +46,7 @@ def index_archive(
     overrides: Sequence[str] = (),
     key: Path | None = None,
     replace: bool = False,
+    allow_empty: bool = False,
 ) -> Summary:
     """Read an archive into a manifest; nothing is written unless all of it is.
 
@@ -57,6 +58,7 @@ def index_archive(
         overrides: Such as ``columns.text=Befund``.
         key: An existing key file; by default that of `OUT.private`, or a new one.
         replace: Whether an existing manifest is replaced.
+        allow_empty: Whether a source with nothing to index gives a manifest without samples.
 
     Raises:
         ConfigError: Unknown kind, or options that do not fit.
@@ -77,7 +79,7 @@ def index_archive(
     with Turn(out) as turn:
         secret = turn.key(given)
         names = Pseudonyms(secret, options.issuer, options.project)
-        run = _Run(source, kind, domain, out, options, names)
+        run = _Run(source, kind, domain, out, options, names, allow_empty)
         if out.exists() and not replace:
             return run.summary_of_another()  # written, or finished, since the line above
         try:
@@ -103,6 +105,7 @@ class _Run:
     out: Path
     options: IndexConfig
     pseudonyms: Pseudonyms
+    allow_empty: bool
 
     @property
     def job(self) -> str:
@@ -128,7 +131,8 @@ class _Run:
         except Overtaken:
             return self.summary_of_another()
         tables, sources, info, summary = intake.finish()
-        if not summary.samples and all(stage in _UNREAD for stage, _ in summary.by_code):
+        unread = all(stage in _UNREAD for stage, _ in summary.by_code)
+        if not summary.samples and unread and not self.allow_empty:
             raise ArchiveError(
                 f"no sample of kind {self.kind} in the source: {_why(summary)}",
                 remedy="check the source folder and --kind",

@@ -65,6 +65,25 @@ def examine_series(paths: Sequence[Path], policy: Policy = NO_REPAIR) -> list[Se
     return [examine_group(group, policy, measure_file) for group in groups]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """Records of series, each with the places of its files in the list that was asked about."""
+
+    series: tuple[tuple[tuple[int, ...], dict[str, Any]], ...]
+
+
+def describe_series(paths: Sequence[Path]) -> Described:
+    """As `examine_series`, as plain values that a reading process can send.
+
+    Raises:
+        Reject: A file is bad.
+        Ignore: A file is none of ours.
+    """
+    place = {path: i for i, path in enumerate(paths)}
+    found = examine_series(paths)
+    return Described(series=tuple((tuple(place[p] for p in f.group.paths), f.qc) for f in found))
+
+
 def measure_file(path: Path) -> Values:
     """Decode a file and look at its values.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from medvlp.report.canvas import PALETTE, canvas
 from medvlp.report.page import render, write_text
 
 _MOST_SHOWN = 200
+_ACCEPTED = "It can be used."
 _TONES = {"ACCEPT": "accept", "REJECT": "reject", "IGNORE": "ignore"}
 
 
@@ -55,8 +56,10 @@ def write_json(found: Sequence[Finding], file: Path, *, names: bool) -> None:
 def summary_table(found: Sequence[Finding], *, names: bool) -> Table:
     """For the terminal: verdicts and flags with their meaning; the files, if they are wanted."""
     table = Table(title="Inspected", box=None, title_justify="left")
-    for column in ("verdict or flag", "n", "meaning", "remedy"):
-        table.add_column(column, justify="right" if column == "n" else "left")
+    table.add_column("verdict or flag", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column("meaning")
+    table.add_column("remedy")
     for row in summary_rows(found):
         table.add_row(row["word"], f"{row['n']:,}", row["text"], row["remedy"])
     if names:
@@ -76,7 +79,7 @@ def summary_rows(found: Sequence[Finding]) -> list[dict[str, Any]]:
             "word": word,
             "n": n,
             "tone": _tone(word),
-            "text": explain(word).text,
+            "text": explain(word).text or _ACCEPTED,
             "remedy": explain(word).remedy,
         }
         for word, n in (*sorted(verdicts.items()), *sorted(flags.items()))
@@ -100,7 +103,7 @@ def _summary(found: Sequence[Finding]) -> dict[str, Any]:
 def _part(finding: Finding, index: int, *, names: bool) -> dict[str, Any]:
     view = finding.view
     title = finding.domain.title if finding.domain else "File"
-    curves = [*(view.curves if view else ()), *_gaps(finding.record)]
+    curves = view.curves if view else ()
     return {
         "id": f"part{index}",
         "title": f"{title}, {len(finding.files)} file{'s' if len(finding.files) != 1 else ''}",
@@ -109,30 +112,37 @@ def _part(finding: Finding, index: int, *, names: bool) -> dict[str, Any]:
         "flags": finding.flags,
         "explained": finding.explained(),
         "message": finding.message,
-        "facts": view.facts if view else (),
+        "facts": (*(view.facts if view else ()), *_measured(finding.record)),
         "pictures": view.pictures if view else (),
         "figures": [
             {"svg": _draw(curve, f"part{index}c{k}"), "caption": curve.caption}
             for k, curve in enumerate(curves)
         ],
+        "trial": view is not None and finding.verdict != ACCEPT,
         "files": [str(path) for path in finding.files] if names else [],
         "record": json.dumps(dict(finding.record), indent=1) if finding.record else "",
     }
 
 
-def _gaps(record: Mapping[str, Any]) -> list[Curve]:
-    gaps = record.get("gaps_mm") or []
-    if len(gaps) < 2:
-        return []
-    return [
-        Curve(
-            caption="distance from each slice to the next",
-            x_name="slice",
-            y_name="mm",
-            x=tuple(range(len(gaps))),
-            y=tuple(gaps),
-        )
-    ]
+def _measured(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a series' quality record measured, in words."""
+    found, volume = record.get("found") or {}, record.get("volume") or {}
+    if record:
+        yield "modality", str(record["modality"] or "unknown")
+        yield "slices", f"{record['slices']}, {record['repeated']} more that repeat one"
+    if volume:
+        yield "slice distance", f"{volume['spacing_mm'][0]} mm"
+    if found.get("gaps_mm"):
+        low, high = min(found["gaps_mm"]), max(found["gaps_mm"])
+        yield "distances found", f"{low} to {high} mm, usually {found['gap_mm']} mm"
+    if found.get("missing"):
+        yield "missing slices", ", ".join(map(str, found["missing"]))
+    if found.get("tilt_deg"):
+        yield "tilt", f"{found['tilt_deg']} degrees"
+    values = record.get("values") or {}
+    for name in ("air", "tissue"):
+        if values.get(f"{name}_peak_hu") is not None:
+            yield f"{name} peak", f"{values[f'{name}_peak_hu']:.0f} HU"
 
 
 def _draw(curve: Curve, name: str) -> str:
