@@ -4,11 +4,17 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 
-from medvlp.archive.series import read_series
-from medvlp.archive.verdict import Reject
+from medvlp.archive.dicom import read_header, read_planes
+from medvlp.archive.grouping import group_series
+from medvlp.archive.layout import lay_out, survey
+from medvlp.archive.policy import Policy
+from medvlp.archive.qc import examine_series
+from medvlp.archive.series import read_headers, read_series
+from medvlp.archive.verdict import Ignore, Reject
 from medvlp_volumetric.nifti import read_nifti
 
 
@@ -152,3 +158,93 @@ def test_all_compressed_copies_of_the_real_series_are_one_volume(shared):
     ]
     for volume in volumes[1:]:
         np.testing.assert_array_equal(volume, volumes[0])
+
+
+PYDICOM = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests"
+
+
+def bundled(name):
+    """The files of one of pydicom's own series; skips where the package came without them."""
+    if not (PYDICOM / name).is_dir():
+        pytest.skip("pydicom came without its test files")
+    return sorted((PYDICOM / name).iterdir())
+
+
+def test_pydicom_s_own_series():
+    good = read_series(bundled("98892001/CT5N"))
+    assert good.spacing_mm == pytest.approx((2.5, 0.488281, 0.488281), abs=1e-6)
+    assert good.hu_DHW.shape == (5, 16, 16)
+    with pytest.raises(Ignore, match="localizer"):
+        read_series(bundled("98892001/CT2N"))
+    torn = bundled("77654033/CT2")
+    for policy in (Policy(), Policy(missing="interpolate")):
+        with pytest.raises(Reject) as verdict:
+            read_series(torn, policy)
+        assert verdict.value.code == "spacing_gap"
+        assert verdict.value.message.startswith("202.50 mm in a series of 1.25 mm")
+    parts = [finding.qc for finding in examine_series(torn, Policy(missing="split"))]
+    assert [part["verdict"] for part in parts] == ["REJECT:too_few_slices", "accept"]
+    assert parts[1]["volume"]["spacing_mm"] == [1.25, 0.488, 0.488]
+
+
+@pytest.mark.parametrize(
+    ("name", "spacing_mm", "missing"),
+    [
+        ("gantrytilting/001", 5 * 0.970295726276, ()),
+        ("sliceincrement/001", 5.0, (3,)),
+        ("sliceincrement/002", 0.778 * 0.96363045320862, (3,)),
+    ],
+)
+def test_real_failing_series_are_mended_to_the_millimetre(shared, name, spacing_mm, missing):
+    """Each scanned slice lies in the plane, and shifted by as much, as its own header says."""
+    paths = sorted((shared / "data/dicom2nifti-awkward/failing" / name).glob("*.dcm"))
+    volume = read_series(paths, Policy(missing="interpolate", tilt="resample"))
+    assert volume.spacing_mm[0] == pytest.approx(spacing_mm, abs=1e-3)
+    filled = [i for i, source in enumerate(volume.provenance.slices) if source is None]
+    assert tuple(filled) == missing
+    axes = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-6)
+    shifts = []
+    for place, source in enumerate(volume.provenance.slices):
+        if source is None:
+            continue
+        header = read_header(volume.provenance.files[source[0]])
+        position = np.append(np.array(header.planes[0].position) * [-1, -1, 1], 1)
+        d, h, w, _ = np.linalg.solve(volume.affine, position)
+        assert d == pytest.approx(place, abs=1e-3)
+        assert w == pytest.approx(0, abs=1e-3)
+        shifts.append(h)
+        whole = read_planes(header.path)[0]
+        # The slice's own pixels, moved by that many rows, linearly.
+        rows = np.arange(round(h + 0.5) + 2, round(h - 0.5) + len(whole) - 2)
+        at = rows - h
+        low = np.floor(at + 1e-5).astype(int)
+        part = np.float32(at - low)[:, None]
+        expected = (1 - part) * whole[low] + part * whole[low + 1]
+        np.testing.assert_allclose(volume.hu_DHW[place][rows], expected, atol=0.5)
+    assert min(shifts) == pytest.approx(0, abs=1)
+
+
+def test_real_series_mixed_in_one_folder_are_parted(shared):
+    files = [
+        *(shared / "data/ct-totalseg/example_ct_dicom").glob("*.dcm"),
+        *(shared / "data/ct-cip/ct-64Dicom").glob("*.dcm"),
+    ]
+    findings = examine_series(files[::-1])
+    assert sorted(f.qc["volume"]["spacing_mm"][0] for f in findings) == [2.0, 3.987]
+    assert [f.qc["verdict"] for f in findings] == ["accept", "accept"]
+    for finding in findings:
+        assert finding.qc["values"]["air_peak_hu"] == pytest.approx(-1000, abs=60)
+        assert not {"no_air_peak", "no_tissue_peak", "padding_clamped"} & {*finding.flags}
+
+
+@pytest.mark.parametrize("lost", [1, 9, 17])
+def test_a_slice_taken_from_a_real_series_is_missed_and_found_by_its_number(shared, lost):
+    headers = read_headers(sorted((shared / "data/ct-totalseg/example_ct_dicom").glob("*.dcm")))
+    order = lay_out(group_series(headers)[0]).paths
+    (torn,) = group_series(header for header in headers if header.path != order[lost])
+    spacing = survey(torn).spacing
+    assert (spacing.kind, spacing.missing) == ("missing", (lost,))
+    with pytest.raises(Reject) as verdict:
+        lay_out(torn)
+    assert verdict.value.message.startswith("4.00 mm in a series of 2.00 mm")
