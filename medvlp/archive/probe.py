@@ -24,3 +24,6 @@ class Probe:
 
     flags: tuple[str, ...] = ()
     """What reading it remarked, for the sample's flags."""
+
+    bad_frames: tuple[int, ...] = ()
+    """Places of a video's frames that do not decode, as far as it was looked at."""

@@ -197,7 +197,7 @@ def test_files_that_cannot_be_read_are_refused_with_a_code(tmp_path):
         tmp_path / "words.mp4": {"undecodable"},
         sound_only(tmp_path / "sound.mp4"): {"no_video_stream"},
         shortened(tmp_path / "short.mp4", fast_start=True): {"truncated"},
-        shortened(tmp_path / "lost.mp4", fast_start=False): {"undecodable"},
+        shortened(tmp_path / "lost.mp4", fast_start=False): {"truncated"},
         holed(tmp_path / "hole.mp4"): {"undecodable"},
     }
     for path, codes in wanted.items():
@@ -260,3 +260,75 @@ def test_resolve_finds_videos_and_folders_of_frames(tmp_path):
     ]
     with pytest.raises(InputError, match="remedy"):
         resolve(tmp_path / "notes.txt")
+
+
+def spoilt(path, start, count, **how):
+    """A video whose stream has `count` bytes turned round, at `start` of its length."""
+    data = bytearray(write_video(path, CONSTANT, **how).read_bytes())
+    begin = data.index(b"mdat") + 4
+    size = int.from_bytes(data[begin - 8 : begin - 4], "big") - 8
+    place = begin + int(size * start)
+    data[place : place + count] = bytes(b ^ 0xFF for b in data[place : place + count])
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("start", [0.35, 0.5, 0.62, 0.75, 0.9])
+def test_no_frame_stands_in_for_a_bad_one(tmp_path, start):
+    reader = open_reader((spoilt(tmp_path / "a.mp4", start, 12, options={"g": "6", "bf": "2"}),))
+    bad = set(reader.bad_frames().tolist())
+    assert 0 < len(bad) <= 18
+    for place in range(COUNT):
+        if place in bad:
+            with pytest.raises(Reject, match="bad_frame"):
+                reader.decode(np.array([place]))
+        else:
+            assert numbers_in(reader.decode(np.array([place]))) == [place]
+
+
+def test_a_sound_video_has_no_bad_frames(video):
+    path, times = video
+    reader = open_reader((path,))
+    assert reader.bad_frames().tolist() == []
+    assert "bad_frames" not in probe((path,)).flags
+    assert ("variable_rate" in probe((path,)).flags) == (np.ptp(np.diff(times)) > 0.05)
+
+
+def test_frames_are_turned_as_a_player_turns_them(tmp_path):
+    path = write_video(tmp_path / "a.mp4", CONSTANT)
+    upright = open_reader((path,)).decode(np.array([0, 37]))
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44
+    one = 1 << 16
+    clockwise = (0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = b"".join(n.to_bytes(4, "big", signed=True) for n in clockwise)
+    path.write_bytes(data)
+    reader = open_reader((path,))
+    assert reader.shape == (COUNT, 80, 32)
+    turned = reader.decode(np.array([0, 37]))
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1, axes=(1, 2)))
+
+
+def test_an_mp4_without_its_index_or_cut_says_so(tmp_path):
+    whole = write_video(tmp_path / "a.mp4", CONSTANT).read_bytes()
+    cases = {
+        "no_index": whole[: whole.index(b"moov") - 4],
+        "truncated": whole[: whole.index(b"mdat") + 900],
+    }
+    for code, data in cases.items():
+        (tmp_path / "b.mp4").write_bytes(data)
+        with pytest.raises(Reject) as verdict:
+            probe((tmp_path / "b.mp4",))
+        assert verdict.value.code == code
+
+
+def test_bad_frames_of_a_folder_are_listed_until_they_are_too_many(tmp_path):
+    folder = write_folder(tmp_path / "frames", range(20))
+    (folder / "img_000007.png").write_bytes(b"no picture")
+    found = probe((folder,))
+    assert (found.bad_frames, found.flags) == ((7,), ("bad_frames",))
+    (folder / "img_000000.png").write_bytes(b"")
+    assert probe((folder,)).bad_frames == (0, 7)
+    (folder / "img_000003.png").write_bytes(b"")
+    with pytest.raises(Reject, match="empty"):
+        probe((folder,))

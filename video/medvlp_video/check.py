@@ -20,7 +20,7 @@ from medvlp_video.read import is_frames, probe, probe_frames
 from medvlp_video.timestamps import TimestampReader
 
 _LIMITS = Limits(time_s=30)
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ class FolderReader(FrameReader):
 
     def __init__(self, paths: Sequence[Path], rate: float = DEFAULT_RATE) -> None:
         self._paths, numbers_F = numbered(paths)
-        height, width = read_rgb(self._paths[0]).shape[:2]
+        height, width = _first_size(self._paths)
         times_s = numbers_F / rate
         duration_s = float(times_s[-1] + 1 / rate)
         super().__init__(times_s, size=(height, width), fps=rate, duration_s=duration_s)
@@ -69,3 +69,16 @@ def numbered(paths: Sequence[Path]) -> tuple[list[Path], NDArray[np.float64]]:
     if len(set(number.values())) < len(ordered):
         raise Reject("duplicate_frames", "two frames carry one number")
     return ordered, np.array([number[path] for path in ordered], np.float64)
+
+
+def _first_size(paths: Sequence[Path]) -> tuple[int, int]:
+    """Rows and columns of the first frame that decodes; of a bad one, its verdict if none does."""
+    first: Reject | None = None
+    for path in paths:
+        try:
+            height, width = read_rgb(path).shape[:2]
+        except Reject as verdict:
+            first = first or verdict
+        else:
+            return height, width
+    raise first or Reject("no_frames")

@@ -7,9 +7,13 @@ file numbers are seconds) and ``frames@RATE`` (numbers at RATE a second).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medvlp.archive.probe import Probe
 from medvlp.archive.verdict import Reject
@@ -18,6 +22,12 @@ from medvlp_video.fast import DecordReader, spread
 from medvlp_video.folder import DEFAULT_RATE, FRAME_SUFFIXES, FolderReader, frame_files
 from medvlp_video.frames import FrameReader
 from medvlp_video.timestamps import TimestampReader
+
+MOST_LOOKED_AT = 600_000_000
+"""Pixels of a video, over all frames, up to which every frame is decoded at indexing."""
+
+MOST_BAD = 0.1
+"""Of the frames looked at; a video with more is refused."""
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -42,27 +52,34 @@ def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader
 def probe(paths: Sequence[Path]) -> Probe:
     """What one sample's files hold: shape (frames, rows, columns), rate, duration and reader.
 
-    Frames spread over a video are decoded. Damaged files can hang or crash a decoder: call it in
-    a process that can be killed (`medvlp_video.check.looking`).
+    All frames of a short video are decoded, some spread over a long one; those that fail are
+    listed, flagged ``bad_frames``, and never replaced by others. Damaged files can hang or crash
+    a decoder: call it in a process that can be killed (`medvlp_video.check.looking`).
 
     Raises:
-        Reject: ``empty``, ``no_video_stream``, ``no_timestamps``, ``truncated``, ``undecodable``
-            or ``several_files``.
+        Reject: What `TimestampReader` raises, ``bad_frame`` or ``undecodable`` where a tenth of
+            the frames fails, or ``several_files``.
     """
     if is_frames(paths):
         return probe_frames(paths, DEFAULT_RATE)
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
     reader = TimestampReader(paths[0])
-    reader.decode(spread(len(reader.times)))
-    return _as_probe(reader, "pyav")
+    if not _affordable(reader):
+        places = spread(len(reader.times))
+        return _as_probe(reader, "pyav", _failing(reader, places))
+    bad = reader.bad_frames()
+    if len(bad) > MOST_BAD * len(reader.times):
+        raise Reject("undecodable", f"{len(bad)} of {len(reader.times)} frames")
+    return _as_probe(reader, "pyav", bad)
 
 
 def probe_frames(paths: Sequence[Path], rate: float) -> Probe:
     """`probe` for a folder of frames whose numbers count at `rate` a second."""
     reader = FolderReader(_frames(paths), rate)
-    reader.decode(reader.index_at([reader.times[0], reader.times[-1]]))
-    return _as_probe(reader, "frames" if rate == DEFAULT_RATE else f"frames@{rate:g}")
+    places = np.arange(len(reader.times)) if _affordable(reader) else spread(len(reader.times))
+    name = "frames" if rate == DEFAULT_RATE else f"frames@{rate:g}"
+    return _as_probe(reader, name, _failing(reader, places))
 
 
 def resolve(path: Path) -> list[tuple[Path, ...]]:
@@ -113,11 +130,42 @@ def _frames(paths: Sequence[Path]) -> Sequence[Path]:
     return frame_files(paths[0]) if len(paths) == 1 and paths[0].is_dir() else paths
 
 
-def _as_probe(reader: FrameReader, name: str) -> Probe:
+def _affordable(reader: FrameReader) -> bool:
+    """Whether every frame is decoded to look at it, and not only some spread over the video."""
+    return math.prod(reader.shape) <= MOST_LOOKED_AT
+
+
+def _failing(reader: FrameReader, places_F: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the frames that do not decode.
+
+    Raises:
+        Reject: The first one's, where they are more than `MOST_BAD` of them.
+    """
+    bad: list[int] = []
+    first: Reject | None = None
+    for place in places_F.tolist():
+        try:
+            reader.decode(np.array([place]))
+        except Reject as verdict:
+            first = first or verdict
+            bad.append(place)
+    if first is not None and len(bad) > MOST_BAD * len(places_F):
+        raise first
+    return np.array(bad, np.int64)
+
+
+def _as_probe(reader: FrameReader, name: str, bad_F: NDArray[np.int64]) -> Probe:
+    steps_s = np.diff(reader.times)
+    remarks = {
+        "bad_frames": len(bad_F) > 0,
+        "variable_rate": len(steps_s) > 0 and steps_s.max() > 1.5 * np.median(steps_s),
+    }
     return Probe(
         shape=reader.shape,
         fps=reader.fps,
         duration_s=reader.duration_s,
         modality="video",
         reader=name,
+        flags=tuple(flag for flag, holds in remarks.items() if holds),
+        bad_frames=tuple(bad_F.tolist()),
     )

@@ -25,6 +25,9 @@ from medvlp_video.spans import Table, TableRow, span_of
 
 Span = tuple[float, float]
 
+_MOST_LISTED = 1000
+"""Bad frames of one video that are listed one by one."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class VideoOptions:
@@ -92,9 +95,14 @@ def _fast(intake: Intake, reading: Reading[Measured], found: Sequence[Item]) -> 
     if not has_decord():
         return set()
     looked = intake.read(reading, found, "Checking videos")
-    sound = (p for p, m in looked if isinstance(m, Measured) and not is_frames(p))
+    sound = (p for p, m in looked if isinstance(m, Measured) and _may_be_fast(m))
     tried = intake.read(trying(), sound, "Trying the fast reader")
     return {paths for paths, trial in tried if isinstance(trial, Trial) and trial.decord}
+
+
+def _may_be_fast(found: Measured) -> bool:
+    """Whether it is a video file without bad frames, for which decord would show others."""
+    return not is_frames(found.paths) and not found.probe.bad_frames
 
 
 def _take_in(
@@ -125,6 +133,8 @@ def _take_in(
             "flags": (*columns["flags"], *flags),
         },
     )
+    for place in found.probe.bad_frames[:_MOST_LISTED]:
+        intake.reject_row(paths[0], place + 1, "bad_frame")
     _write_texts(intake, sample, texts)
     for row, span in intervals:
         if span is None:

@@ -7,12 +7,13 @@ before it and decoding until its timestamp comes up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+MOST_PIXELS = 2**26
+MOST_FPS = 1000
+MOST_BOXES = 10_000
 
 SHORT_S = 1.0
 """A file that ends this much (or 2 %) before its own header says is truncated."""
@@ -46,15 +51,17 @@ class TimestampIndex:
     tick_s: float
     end_pts: int
     size: tuple[int, int]
-    """Rows and columns."""
+    """Rows and columns, as shown."""
+    turns: int
+    """Quarter turns against the clock that a player gives each frame."""
 
 
 class TimestampReader(FrameReader):
     """Frames of one video file by exact timestamp (backend ``pyav``).
 
     Raises:
-        Reject: ``empty``, ``no_video_stream``, ``no_timestamps``, ``truncated`` or
-            ``undecodable``.
+        Reject: ``empty``, ``no_index``, ``no_video_stream``, ``no_timestamps``, ``truncated``,
+            ``bad_dims``, ``bad_rate`` or ``undecodable``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,21 +73,32 @@ class TimestampReader(FrameReader):
         super().__init__(times_s, size=index.size, fps=fps, duration_s=duration_s)
 
     def decode(self, index_F: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(F,H,W,3) RGB frames by their place in `times`."""
+        """(F,H,W,3) RGB frames by their place in `times`.
+
+        Raises:
+            Reject: ``bad_frame``: one of them does not decode cleanly; no other takes its place.
+        """
         wanted_F = self._index.pts[index_F]
         found = {}
         # One for all frames: its set-up costs more than a small frame's conversion.
         reformatter = VideoReformatter()
         with _opened(self._path) as (container, stream):
             for pts, frame in self._walk(container, stream, sorted(set(wanted_F.tolist()))):
-                found[pts] = _rgb(reformatter, frame, self._index.size)
+                found[pts] = _rgb(reformatter, frame, self._index)
         return np.stack([found[pts] for pts in wanted_F.tolist()])
+
+    def bad_frames(self) -> NDArray[np.int64]:
+        """Places in `times` of the frames that do not decode cleanly; decodes the whole file."""
+        with _opened(self._path) as (container, stream):
+            frames = _decoded(container, stream, self._index.keys)
+            clean = {frame.pts for frame, sound in frames if sound}
+        return np.array([i for i, pts in enumerate(self._index.pts.tolist()) if pts not in clean])
 
     def _walk(
         self, container: InputContainer, stream: VideoStream, wanted: list[int]
     ) -> Iterator[tuple[int, VideoFrame]]:
         keys = self._index.keys
-        decoder: Iterator[VideoFrame] = iter(())
+        decoder: Iterator[tuple[VideoFrame, bool]] = iter(())
         position: int | None = None
         for pts in wanted:
             place = int(np.searchsorted(keys, pts, side="right")) - 1
@@ -91,10 +109,10 @@ class TimestampReader(FrameReader):
                 if frame is not None:
                     break
                 container.seek(int(keys[max(place - back, 0)]), stream=stream)
-                decoder = container.decode(stream)
+                decoder = _decoded(container, stream, keys)
                 frame = _advance(decoder, pts)
             if frame is None:
-                raise Reject("undecodable", "a frame that the index lists does not decode")
+                raise Reject("bad_frame", "a frame that the index lists does not decode")
             position = pts
             yield pts, frame
 
@@ -120,12 +138,26 @@ def _indexed(path: Path, size: int, changed_ns: int) -> TimestampIndex:
             if packet.size
         ]
         if any(pts is None for pts, *_ in packets):
-            container.seek(0, stream=stream)
+            try:
+                container.seek(0, stream=stream)
+            except av.error.FFmpegError:
+                # A stream without a container: nobody can go to a moment in it.
+                raise Reject("no_timestamps", f"{len(packets)} packets, none has one") from None
             packets = [
                 (frame.pts, frame.duration or 0, frame.key_frame, False)
                 for frame in container.decode(stream)
             ]
-        return _shown(packets, stream, _promised_s(container, stream))
+        shown = _shown(packets, stream, _promised_s(container, stream))
+        return replace(shown, **_turned(container, stream))
+
+
+def _turned(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
+    """How frames are shown, as the first of them says: size and turns."""
+    container.seek(0, stream=stream)
+    first = next(container.decode(stream), None)
+    turns = 0 if first is None else round(first.rotation / 90) % 4
+    height, width = stream.codec_context.height, stream.codec_context.width
+    return {"turns": turns, "size": (width, height) if turns % 2 else (height, width)}
 
 
 def _shown(
@@ -150,7 +182,11 @@ def _shown(
     if found_s < promised_s - max(SHORT_S, 0.02 * promised_s):
         raise Reject("truncated", f"{found_s:.1f} s of {promised_s:.1f} s are there")
     context = stream.codec_context
-    return TimestampIndex(pts, keys, tick_s, end, (context.height, context.width))
+    if not 0 < context.height * context.width <= MOST_PIXELS:
+        raise Reject("bad_dims", f"{context.width}x{context.height}")
+    if len(pts) > MOST_FPS * max((end - int(pts[0])) * tick_s, 1.0):
+        raise Reject("bad_rate", f"more than {MOST_FPS} frames a second")
+    return TimestampIndex(pts, keys, tick_s, end, (context.height, context.width), 0)
 
 
 def _promised_s(container: InputContainer, stream: VideoStream) -> float:
@@ -170,29 +206,85 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             streams = [s for s in container.streams.video if not _is_cover(s)]
             if not streams:
                 raise Reject("no_video_stream", f"{len(container.streams)} streams, none is video")
+            context = streams[0].codec_context
+            if context is None:
+                raise Reject("undecodable", "no decoder for this stream")
             # One thread: workers decode side by side, and a seek waits for no other frame.
-            streams[0].codec_context.thread_count = 1
+            context.thread_count = 1
+            # Or else a damaged picture is patched up from its neighbours without a word.
+            context.options = {"err_detect": "explode"}
             yield container, streams[0]
     except av.error.FFmpegError as error:
-        raise Reject("undecodable", type(error).__name__) from error
+        raise Reject(_boxes(path) or "undecodable", type(error).__name__) from None
+
+
+def _boxes(path: Path) -> str | None:
+    """What is wrong with an MP4 or MOV file as a row of boxes (ISO/IEC 14496-12), if it is that."""
+    size, place = path.stat().st_size, 0
+    names: list[bytes] = []
+    with path.open("rb") as file:
+        while place + 8 <= size and len(names) < MOST_BOXES:
+            file.seek(place)
+            head = file.read(16).ljust(16, b"\0")
+            length = int.from_bytes(head[:4], "big")
+            length = int.from_bytes(head[8:], "big") if length == 1 else length or size - place
+            names.append(head[4:8])
+            if names[0] != b"ftyp":
+                return None
+            if length < 8 or place + length > size:
+                return "truncated"
+            place += length
+    return None if b"moov" in names or not names else "no_index"
 
 
 def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _advance(decoder: Iterator[VideoFrame], pts: int) -> VideoFrame | None:
-    """The frame at `pts`, or None where the decoder is already behind it or ends before it."""
-    for frame in decoder:
+def _decoded(
+    container: InputContainer, stream: VideoStream, keys: NDArray[np.int64]
+) -> Iterator[tuple[VideoFrame, bool]]:
+    """Each frame that comes out, and whether it and what it leans on decoded without an error.
+
+    After an error every frame up to the next key frame is doubtful, but for those that the
+    decoder held back from before.
+    """
+    doubtful: tuple[float, float] | None = None
+    for packet in container.demux(stream):
+        try:
+            frames = stream.decode(packet)
+        except av.error.InvalidDataError:
+            doubtful = _doubt(packet.pts if packet.pts is not None else packet.dts, keys)
+            continue
+        for frame in frames:
+            pts = -1 if frame.pts is None else frame.pts
+            if frame.is_corrupt:
+                doubtful = _doubt(pts, keys)
+            yield frame, doubtful is None or not doubtful[0] <= pts < doubtful[1]
+
+
+def _doubt(pts: int | None, keys: NDArray[np.int64]) -> tuple[float, float]:
+    """From which timestamp, up to which, frames are doubtful after an error at `pts`."""
+    if pts is None:
+        return -math.inf, math.inf
+    place = int(np.searchsorted(keys, pts, side="right"))
+    start = float(keys[place - 1]) if place else -math.inf
+    # The key frame itself came out well, unless it is the one that failed.
+    return start + (start != pts), float(keys[place]) if place < len(keys) else math.inf
+
+
+def _advance(decoder: Iterator[tuple[VideoFrame, bool]], pts: int) -> VideoFrame | None:
+    """The sound frame at `pts`, or None where the decoder is behind it or does not bring it."""
+    for frame, sound in decoder:
         if frame.pts is not None and frame.pts >= pts:
-            return frame if frame.pts == pts else None
+            return frame if frame.pts == pts and sound else None
     return None
 
 
 def _rgb(
-    reformatter: VideoReformatter, frame: VideoFrame, size: tuple[int, int]
+    reformatter: VideoReformatter, frame: VideoFrame, index: TimestampIndex
 ) -> NDArray[np.uint8]:
-    height, width = size
+    height, width = index.size[:: -1 if index.turns % 2 else 1]
     # One thread: on small pictures the threads' start costs ten times the work.
     rgb = reformatter.reformat(frame, width, height, "rgb24", threads=1)
-    return np.asarray(rgb.to_ndarray(), np.uint8)
+    return np.rot90(np.asarray(rgb.to_ndarray(), np.uint8), index.turns)
