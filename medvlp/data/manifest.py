@@ -34,7 +34,7 @@ QUALITY = "qc.jsonl"
 """What was found of each series, one line of JSON each, where a source has series."""
 
 _SOURCES_SCHEMA = pa.schema([("source", pa.string()), ("part", pa.int32()), ("path", pa.string())])
-_BLOCK = 1 << 14
+_BLOCK = 1 << 11
 """Rows of a table that are in memory at once."""
 _REINDEX = "index the source again with medvlp index"
 
@@ -330,9 +330,12 @@ def _write_both(private: Path, earlier: Path) -> None:
 def _write_table(file: Path, rows: Iterable[Row], schema: pa.Schema) -> Row:
     count = 0
     rest = iter(rows)
+    empty = pl.from_arrow(pa.Table.from_batches([], schema=schema))
+    assert isinstance(empty, pl.DataFrame)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while block := list(islice(rest, _BLOCK)):
-            writer.write_table(pa.Table.from_pylist(block, schema=schema))
+            # pa.Table.from_pylist would import pandas where it is installed.
+            writer.write_table(pl.from_dicts(block, schema=empty.schema).to_arrow().cast(schema))
             count += len(block)
     with file.open("rb") as written:
         os.fsync(written.fileno())
