@@ -15,13 +15,13 @@ _WRAPPED = range(60, 131)
 
 # fmt: off
 _ABBREVIATIONS = frozenset({
-    "approx", "bzw", "ca", "cf", "dept", "dr", "drs", "e.g", "est", "evtl", "fig", "figs",
+    "approx", "bzw", "cf", "dept", "dr", "drs", "e.g", "est", "evtl", "fig", "figs",
     "ggf", "i.e", "incl", "inkl", "mr", "mrs", "ms", "prof", "st", "vgl", "vs", "z.b",
 })
 """Words whose full stop never ends a sentence."""
 
 _MEASURES = frozenset({
-    "a.m", "a.p", "abd", "ant", "bil", "bilat", "cm", "dl", "etc", "ext", "g", "hr", "hrs",
+    "a.m", "a.p", "abd", "ant", "bil", "bilat", "ca", "cm", "dl", "etc", "ext", "g", "hr", "hrs",
     "hx", "im", "img", "in", "inf", "inj", "int", "kg", "l", "lat", "lt", "m.d", "max", "mg",
     "min", "ml", "mm", "p", "p.a", "p.m", "post", "pt", "pts", "r", "resp", "rt", "sec", "ser",
     "sup", "u.s",
@@ -39,7 +39,7 @@ _TOP_DOMAINS = frozenset({"com", "edu", "gov", "net", "org"})
 # fmt: on
 
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_BULLETS = "•●▪◦‣–*"
+_BULLETS = '•●▪◦‣–*"“”'
 _ENUMERATOR = re.compile(rf"(?:\(?\d{{1,2}}[.)](?:\s+|(?=[^\W\d_]))|[-{_BULLETS}]+\s+)(?=\S)")
 _NUMBER = re.compile(r"\(?(\d{1,2})")
 _INITIALS = re.compile(r"[A-ZÀ-Þ](?:\.[A-ZÀ-Þ])*")
@@ -50,8 +50,8 @@ _RUN_ON = re.compile(
 _WORD = re.compile(r"[^\W\d_]+")
 # A run of stops is looked at once, from its beginning, so that no text takes quadratic time.
 _BOUNDARY = re.compile(
-    r"(?P<stop>(?<![.!?])[.!?]++)(?P<close>[\"')\]]{0,4})(?P<gap>\s*)(?=\S)"
-    r"|(?P<bullet>(?<=\s)[•●▪◦‣](?=\s))"
+    r"(?P<stop>(?<![.!?])[.!?]++)(?P<close>[\"')\]”’»]{0,4})(?P<gap>\s*)(?=\S)"
+    r"|(?P<bullet>(?<=\s)(?:[•●▪◦‣](?=\s)|[\"“”](?=\s[A-ZÀ-Þ])))"
     r"|(?:(?<=\s)|\A)\(?(?P<item>\d{1,2})\)\s+(?=\S)"
 )
 _NOT_FIRST = ",;:)]}/=%"
@@ -191,7 +191,8 @@ class _Stop:
         if self.word in _MEASURES:
             # "No. 3 tube", "3 cm. in length"; but before a capital the sentence is over.
             return self.next.isupper() or (self.next.isdigit() and self.before[-1:].isdigit())
-        if self.next in _NOT_FIRST or self._names():
+        inside = ")" in self.closed and self.next.islower()
+        if self.next in _NOT_FIRST or inside or self._names():
             return False
         return not (self.before in _BEFORE_ORDINALS and re.fullmatch(r"\d{1,2}", self.word))
 
