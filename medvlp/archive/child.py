@@ -106,7 +106,7 @@ class Children:
 
     def _feed(self, source: Iterator[Item]) -> bool:
         """Give every process enough to do; false when all is done."""
-        ahead = min(_MOST_AHEAD, max(2, int(_AHEAD_S / self._pace_s)))
+        ahead = min(_MOST_AHEAD, max(1, int(_AHEAD_S / self._pace_s)))
         for child in self._children:
             for item in islice(source, max(0, ahead - len(child.sent))):
                 child.send(item)
@@ -136,6 +136,8 @@ class Children:
     def _wait(self) -> list[_Child]:
         """Processes with something to say; without any, those whose time is over."""
         patience_s = min(child.deadline for child in self._children) - time.monotonic()
+        if len(self._children) < self._workers:
+            patience_s = min(patience_s, _ALONE_S)
         with selectors.DefaultSelector() as selector:
             for child in self._children:
                 selector.register(child.answers, selectors.EVENT_READ, child)

@@ -83,6 +83,7 @@ _DEEDS = {
     "chatter": _chatter,
     "panic": _panic,
     "big": _big,
+    "nap": lambda: time.sleep(1.5),
     "slow": lambda: time.sleep(0.02),
     "reject": lambda: _raise(Reject("bad_value", "(0010,0010)")),
     "ignore": lambda: _raise(Ignore("other")),

@@ -116,6 +116,12 @@ def test_work_is_shared_among_processes_and_they_serve_again(hostile, files):
     assert again == set(first)
 
 
+def test_slow_items_do_not_wait_for_each_other(hostile, files):
+    items = files(["nap", "nap"])
+    with Children(2) as children:
+        assert len({seen.process for _, seen in children.run(hostile(), items)}) == 2
+
+
 def test_what_is_not_wanted_any_more_is_not_read_on(hostile, files):
     items = files(["good"] + ["hang"] * 5)
     with Children(1) as children:
