@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from medvlp.archive.owner import Owner
-from medvlp.archive.spool import Item, Rows, Spool, item_to_text
+from medvlp.archive.spool import Database, Item, Rows, Spool, item_to_text
 from medvlp.data.paths import path_to_text
 from medvlp.digest import digest_plain
 from medvlp.errors import ArchiveError
@@ -340,9 +340,11 @@ class Results:
 
 
 def _open(file: Path | None) -> sqlite3.Connection:
-    if file is None:
-        return sqlite3.connect(":memory:", isolation_level=None)
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None)
-    db.execute("PRAGMA journal_mode=DELETE").fetchall()
+    if file is not None:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    name = file or ":memory:"
+    db = sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, factory=Database)
+    # What is deleted is overwritten, for it may be what a patient asked to be forgotten.
+    for setting in ("journal_mode=DELETE", "secure_delete=ON"):
+        db.execute(f"PRAGMA {setting}").fetchall()
     return db

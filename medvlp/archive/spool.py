@@ -25,6 +25,13 @@ Item = tuple[Path, ...]
 """The files of one reading, in order."""
 
 
+class Database(sqlite3.Connection):
+    """A connection that is closed when nobody holds it any more."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Rows(Sequence[R], Generic[R]):
     """Rows of a table, in the order in which they were added, read when they are asked for.
 
@@ -124,7 +131,7 @@ def item_from_text(text: str) -> Item:
 
 
 def _connect(name: str) -> sqlite3.Connection:
-    db = sqlite3.connect(name, isolation_level=None)
+    db = sqlite3.connect(name, isolation_level=None, factory=Database)
     settings = (
         "journal_mode=OFF",
         "synchronous=OFF",
