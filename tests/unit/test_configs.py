@@ -6,8 +6,9 @@ from medvlp.data.prompts import load_prompts
 from medvlp.train.experiment import load_experiment
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-EVALUATE = CONFIGS / "evaluate"  # protocols and prompts: tests/unit/test_protocol.py
-EXPERIMENTS = sorted(path for path in CONFIGS.rglob("*.yaml") if EVALUATE not in path.parents)
+# Protocols and prompts: tests/unit/test_protocol.py; headings of reports: tests/unit/test_text.py.
+OTHERS = {CONFIGS / "evaluate", CONFIGS / "headings"}
+EXPERIMENTS = sorted(p for p in CONFIGS.rglob("*.yaml") if not OTHERS & set(p.parents))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: str(p.relative_to(CONFIGS)))

@@ -1,6 +1,7 @@
 import tarfile
 import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from medvlp.data.sections import load_headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.data.text import report_nodes
 from medvlp.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,23 @@ def test_headings_of_another_language(tmp_path):
     file.write_text("findings: [Befund]\nimpression: [Beurteilung]\n")
     found = sections("Befund: Frei.\nBeurteilung: Normal.", load_headings(file))
     assert [(s.name, s.text) for s in found] == [("findings", "Frei."), ("impression", "Normal.")]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("de", "Klinische Angaben: Husten\nBefund\nFrei.\nBEURTEILUNG Normal."),
+        ("fr", "Renseignements cliniques : toux\nRÉSULTATS\nNormal.\nConclusion: rien"),
+        ("es", "Motivo de consulta: tos\nHALLAZGOS: nada.\nIMPRESIÓN DIAGNÓSTICA: normal"),
+        ("pt", "Indicação clínica: tosse\nACHADOS: nada.\nImpressão diagnóstica: normal"),
+        ("it", "Quesito clinico: tosse\nREFERTO: nulla.\nCONCLUSIONI: normale"),
+        ("nl", "Klinische gegevens: hoest\nVERSLAG: niets.\nConclusie: normaal"),
+    ],
+)
+def test_headings_that_come_along(language, text):
+    headings = load_headings(ROOT / "configs" / "headings" / f"{language}.yaml")
+    names = [s.name for s in sections(text, headings)]
+    assert names == ["indication", "findings", "impression"]
 
 
 @pytest.mark.parametrize("content", ["findings: Befund", "", "[a]", "{}"])
