@@ -98,12 +98,7 @@ class Pseudonyms:
 
     def shifted(self, name: str, date: dt.date | str | None) -> str | None:
         """As `date`, of the patient with the pseudonym `name`."""
-        parsed = parse_date(date)
-        if parsed is None:
-            return None
-        days = self.shift_days(name)
-        moved = parsed.toordinal() - days
-        return dt.date.fromordinal(moved).isoformat() if moved > 0 else None
+        return moved(date, -self.shift_days(name))
 
     def shift_days(self, name: str) -> int:
         """By how many days the dates of the patient with the pseudonym `name` are moved."""
@@ -154,6 +149,14 @@ class Pseudonyms:
                 self._links[number], "name", self._project, purpose
             )
         return self._derived[number, purpose]
+
+
+def moved(date: dt.date | str | None, days: int) -> str | None:
+    """A date moved by a number of days, in ISO form; None where it is none, or before year 1."""
+    parsed = parse_date(date)
+    if parsed is None or parsed.toordinal() + days < 1:
+        return None
+    return dt.date.fromordinal(parsed.toordinal() + days).isoformat()
 
 
 def parse_date(value: dt.date | str | None) -> dt.date | None:

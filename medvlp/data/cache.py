@@ -28,8 +28,9 @@ _MOST_MAPPED = 16_384
 class ArrayCache:
     """Stored arrays by (file content, span, preprocessing contract).
 
-    An entry is a ``.npy`` file with a checksum behind the array; it is verified when a process
-    first reads it and memory-mapped from then on. A damaged entry is written anew.
+    An entry is a ``.npy`` file, named by both digests, with a checksum behind the array; it is
+    verified when a process first reads it and memory-mapped from then on. A damaged entry is
+    written anew.
 
     Args:
         folder: Where entries are kept, shared by runs and processes; None keeps them in memory.
@@ -44,7 +45,8 @@ class ArrayCache:
 
     def get(self, item: Item, read: Read) -> NDArray[Any]:
         """The item's stored array, made by `read` if it is not there yet; the caller's own copy."""
-        key = digest_plain([item.sha256, item.span, self.contract])
+        # The content's digest comes first: whoever withdraws can be found by it.
+        key = f"{item.sha256}-{digest_plain([item.span, self.contract])[:32]}"
         if self.folder is None:
             return self._from_memory(key, item, read)
         path = self.folder / key[:2] / f"{key}.npy"

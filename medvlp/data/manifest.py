@@ -166,6 +166,8 @@ def write_manifest(
     replace: bool = False,
     command: str = "index",
     files: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
+    private_files: Mapping[str, bytes] | None = None,
+    remarks: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write a manifest and its private files, all or nothing, and enter it in the audit log.
 
@@ -180,6 +182,8 @@ def write_manifest(
         replace: Whether an existing manifest may be replaced.
         command: What the audit log says was done.
         files: Further files by name, each of JSON values that are written one a line.
+        private_files: Further files of the private folder, in place of those of the same name.
+        remarks: What else the audit log keeps; nothing about a person.
 
     Raises:
         ManifestError: `out` exists and `replace` is not given, or the audit log is broken.
@@ -191,6 +195,9 @@ def write_manifest(
         )
     with replacing(out) as (folder, private):
         _write_private(private, sources, key, private_folder(out))
+        for name, data in (private_files or {}).items():
+            (private / name).unlink(missing_ok=True)
+            _write_bytes(private / name, data, mode=0o600)
         entries = {
             name: _write_table(folder / f"{name}.parquet", tables.get(name, []), schema)
             for name, schema in TABLES.items()
@@ -206,7 +213,7 @@ def write_manifest(
             "tables": entries,
             "files": digests,
         }
-        _write_bytes(folder / INFO, seal(full, key, private, command))
+        _write_bytes(folder / INFO, seal(full, key, private, command, **(remarks or {})))
     return Manifest.open(out)
 
 
@@ -351,8 +358,9 @@ def _write_lines(file: Path, values: Iterable[Mapping[str, Any]]) -> str:
     return digest_file(file)
 
 
-def _write_bytes(file: Path, data: bytes) -> None:
-    with file.open("xb") as stream:
+def _write_bytes(file: Path, data: bytes, mode: int = 0o644) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())

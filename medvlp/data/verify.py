@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from medvlp.data.anonymity import statement
 from medvlp.data.keys import KEY
 from medvlp.data.manifest import Manifest
 from medvlp.data.seal import check_seal
@@ -37,7 +38,7 @@ def verify_manifest(path: Path) -> str:
     for check in checks:
         check(manifest)
     sealed = check_seal(manifest.path, manifest.info, manifest.private)
-    return f"{_summary(manifest)}\n  {sealed}"
+    return f"{_summary(manifest)}\n  {statement(manifest)}\n  {sealed}"
 
 
 def _refuse(manifest: Manifest, what: str) -> ManifestError:

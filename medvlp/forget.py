@@ -1,0 +1,249 @@
+"""`medvlp forget`: a patient's withdrawal, wherever it has to reach, and the proof of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from medvlp.archive.rewrite import Opened
+from medvlp.archive.withdraw import withdraw
+from medvlp.archive.withdrawals import Withdrawals
+from medvlp.digest import digest_file
+from medvlp.errors import InputError
+from medvlp.progress import track
+
+_ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}\.npy")
+_OLD_ENTRY = re.compile(r"[0-9a-f]{64}\.npy")
+_LARGEST_TEXT = 64 << 20
+
+
+def forget(manifest: Path, people: Sequence[str], places: Sequence[Path]) -> str:
+    """Take patients out of a manifest and of what was made from it.
+
+    Each folder is changed whole or not at all; a command that was interrupted is repeated.
+
+    Args:
+        manifest: The manifest.
+        people: The patients' raw numbers or their pseudonyms.
+        places: Array caches, indexes of `medvlp embed`, predictions folders and run folders.
+
+    Returns:
+        What was taken out of which, and which bundles cannot unlearn.
+
+    Raises:
+        InputError: No patient is named, or a place is not there.
+    """
+    if not people:
+        raise InputError("no patient is named", remedy="write one number or pseudonym a line")
+    _check_places(places)
+    done = withdraw(manifest, people)
+    told = ", ".join(f"{name} {n:,}" for name, n in sorted(done.rows.items()) if n)
+    lines = [f"{manifest.name}: {done.patients} patients withdrawn ({told or 'no row was theirs'})"]
+    held = Opened.of(manifest).withdrawals
+    for place in places:
+        lines += _clean(place, held, done.old_digests)
+    return "\n".join(lines)
+
+
+def check_forgotten(manifest: Path, places: Sequence[Path]) -> str:
+    """Search a manifest and what was made from it for everything that was withdrawn.
+
+    Table cells, texts, names of files and the ledger are searched for each pseudonym and file
+    digest that a tombstone fits; withdrawn.json itself names nobody.
+
+    Raises:
+        InputError: Something of a withdrawn patient is still there.
+    """
+    _check_places(places)
+    opened = Opened.of(manifest)
+    searched = found = 0
+    where: list[str] = []
+    for place in (manifest, opened.manifest.private, *places):
+        files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+        for file in track(files, "Searching", total=len(files)):
+            names = set().union(*(opened.withdrawals.found_in(t) for t in _texts(file, place)))
+            searched += 1
+            found += len(names)
+            where += [place.name] if names else []
+    if found:
+        raise InputError(
+            f"{found} withdrawn pseudonyms or digests stand in {len(where)} files of "
+            f"{', '.join(sorted(set(where)))}",
+            remedy="run medvlp forget again with these places",
+        )
+    stones = len(opened.withdrawals.stones)
+    return f"{searched:,} files searched for {stones:,} withdrawn pseudonyms and digests: 0 found"
+
+
+def _check_places(places: Sequence[Path]) -> None:
+    for place in places:
+        if not place.is_dir():
+            raise InputError(f"{place.name} is no folder", remedy="name existing folders")
+        if (place / "manifest.json").is_file():
+            raise InputError(
+                f"{place.name} is a manifest of its own", remedy="run medvlp forget on it by itself"
+            )
+
+
+def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[str]:
+    """Clean whatever lies in a place; a line on each folder that was changed or cannot be."""
+    old = sum(bool(_OLD_ENTRY.fullmatch(path.name)) for path in place.rglob("*.npy"))
+    if old:
+        yield f"{place.name}: {old} entries of an older medvlp do not say whose they are: delete it"
+    entries = [path for path in place.rglob("*.npy") if _ENTRY.fullmatch(path.name)]
+    gone = [path for path in entries if held.holds_name(path.name[:64])]
+    for path in gone:
+        path.unlink()
+    if entries:
+        yield f"{place.name}: {len(gone)} of {len(entries)} cached arrays removed"
+    for marker, clean in (("items.parquet", _clean_index), ("predictions.parquet", _clean_scores)):
+        for file in sorted(place.rglob(marker)):
+            yield _staged(file.parent, lambda folder, c=clean: c(folder, held))  # type: ignore[misc]
+    for file in sorted(place.rglob("data.json")):
+        if set(json.loads(file.read_text(encoding="utf-8")).get("manifests", ())) & digests:
+            yield (
+                f"{file.parent.name}: trained on this manifest; a bundle cannot unlearn, so train "
+                "it again or take it out of use if the patient was in the training split"
+            )
+
+
+def _staged(folder: Path, change: Callable[[Path], str]) -> str:
+    """Change a copy of a folder, which then takes its place."""
+    stage = folder.with_name(f".{folder.name}.next")
+    old = folder.with_name(f".{folder.name}.old")
+    for left in (stage, old):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        shutil.copytree(folder, stage)
+        line = change(stage)
+        folder.rename(old)
+        stage.rename(folder)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    shutil.rmtree(old)
+    return f"{folder.name}: {line}"
+
+
+def _kept(frame: pl.DataFrame, held: Withdrawals) -> pl.Series:
+    """Which rows name nobody who has withdrawn."""
+    names = [n for n in ("sample", "source", "patient") if n in frame.columns]
+    unique = {v for n in names for v in frame[n].unique().to_list() if v}
+    gone = [value for value in unique if held.found_in(str(value))]
+    mask = pl.Series([True] * frame.height, dtype=pl.Boolean)
+    for name in names:
+        mask &= ~frame[name].fill_null("").is_in(gone)
+    return mask
+
+
+def _clean_index(folder: Path, held: Withdrawals) -> str:
+    items = pl.read_parquet(folder / "items.parquet")
+    mask = _kept(items, held)
+    kept = items.filter(mask)
+    kept.with_columns(item=pl.int_range(kept.height, dtype=pl.Int64)).write_parquet(
+        folder / "items.parquet"
+    )
+    for name in ("embeddings.npy", "slabs.npy"):
+        if (folder / name).is_file():
+            values = np.load(folder / name, allow_pickle=False)
+            np.save(folder / name, values[mask.to_numpy()], allow_pickle=False)
+    info = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    text = json.dumps({**info, "items": kept.height}, indent=1)
+    (folder / "index.json").write_text(text, encoding="utf-8")
+    return f"{items.height - kept.height} of {items.height} embeddings removed"
+
+
+def _clean_scores(folder: Path, held: Withdrawals) -> str:
+    from medvlp.evaluate.metrics import plain_rows
+    from medvlp.evaluate.protocol import load_protocol
+    from medvlp.evaluate.run import compute_metrics
+
+    gone: Counter[str] = Counter()
+    removed = pl.DataFrame()
+    for file in sorted(folder.glob("*.parquet")):
+        frame = pl.read_parquet(file)
+        mask = _kept(frame, held)
+        gone[file.name] = frame.height - int(mask.sum())
+        removed = frame.filter(~mask) if file.name == "predictions.parquet" else removed
+        frame.filter(mask).write_parquet(file)
+    if not gone.total():
+        return "no prediction was theirs"
+    _clean_examples(folder / "examples", removed)
+    for made in ("report.html", "report.json"):
+        (folder / made).unlink(missing_ok=True)
+    metrics = folder / "metrics.json"
+    if metrics.is_file():
+        rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+        told = json.loads(metrics.read_text(encoding="utf-8"))
+        metrics.unlink()
+        beside = sorted(path for path in folder.rglob("*") if path.is_file())
+        told |= {
+            "rows": plain_rows(rows),
+            "artefacts": {str(p.relative_to(folder)): digest_file(p) for p in beside},
+        }
+        metrics.write_text(json.dumps(told, indent=1, allow_nan=False), encoding="utf-8")
+    return f"{gone['predictions.parquet']} predictions removed, metrics computed again"
+
+
+def _clean_examples(folder: Path, removed: pl.DataFrame) -> None:
+    """Remove the pictures that were drawn for removed predictions."""
+    if not (folder / "examples.json").is_file():
+        return
+    entries = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    keys = {(r["model"], r["name"], r["score"]) for r in removed.iter_rows(named=True)}
+    kept = [e for e in entries if (e["model"], e["name"], e["score"]) not in keys]
+    for entry in entries:
+        if entry not in kept:
+            for name in ("picture", "overlay"):
+                (folder / entry[name]).unlink(missing_ok=True)
+    (folder / "examples.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+
+
+def _texts(file: Path, place: Path) -> Iterator[str]:
+    """All words of a file that may name somebody: its name, and cells or bytes."""
+    yield str(file.relative_to(place))
+    if file.suffix == ".parquet":
+        frame = pl.read_parquet(file)
+        for name, kind in frame.schema.items():
+            if kind == pl.String:
+                yield "\n".join(value for value in frame[name].unique().to_list() if value)
+    elif file.suffix == ".sqlite":
+        yield from _rows(file)
+        yield file.read_bytes().decode("latin-1")
+    elif file.name != "withdrawn.json" and file.suffix != ".npy":
+        with file.open("rb") as stream:
+            yield stream.read(_LARGEST_TEXT).decode("latin-1")
+
+
+def _rows(file: Path) -> Iterator[str]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        for item, result in db.execute("SELECT item, result FROM readings"):
+            yield item
+            if result is not None:
+                yield zlib.decompress(result).decode("utf-8", "surrogatepass")
+
+
+def read_people(file: Path | None, stream: Any) -> list[str]:
+    """Patients' numbers or pseudonyms, one a line, from a file or from standard input.
+
+    Never from the command line, where every user of the machine could read them.
+    """
+    text = stream.read() if file is None else file.read_text(encoding="utf-8")
+    return [line.strip() for line in text.splitlines() if line.strip()]

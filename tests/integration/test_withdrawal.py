@@ -1,0 +1,201 @@
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from medvlp.archive.index import index_archive
+from medvlp.archive.publish import publish
+from medvlp.archive.rewrite import MAPPING, rekey
+from medvlp.data.cache import ArrayCache
+from medvlp.data.items import Item
+from medvlp.data.keys import KEY, read_key
+from medvlp.data.manifest import Manifest
+from medvlp.data.verify import verify_manifest
+from medvlp.errors import InputError, ManifestError, MedvlpError
+from medvlp.forget import check_forgotten, forget
+
+PATIENTS = 30
+GONE = "4711003"
+
+
+@pytest.fixture
+def archive(tmp_path):
+    root = tmp_path / "hospital"
+    root.mkdir()
+    lines = ["path;patient;study;text;date;age;sex;found;split"]
+    for i in range(PATIENTS * 2):
+        Image.fromarray(np.full((12, 16), i, np.uint8)).save(root / f"{i}.png")
+        n = i % PATIENTS
+        lines.append(
+            f"{i}.png;{4711000 + n};S{i};FINDINGS: Heart of size {i}.;2020-01-{1 + i % 28:02};"
+            f"{30 + n % 4};F;{i % 2};"
+        )
+    (root / "t.csv").write_text("\n".join(lines))
+    return root
+
+
+def index(archive, out, **options):
+    settings = ["domain=cxr", "columns.labels=[found]", "workers=1"]
+    return index_archive(
+        archive / "t.csv", kind="table", out=out, overrides=settings, **options
+    )  # fmt: skip
+
+
+def test_a_rotated_key_renames_all_and_moves_nobody(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    rekey(tmp_path / "m", tmp_path / "n")
+    old, new = (Manifest.open(tmp_path / name) for name in "mn")
+    verify_manifest(new.path)
+    for column in ("sample", "patient", "study", "source"):
+        assert not set(old.samples[column]) & set(new.samples[column]), column
+    assert (old.samples["acquired"] == new.samples["acquired"]).sum() < 3
+    assert old.samples["split"].equals(new.samples["split"])
+    assert old.texts["text"].equals(new.texts["text"])
+    gaps = [
+        (m.samples.select(pl.col("acquired").str.to_date().diff().over("patient")))["acquired"]
+        for m in (old, new)
+    ]
+    assert gaps[0].equals(gaps[1])
+    mapping = dict(pl.read_parquet(new.private / MAPPING).iter_rows())
+    assert [mapping[p] for p in old.samples["patient"]] == new.samples["patient"].to_list()
+    assert (new.private / MAPPING).stat().st_mode & 0o777 == 0o600
+    # A later import of the grown archive keeps every patient where he was.
+    place = dict(new.samples.select("patient", "split").iter_rows())
+    index(archive, tmp_path / "n", replace=True)
+    again = Manifest.open(tmp_path / "n").samples
+    assert dict(again.select("patient", "split").iter_rows()) == place
+    assert again.sort("sample").drop("source").equals(new.samples.sort("sample").drop("source"))
+    verify_manifest(tmp_path / "n")
+    # Another manifest of the same key can follow, and only such a one.
+    index(archive, tmp_path / "o", key=tmp_path / "m.private" / KEY)
+    rekey(tmp_path / "o", tmp_path / "p", tmp_path / "n.private" / KEY)
+    assert read_key(tmp_path / "p.private" / KEY) == read_key(tmp_path / "n.private" / KEY)
+    index(archive, tmp_path / "q")
+    with pytest.raises(MedvlpError, match="no rotation"):
+        rekey(tmp_path / "q", tmp_path / "r", tmp_path / "n.private" / KEY)
+
+
+def test_another_key_or_project_never_reshuffles(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    shutil.move(tmp_path / "m.private", tmp_path / "away")
+    with pytest.raises(MedvlpError, match="other splits"):
+        index(archive, tmp_path / "m", replace=True)
+    index(archive, tmp_path / "m", replace=True, key=tmp_path / "away" / KEY)
+    with pytest.raises(MedvlpError, match="another key or project"):
+        index_archive(
+            archive / "t.csv", kind="table", out=tmp_path / "m", replace=True,
+            overrides=["domain=cxr", "project=other"],
+        )  # fmt: skip
+
+
+def made_from(manifest, folder):
+    """An array cache, an index of embeddings and predictions of every sample."""
+    samples = manifest.samples
+    cache = ArrayCache(folder / "cache", "c" * 64)
+    for row in samples.iter_rows(named=True):
+        item = Item(
+            sample=row["sample"], patient=row["patient"], sha256=row["sha256"], source_paths=(),
+            span=None, texts=(), labels_L=np.zeros(0, np.float32), split=row["split"],
+        )  # fmt: skip
+        cache.get(item, lambda *_: np.zeros(3))
+    (folder / "index").mkdir()
+    samples.select(
+        "sample", "source", item=pl.int_range(samples.height),
+    ).write_parquet(folder / "index" / "items.parquet")  # fmt: skip
+    np.save(folder / "index" / "embeddings.npy", np.arange(samples.height))
+    (folder / "index" / "index.json").write_text(json.dumps({"items": samples.height}))
+    (folder / "scores").mkdir()
+    samples.select(
+        "sample", "patient", model=pl.lit("a"), name=pl.lit("found"),
+        score=pl.int_range(samples.height) / 7,
+    ).write_parquet(folder / "scores" / "predictions.parquet")  # fmt: skip
+    (folder / "run").mkdir()
+    (folder / "run" / "data.json").write_text(json.dumps({"manifests": [manifest.digest]}))
+    return [folder / name for name in ("cache", "index", "scores", "run")]
+
+
+def test_a_withdrawal_reaches_everything_and_stays(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    before = Manifest.open(tmp_path / "m")
+    places = made_from(before, tmp_path)
+    report = forget(tmp_path / "m", [GONE], places)
+    after = Manifest.open(tmp_path / "m")
+    verify_manifest(tmp_path / "m")
+    assert after.samples.height == before.samples.height - 2
+    gone = before.samples.join(after.samples, on="sample", how="anti")
+    assert gone["patient"].n_unique() == 1
+    for table in ("texts", "labels", "subsets"):
+        left = getattr(after, table).filter(pl.col("sample").is_in(gone["sample"].to_list()))
+        assert left.is_empty()
+    assert "2 of 60 cached arrays" in report
+    assert "2 of 60 embeddings" in report
+    assert "cannot unlearn" in report
+    assert np.load(tmp_path / "index" / "embeddings.npy").shape == (58,)
+    assert ": 0 found" in check_forgotten(tmp_path / "m", places)
+    words = [GONE, *gone["sample"], *gone["patient"], *gone["source"], *gone["study"]]
+    for file in [
+        p for d in (tmp_path / "m", tmp_path / "m.private", *places) for p in d.rglob("*")
+    ]:
+        data = str(file).encode() + (file.read_bytes() if file.is_file() else b"")
+        assert not any(word.encode() in data for word in words), file.name
+    # The next import does not bring the patient back, nor does one under a rotated key.
+    index(archive, tmp_path / "m", replace=True)
+    again = Manifest.open(tmp_path / "m")
+    assert not set(gone["sample"]) & set(again.samples["sample"])
+    assert "withdrawn" in again.rejects["code"].to_list()
+    rekey(tmp_path / "m", tmp_path / "n")
+    index(archive, tmp_path / "n", replace=True)
+    assert Manifest.open(tmp_path / "n").samples.height == after.samples.height
+
+
+def test_a_pseudonym_withdraws_as_well(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    name = Manifest.open(tmp_path / "m").samples["patient"][0]
+    forget(tmp_path / "m", [name], [])
+    assert name not in Manifest.open(tmp_path / "m").samples["patient"].to_list()
+    assert ": 0 found" in check_forgotten(tmp_path / "m", [])
+
+
+def test_what_is_left_is_found(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    before = Manifest.open(tmp_path / "m")
+    places = made_from(before, tmp_path)
+    forget(tmp_path / "m", [before.samples["patient"][5]], [])
+    for place in places[:3]:
+        with pytest.raises(InputError, match="withdrawn pseudonyms or digests"):
+            check_forgotten(tmp_path / "m", [place])
+    with pytest.raises(InputError, match="no patient"):
+        forget(tmp_path / "m", [], [])
+
+
+def test_tombstones_tell_nobody_s_name(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    name = Manifest.open(tmp_path / "m").samples["patient"][0]
+    forget(tmp_path / "m", [name], [])
+    text = (tmp_path / "m.private" / "withdrawn.json").read_text()
+    assert name not in text
+    (tmp_path / "m.private" / "withdrawn.json").write_text("{")
+    with pytest.raises(MedvlpError, match=r"edited|damaged"):
+        check_forgotten(tmp_path / "m", [])
+
+
+def test_splits_are_published_only_where_nobody_stands_out(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    assert "k-anonymity: " in verify_manifest(tmp_path / "m")
+    with pytest.raises(ManifestError, match="fewer than 5 patients") as caught:
+        publish(tmp_path / "m", tmp_path / "s.csv")
+    assert "--suppress" in caught.value.remedy
+    assert not (tmp_path / "s.csv").exists()
+    publish(tmp_path / "m", tmp_path / "s.csv", suppress=True)
+    rows = pl.read_csv(tmp_path / "s.csv")
+    quasi = ["age_band", "sex", "modality", "month", "site"]
+    groups = rows.group_by(quasi).agg(pl.col("patient").n_unique())
+    assert groups["patient"].min() >= 5
+    assert rows.height == PATIENTS * 2
+    publish(tmp_path / "m", tmp_path / "t.csv", suppress=True, coarsen=True)
+    blanks = [pl.read_csv(tmp_path / f"{name}.csv")["age_band"].null_count() for name in "st"]
+    assert blanks[1] < blanks[0]
+    assert "3 audit entries" in verify_manifest(tmp_path / "m")
