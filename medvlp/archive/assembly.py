@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -59,8 +61,8 @@ class Assembler:
 
     def samples(self, register: Register) -> Iterator[tuple[str, Header]]:
         """Take in every sound series, and yield the sample's id with one of its headers."""
-        for files in track(register.series(), "Assembling series", total=len(register)):
-            scans = {scan.header.path: scan for scan in self._stored(files)}
+        for series in track(self._series(register), "Assembling series", total=register.series):
+            scans = {scan.header.path: scan for scan in series}
             findings = self._findings(scans)
             volumes = sum(_is_volume(finding.group) for finding in findings)
             # A file may hold a good volume beside a bad one: then it belongs to a sample.
@@ -73,12 +75,18 @@ class Assembler:
                 if sample:
                     yield sample, finding.group.header
 
-    def _stored(self, files: Sequence[Path]) -> Iterator[Scan]:
-        for (path,), scan in self.intake.read(self.reading, [(path,) for path in files], ""):
-            with self.intake.judge([path], "read"):
-                if isinstance(scan, Verdict):
-                    raise scan
-                yield scan
+    def _series(self, register: Register) -> Iterator[list[Scan]]:
+        """What reading found of the files that could share a volume, one volume after the other."""
+        read = self.intake.read(self.reading, register.slices, "")
+        pairs = zip(read, register.buckets, strict=True)
+        for _, members in groupby(pairs, key=itemgetter(1)):
+            scans = []
+            for ((path,), scan), _ in members:
+                with self.intake.judge([path], "read"):
+                    if isinstance(scan, Verdict):
+                        raise scan
+                    scans.append(scan)
+            yield scans
 
     def _findings(self, scans: Mapping[Path, Scan]) -> list[SeriesFinding]:
         def measured(path: Path) -> Values:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from medvlp.archive.header import Header
 from medvlp.archive.scan import Scan
-from medvlp.archive.spool import Rows, Spool
+from medvlp.archive.spool import Item, Rows, Spool
 from medvlp.archive.values import tag_name
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.data.paths import path_from_text, path_to_text
@@ -24,7 +23,8 @@ _TABLES = (
         place INTEGER PRIMARY KEY, path TEXT NOT NULL, unit TEXT NOT NULL, sop TEXT NOT NULL,
         image TEXT NOT NULL, patient TEXT NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL,
         bucket TEXT NOT NULL, code TEXT, tag TEXT NOT NULL DEFAULT '')""",
-    "CREATE TABLE dicom_series (place INTEGER PRIMARY KEY, bucket TEXT NOT NULL)",
+    """CREATE TABLE dicom_slices (
+        place INTEGER PRIMARY KEY, path TEXT NOT NULL, bucket TEXT NOT NULL)""",
 )
 _INDICES = ("sop", "study", "series", "bucket")
 
@@ -45,7 +45,7 @@ _IGNORED = frozenset({"duplicate_file"})
 class Register:
     """The DICOM files of one run by their identifiers, on disk.
 
-    Add every file, then `settle`; then go through `refused`, `singles` and `series`.
+    Add every file, then `settle`; then go through `refused`, `singles` and `slices`.
 
     Args:
         spool: The run's temporary database.
@@ -89,8 +89,9 @@ class Register:
         tag = tag_name("SeriesInstanceUID")
         self._db.execute(_DISAGREE.format(key="series", value="study"), ("uid_conflict", tag))
         self._db.execute(
-            """INSERT INTO dicom_series SELECT min(place), bucket FROM dicom_files
-            WHERE code IS NULL AND unit = 'series' GROUP BY bucket"""
+            """INSERT INTO dicom_slices (path, bucket)
+            SELECT path, bucket FROM dicom_files AS f WHERE code IS NULL AND unit = 'series'
+            ORDER BY (SELECT min(place) FROM dicom_files WHERE bucket = f.bucket), place"""
         )
 
     @property
@@ -105,7 +106,7 @@ class Register:
         )
 
     @property
-    def singles(self) -> Rows[tuple[Path]]:
+    def singles(self) -> Rows[Item]:
         """Files that are a sample each."""
         return Rows(
             self._db,
@@ -115,20 +116,21 @@ class Register:
             "code IS NULL AND unit = 'file'",
         )
 
-    def __len__(self) -> int:
-        """How many times `series` yields."""
-        return len(self._series)
+    @property
+    def slices(self) -> Rows[Item]:
+        """Files that are parts of series, those that could share a volume together."""
+        return Rows(self._db, "dicom_slices", "path", lambda row: (path_from_text(row[0]),))
 
     @property
-    def _series(self) -> Rows[str]:
-        return Rows(self._db, "dicom_series", "bucket", lambda row: str(row[0]))
+    def buckets(self) -> Rows[str]:
+        """For each of `slices`, a word that it shares with those that could be of its volume."""
+        return Rows(self._db, "dicom_slices", "bucket", lambda row: str(row[0]))
 
-    def series(self) -> Iterator[list[Path]]:
-        """Files that could share a volume, series by series."""
-        query = """SELECT path FROM dicom_files
-            WHERE bucket = ? AND code IS NULL AND unit = 'series' ORDER BY place"""
-        for bucket in self._series:
-            yield [path_from_text(row[0]) for row in self._db.execute(query, (bucket,)).fetchall()]
+    @property
+    def series(self) -> int:
+        """How many different words `buckets` holds."""
+        query = "SELECT count(DISTINCT bucket) FROM dicom_slices"
+        return int(self._db.execute(query).fetchone()[0])
 
     def scattered(self, series: str) -> bool:
         """Whether one series identifier stands in files that cannot share a volume."""

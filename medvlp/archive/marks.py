@@ -10,11 +10,13 @@ Marks = tuple[str, ...]
 """One value for each of `MARKS`, empty where the file does not say."""
 
 MARKS = (
+    "reference",
     "dimension",
     "stack",
     "temporal",
     "phase",
     "trigger",
+    "units",
     "kernel",
     "energy",
     "contrast",
@@ -30,9 +32,11 @@ _POSITION_POINTERS = frozenset({0x00200032, 0x00201041, 0x00209057, 0x00209113, 
 """Dimensions that count along the volume: image position, slice location, position in a stack."""
 
 _PLAIN = {
+    "reference": "FrameOfReferenceUID",
     "temporal": "TemporalPositionIdentifier",
     "phase": "NominalPercentageOfCardiacPhase",
     "trigger": "TriggerTime",
+    "units": "RescaleType",
     "kernel": "ConvolutionKernel",
     "energy": "KVP",
     "contrast": "ContrastBolusAgent",
@@ -45,6 +49,7 @@ _FRAME = {
     "stack": ("FrameContentSequence", "StackID"),
     "temporal": ("FrameContentSequence", "TemporalPositionIndex"),
     "phase": ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
+    "units": ("PixelValueTransformationSequence", "RescaleType"),
     "kernel": ("CTReconstructionSequence", "ConvolutionKernel"),
     "energy": ("CTXRayDetailsSequence", "KVP"),
     "echo": ("MREchoSequence", "EffectiveEchoTime"),
@@ -75,6 +80,7 @@ def frame_marks(ds: Dataset, frame: Dataset, shared: Dataset) -> Marks:
     }
     values["dimension"] = _dimension(ds, _first(frame, "FrameContentSequence"))
     values["number"] = _text(ds, "SeriesNumber")
+    values["reference"] = _text(ds, "FrameOfReferenceUID")
     return tuple(values.get(name, "") for name in MARKS)
 
 

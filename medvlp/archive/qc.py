@@ -18,6 +18,7 @@ from medvlp.archive.dicom import read_planes
 from medvlp.archive.grouping import Group, group_series
 from medvlp.archive.hounsfield import HuReport, Values, count_hu, judge_hu
 from medvlp.archive.layout import Layout, Survey, check_kind, settle, survey
+from medvlp.archive.marks import MARKS
 from medvlp.archive.policy import NO_REPAIR, Policy
 from medvlp.archive.series import read_headers
 from medvlp.archive.spacing import MAX_GAP_MM
@@ -30,6 +31,11 @@ _BODY_PARTS = (
 )
 BODY_PARTS = frozenset(_BODY_PARTS.split())
 """Body parts that a record may name (PS3.16 annex L, without separators); others stay away."""
+
+OTHER_UNITS = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
+"""Rescale types (PS3.3 C.11.1.1.2) of CT images whose values are no Hounsfield units."""
+
+_UNITS = MARKS.index("units")
 
 Measured = Callable[[Path], Values]
 """What a file's pixels say: stored by the scan, or found by decoding it."""
@@ -124,8 +130,8 @@ def examine_group(
     if hu is not None and hu.code:
         if believe:
             hu = replace(hu, flags=(*hu.flags, hu.code))
-        else:
-            verdict = verdict or Reject(hu.code)
+        elif verdict is None:
+            verdict = Reject(hu.code)
     finding = SeriesFinding(group=group, layout=layout, verdict=verdict, hu=hu, qc={})
     return replace(finding, qc=qc_of(finding, found, policy))
 
@@ -135,7 +141,9 @@ def _judge(found: Survey, measured: Measured) -> HuReport:
     paths = dict.fromkeys(item.header.path for item in found.slices)
     intercepts = sorted({item.plane.intercept for item in found.slices})
     bits = max(item.header.bits_stored for item in found.slices)
-    return judge_hu([measured(path) for path in paths], intercepts, bits)
+    report = judge_hu([measured(path) for path in paths], intercepts, bits)
+    other = {item.plane.marks[_UNITS].upper() for item in found.slices if item.plane.marks}
+    return replace(report, code="not_hu") if other & OTHER_UNITS else report
 
 
 def qc_of(finding: SeriesFinding, found: Survey | None, policy: Policy) -> dict[str, Any]:
