@@ -1,0 +1,64 @@
+"""The commands that guard patients: `rekey`, `forget` and `splits`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rekey(
+    manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the renamed manifest.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Key that rekey wrote for another manifest.")
+    ] = None,
+) -> None:
+    """Rotate a manifest's key: new pseudonyms and dates, the same splits."""
+    from medvlp.archive.rewrite import rekey as rotate
+
+    typer.echo(rotate(manifest, folder, key))
+
+
+def forget(
+    manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Array caches, embed indexes, predictions and run folders."),
+    ] = None,
+    people: Annotated[
+        Path | None,
+        typer.Option(
+            "--patients", help="File with a patient number or pseudonym a line; else stdin."
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only search for what was withdrawn before.")
+    ] = False,
+) -> None:
+    """Take a patient who withdraws out of a manifest, and out of what was made from it."""
+    from medvlp.forget import check_forgotten, read_people
+    from medvlp.forget import forget as take_out
+
+    if not check:
+        typer.echo(take_out(manifest, read_people(people, sys.stdin), places or []))
+    typer.echo(check_forgotten(manifest, places or []))
+
+
+def splits(
+    manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
+    file: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
+    k: Annotated[int, typer.Option("--k", help="Patients that have to share a row.", min=2)] = 5,
+    coarsen: Annotated[
+        bool, typer.Option("--coarsen", help="Years, wide age bands, no site.")
+    ] = False,
+    suppress: Annotated[
+        bool, typer.Option("--suppress", help="Blank what would single somebody out.")
+    ] = False,
+) -> None:
+    """Write the splits for others, if nobody stands out in them."""
+    from medvlp.archive.publish import publish
+
+    typer.echo(publish(manifest, file, k=k, coarsen=coarsen, suppress=suppress))
