@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
 from medvlp.archive import pixels
-from medvlp.archive.elements import PIXEL_DATA, Tree, dataset_of, walk
+from medvlp.archive.elements import PIXEL_DATA, Tree, walk
 from medvlp.archive.header import Header, header_of
 from medvlp.archive.part10 import open_body
 from medvlp.archive.values import tag_name
@@ -68,6 +71,28 @@ def parse(data: bytes, *, legacy: bool = False) -> tuple[Dataset, Tree]:
     """
     tree = walk(open_body(data, legacy=legacy))
     return dataset_of(tree), tree
+
+
+def dataset_of(tree: Tree) -> Dataset:
+    """The data set as pydicom knows it, its values unread; private elements are left out."""
+    body = tree.body
+    raw = {}
+    for tag, element in tree.elements.items():
+        if tag >> 16 & 1:
+            continue
+        raw[BaseTag(tag)] = RawDataElement(
+            BaseTag(tag),
+            element.vr or None,
+            element.length,
+            body.data[element.start : element.end],
+            element.start,
+            element.implicit,
+            body.little,
+        )
+    dataset = Dataset(raw)  # type: ignore[arg-type]
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(body.syntax)
+    return dataset
 
 
 def _require_image(tree: Tree) -> None:

@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.tag import BaseTag
-from pydicom.uid import UID
+from pydicom._dicom_dict import DicomDictionary
 
 from medvlp.archive.part10 import LONG_VRS, SHORT_VRS, VRS, Body
 from medvlp.archive.verdict import Reject
 
 MAX_DEPTH = 64
 """Sequences within sequences; real files rarely exceed ten."""
-MAX_ELEMENTS = 300_000
+MAX_WORK = 400_000
+"""Bound on elements, items counting three times: what half a second is enough for."""
+MAX_OUTERMOST = 20_000
+"""Bound on the elements of the data set itself."""
 PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 _PIXELS = (PIXEL_DATA, *_FLOAT_PIXELS)
+_SEQUENCES = frozenset(tag for tag, (vr, *_) in DicomDictionary.items() if vr == "SQ")
+_PLAIN_LONG = LONG_VRS - {b"SQ", b"UN"}
+_ITEM_WORK = 3
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _DECIDING_GROUPS = frozenset((0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x5200, 0x7FE0))
 _FIRM = frozenset(("depth", "too_many_elements", "pixel_module"))
 """Verdicts that hold even behind the pixels, where other disorder is trailing bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
-    """One element of the data set itself: where its value stands."""
+class Element(NamedTuple):
+    """One element: where its value stands."""
 
     tag: int
     vr: str
@@ -96,8 +98,10 @@ class _Walk:
                 scope = self.stack[-1]
                 if scope.items:
                     self._next_item(scope)
-                else:
-                    self._next_element(scope)
+                    continue
+                if len(self.stack) > 1:
+                    self._skip(scope)
+                self._next_element(scope)
         except Reject as verdict:
             if not self.behind or verdict.code in _FIRM:
                 raise
@@ -105,6 +109,31 @@ class _Walk:
         if not self.tree.elements:
             raise Reject("truncated_header")
         return self.tree
+
+    def _skip(self, scope: _Scope) -> None:
+        """Step over an item's plain elements, which nothing but their lengths is asked of."""
+        data, pos, end, implicit = self.data, self.pos, scope.end, scope.implicit
+        start, most = pos, (end - pos) // 8
+        for _ in range(most):
+            if end - pos < 12:
+                break
+            group, number, vr, length = self.head(data, pos)
+            following = pos + 8
+            if implicit or vr in _PLAIN_LONG:
+                at = pos + (4 if implicit else 8)
+                length = self.long(data, at)[0]
+                following = at + 4
+                if group << 16 | number in _SEQUENCES:
+                    break
+            elif vr not in SHORT_VRS:
+                break
+            if group == 0xFFFE or following + length > end:
+                break
+            self.count += 1
+            pos = following + length
+        self.pos = pos
+        if start != pos:
+            self._count(0)
 
     def _next_element(self, scope: _Scope) -> None:
         pos = self.pos
@@ -114,7 +143,7 @@ class _Walk:
         tag = group << 16 | number
         if group == 0xFFFE:
             return self._delimiter(scope, tag)
-        self._count()
+        self._count(1)
         if scope.implicit:
             name, length, start, implicit = "", self.long(self.data, pos + 4)[0], pos + 8, True
         elif vr in SHORT_VRS:
@@ -130,10 +159,10 @@ class _Walk:
             self._check_place(tag, implicit)
         return self._value(scope, Element(tag, name, start, length, start + length, implicit))
 
-    def _count(self) -> None:
-        self.count += 1
-        if self.count > MAX_ELEMENTS:
-            raise Reject("too_many_elements", f"over {MAX_ELEMENTS}")
+    def _count(self, work: int) -> None:
+        self.count += work
+        if self.count > MAX_WORK or len(self.tree.elements) > MAX_OUTERMOST:
+            raise Reject("too_many_elements", f"over {MAX_WORK}")
 
     def _value(self, scope: _Scope, element: Element) -> None:
         """Step over an element's value, or into it where it is a sequence."""
@@ -181,7 +210,7 @@ class _Walk:
             return self._pop(scope, pos)
         if tag != _ITEM:
             raise Reject("bad_sequence", name_of(tag) if group == 0xFFFE else "")
-        self._count()
+        self._count(_ITEM_WORK)
         self.pos = pos + 8
         delimited = length == UNDEFINED
         end = scope.end if delimited else pos + 8 + length
@@ -203,7 +232,7 @@ class _Walk:
             raise Reject("bad_sequence", name_of(tag))
         else:
             self.tree.flags["stray_delimiter"] = None
-            self._count()
+            self._count(1)
 
     def _close(self, scope: _Scope) -> None:
         """The bytes of a scope are used up."""
@@ -269,12 +298,7 @@ class _Walk:
     def _is_sequence(self, element: Element) -> bool:
         if element.vr:
             return element.vr == "SQ"
-        if not element.implicit or element.tag >> 16 & 1:
-            return False
-        try:
-            return dictionary_VR(element.tag) == "SQ"
-        except KeyError:
-            return False
+        return element.implicit and element.tag in _SEQUENCES
 
     def _strange(self, tag: int, vr: bytes, scope: _Scope) -> tuple[str, int, int, bool]:
         """VR, length, start and implicitness of an element whose VR nobody knows.
@@ -324,7 +348,7 @@ class _Walk:
                 break
             if tag != _ITEM:
                 raise Reject("bad_sequence", name_of(PIXEL_DATA))
-            self._count()
+            self._count(1)
             count, pos = count + 1, pos + 8 + length
             if pos > len(data):
                 raise Reject("truncated_pixels", f"{count - 1} whole items")
@@ -360,25 +384,3 @@ def walk(body: Body) -> Tree:
             ``truncated_pixels``, ``pixel_module`` or ``bad_header``.
     """
     return _Walk(body).run()
-
-
-def dataset_of(tree: Tree) -> Dataset:
-    """The data set as pydicom knows it, its values unread; private elements are left out."""
-    body = tree.body
-    raw = {}
-    for tag, element in tree.elements.items():
-        if tag >> 16 & 1:
-            continue
-        raw[BaseTag(tag)] = RawDataElement(
-            BaseTag(tag),
-            element.vr or None,
-            element.length,
-            body.data[element.start : element.end],
-            element.start,
-            element.implicit,
-            body.little,
-        )
-    dataset = Dataset(raw)  # type: ignore[arg-type]
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = UID(body.syntax)
-    return dataset

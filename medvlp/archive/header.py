@@ -25,6 +25,7 @@ _DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
 _FLOAT32_SAFE = 1e30
 _COSINE_TOLERANCE = 1e-2
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_EMPTY = Dataset()
 _MOST_FRAMES = 100_000
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -156,7 +157,7 @@ def _group(frame: Fields, shared: Fields, keyword: str) -> Fields:
         items = owner.items(keyword)
         if items:
             return items[0]
-    return Fields(Dataset(), shared)
+    return Fields(_EMPTY, shared)
 
 
 def _planes(fields: Fields, frames: int) -> tuple[Plane, ...]:
@@ -165,7 +166,7 @@ def _planes(fields: Fields, frames: int) -> tuple[Plane, ...]:
         return (_plane(fields),) * frames
     if len(per_frame) != frames:
         raise Reject("frame_count", tag_name("PerFrameFunctionalGroupsSequence"))
-    shared = (*fields.items("SharedFunctionalGroupsSequence"), Fields(Dataset(), fields))[0]
+    shared = (*fields.items("SharedFunctionalGroupsSequence"), Fields(_EMPTY, fields))[0]
     return tuple(_frame_plane(fields, frame, shared) for frame in per_frame)
 
 

@@ -59,6 +59,10 @@ _FRAME = {
 }
 
 
+_EMPTY = Dataset()
+"""What an absent group is like; never changed, for making one a frame takes long."""
+
+
 def marks_of(ds: Dataset) -> Marks:
     """The marks of a file that holds one slice, or several frames without a description each."""
     values = {name: _text(ds, keyword) for name, keyword in _PLAIN.items()}
@@ -100,7 +104,7 @@ def _dimension(ds: Dataset, content: Dataset) -> str:
 
 def _first(ds: Dataset, keyword: str) -> Dataset:
     items = _value(ds, keyword)
-    return items[0] if items else Dataset()
+    return items[0] if items else _EMPTY
 
 
 def _value(ds: Dataset, keyword: str) -> Any:
