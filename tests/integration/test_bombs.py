@@ -1,4 +1,4 @@
-"""Files made to exhaust a reader get their verdict in little memory, measured in a fresh process."""
+"""Files made to exhaust a reader cost little memory; each is read in a fresh process."""
 
 from __future__ import annotations
 
