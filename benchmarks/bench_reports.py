@@ -294,8 +294,8 @@ def lines(shared: Path, repeats: int) -> Iterator[str]:
         yield "## Assertions against Open-I's MeSH terms"
         yield ""
         yield "A finding counts as told if findings or impression affirm one of its words (P, R,"
-        yield "F1), or hold one at all (naive). The truth are the terms that librarians gave the report,"
-        yield "which leave out some findings and word others otherwise (scoliosis as curvature)."
+        yield "F1), or hold one at all (naive). The truth are the terms that librarians gave the"
+        yield "report, which leave out some findings and word others otherwise."
         yield ""
         yield from presence_lines(reports)
     else:

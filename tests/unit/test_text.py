@@ -193,7 +193,7 @@ def test_headings_of_another_language(tmp_path):
         ("fr", "Renseignements cliniques : toux\nRÉSULTATS\nNormal.\nConclusion: rien"),
         ("es", "Motivo de consulta: tos\nHALLAZGOS: nada.\nIMPRESIÓN DIAGNÓSTICA: normal"),
         ("pt", "Indicação clínica: tosse\nACHADOS: nada.\nImpressão diagnóstica: normal"),
-        ("it", "Quesito clinico: tosse\nREFERTO: nulla.\nCONCLUSIONI: normale"),
+        ("it", "Quesito clinico: tosse\nREFERTO: nulla.\nCONCLUSIONI: nulla"),
         ("nl", "Klinische gegevens: hoest\nVERSLAG: niets.\nConclusie: normaal"),
     ],
 )
