@@ -99,6 +99,7 @@ class Annotations:
                 remedy="add the column that says which image, series or study a row is about",
             )
         self._intake.cover([path])
+        table.list_refused(self._intake.reject_row)
         parse = {"labels": self._label, "regions": self._region, "entities": self._entity}[what]
         for number, cells in table.rows():
             named = [(key, cells[key]) for key in keys if cells[key]]

@@ -1,24 +1,16 @@
-"""User's tables: CSV or Parquet of any encoding and separator, with columns mapped by name."""
+"""User's tables with their columns mapped by name."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fastexcel
-import polars as pl
-
-from medvlp.archive.containers import members
 from medvlp.archive.options import Columns
-from medvlp.archive.plaintext import decode
-from medvlp.archive.verdict import Reject
-from medvlp.errors import ArchiveError, ConfigError
+from medvlp.archive.tablefile import open_table
+from medvlp.errors import ConfigError
 
 Row = Mapping[str, Any]
-
-_LARGEST_SHEET = 1 << 28
-_SEPARATORS = ",;\t|"
 
 
 class UserTable:
@@ -46,7 +38,9 @@ class UserTable:
     ) -> None:
         self.path = path
         self.columns = columns
-        self.frame = read_table(path)
+        file = open_table(path)
+        self.frame = file.frame
+        self.refused = file.refused
         if "labels" in fields:
             self._check(columns.labels)
         named = {
@@ -63,10 +57,19 @@ class UserTable:
                 raise self._missing(field, f"give --set columns.{field}=<one of them>")
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Row numbers from 1, and the cells of the mapped fields (None where there is none)."""
+        """Row numbers from 1, and the cells of the mapped fields (None where there is none).
+
+        Rows in `refused` (number -> code) are left out; list them with `list_refused`.
+        """
         place = {field: self.frame.columns.index(name) for field, name in self.column.items()}
         for number, cells in enumerate(self.frame.iter_rows(), start=1):
-            yield number, {field: _cell(cells[i]) for field, i in place.items()}
+            if number not in self.refused:
+                yield number, {field: _cell(cells[i]) for field, i in place.items()}
+
+    def list_refused(self, reject_row: Callable[[Path, int, str], None]) -> None:
+        """Hand every row that cannot be believed to `Intake.reject_row`."""
+        for number, code in self.refused.items():
+            reject_row(self.path, number, code)
 
     def _check(self, names: Iterable[str]) -> None:
         for name in names:
@@ -78,67 +81,6 @@ class UserTable:
         return ConfigError(
             f"{self.path.name} has no column {name!r} (columns there: {there})", remedy=remedy
         )
-
-
-def read_table(path: Path) -> pl.DataFrame:
-    """A CSV (any encoding of `decode`; comma, semicolon, tab or bar), Parquet or Excel table.
-
-    Cells of CSV and of Excel's first sheet stay text, so that leading zeros of record numbers
-    survive.
-
-    Raises:
-        ArchiveError: The file is no readable table.
-    """
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pl.read_parquet(path)
-        if path.suffix.lower() == ".xlsx":
-            return _excel(path)
-        return _csv(table_text(path))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise _unreadable(path) from error
-
-
-def table_text(path: Path) -> str:
-    """The text of a table or list that the user or the data set brought.
-
-    Raises:
-        ArchiveError: It is no text.
-    """
-    try:
-        return decode(path.read_bytes()).text
-    except OSError as error:
-        raise _unreadable(path) from error
-    except Reject as verdict:
-        raise _unreadable(path, f" ({verdict.code})") from None
-
-
-def _unreadable(path: Path, why: str = "") -> ArchiveError:
-    return ArchiveError(
-        f"the table {path.name} cannot be read{why}",
-        remedy="give a CSV file in UTF-8 with a header, a Parquet or an Excel file",
-    )
-
-
-def _excel(path: Path) -> pl.DataFrame:
-    try:
-        # Inflated once within bounds before a reader without any is let near it.
-        for member in members(path, largest=_LARGEST_SHEET):
-            if member.data is None:
-                raise _unreadable(path, " (text_too_large)")
-        return pl.read_excel(path, engine="calamine", infer_schema_length=0)
-    except Reject as verdict:
-        raise _unreadable(path, f" ({verdict.code})") from None
-    except fastexcel.FastExcelError:
-        raise _unreadable(path) from None
-
-
-def _csv(text: str) -> pl.DataFrame:
-    head = text.partition("\n")[0]
-    separator = max(_SEPARATORS, key=head.count)
-    return pl.read_csv(
-        text.encode(), separator=separator, infer_schema=False, truncate_ragged_lines=True
-    )
 
 
 def _cell(cell: Any) -> Any:

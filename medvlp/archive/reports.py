@@ -268,6 +268,7 @@ def _add_table(intake: Intake, index: ReportIndex, path: Path) -> None:
         )
     intake.reserve(path)
     intake.cover([path])
+    table.list_refused(intake.reject_row)
     for row, cells in table.rows():
         try:
             index.add(_from_row(cells), path, row)

@@ -75,6 +75,7 @@ def index_table(root: Path, intake: Intake) -> None:
             remedy="give --set columns.path=<one of them> or columns.text=<one of them>",
         )
     intake.cover([root])
+    table.list_refused(intake.reject_row)
     beside = _Beside(load_reports(intake), Annotations.load(intake))
     lines = list(_lines(intake, table))
     with_files = {line.path: line for line in lines if line.path is not None}

@@ -18,9 +18,9 @@ import numpy as np
 import yaml
 from pydantic.dataclasses import dataclass
 
-from medvlp.archive.columns import table_text
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
+from medvlp.archive.tablefile import table_text
 from medvlp.archive.verdict import Verdict
 from medvlp.config import STRICT
 from medvlp.data.randomness import generator

@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from medvlp.archive.columns import read_table
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import Columns, IndexConfig
 from medvlp.archive.pseudonyms import Pseudonyms
 from medvlp.archive.report_files import read_report_file
 from medvlp.archive.reports import ReportIndex, load_reports
+from medvlp.archive.tablefile import open_table
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp.errors import ArchiveError, ConfigError
 
@@ -200,19 +200,19 @@ def test_an_excel_bomb_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "r.xlsx", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("xl/worksheets/sheet1.xml", b"\0" * (300 << 20))
     with pytest.raises(ArchiveError, match="cannot be read"):
-        read_table(tmp_path / "r.xlsx")
+        open_table(tmp_path / "r.xlsx")
 
 
 def test_commas_and_line_ends_inside_quotes(tmp_path):
     (tmp_path / "t.csv").write_text('a,b\n"x, y","line\nline"\n')
-    assert read_table(tmp_path / "t.csv").rows() == [("x, y", "line\nline")]
+    assert open_table(tmp_path / "t.csv").frame.rows() == [("x, y", "line\nline")]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.xlsx"])
 def test_what_is_no_table_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(ArchiveError, match="cannot be read"):
-        read_table(tmp_path / name)
+        open_table(tmp_path / name)
 
 
 A, B = {"accession": "A", "study_uid": "1.1"}, {"accession": "B", "study_uid": "1.2"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tablefile import open_table
 from medvlp.archive.verdict import Reject
 from medvlp.errors import ArchiveError
 
@@ -48,7 +49,7 @@ class Table:
 
     Args:
         intake: Finds the file, takes it in and lists bad rows.
-        path: CSV or Parquet with a column ``video``.
+        path: CSV, Parquet or Excel with a column ``video``.
         columns: Our name -> the user's name of a column.
         needs: Columns that must be there.
 
@@ -62,7 +63,8 @@ class Table:
     ) -> None:
         self.path = intake.locate(path)
         intake.cover([self.path])
-        frame = _read(self.path)
+        table = open_table(self.path)
+        frame = table.frame.select(pl.col(n).cast(pl.String) for n in table.frame.columns)
         renamed = {theirs: ours for ours, theirs in columns.items() if theirs in frame.columns}
         frame = frame.rename(renamed)
         missing = [name for name in ("video", *needs) if name not in frame.columns]
@@ -71,8 +73,12 @@ class Table:
                 f"table {self.path.name} has no column {', '.join(missing)}",
                 remedy="name the columns with options.columns, such as options.columns.video=ID",
             )
+        for number, code in table.refused.items():
+            intake.reject_row(self.path, number, code)
         self._rows: defaultdict[str, list[TableRow]] = defaultdict(list)
         for number, cells in enumerate(frame.iter_rows(named=True), 1):
+            if number in table.refused:
+                continue
             kept = {k: v.strip() for k, v in cells.items() if v is not None and v.strip()}
             self._rows[kept.get("video", "")].append(TableRow(self.path, number, kept))
 
@@ -117,16 +123,3 @@ def _seconds(cell: str | None) -> float | None:
     except ValueError as error:
         raise Reject("not_a_time", "expected seconds or hours:minutes:seconds") from error
     return total
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = pl.read_parquet(path)
-            return frame.select(pl.col(name).cast(pl.String) for name in frame.columns)
-        return pl.read_csv(path, infer_schema=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ArchiveError(
-            f"table {path.name} cannot be read ({type(error).__name__})",
-            remedy="give a CSV file in UTF-8 with a header, or a Parquet file",
-        ) from error
