@@ -71,10 +71,20 @@ class Volume:
 
     @classmethod
     def from_whd(
-        cls, values_WHD: NDArray[np.float32], affine: NDArray[np.float64], flags: tuple[str, ...]
+        cls,
+        values_WHD: NDArray[np.float32],
+        affine: NDArray[np.float64],
+        flags: tuple[str, ...] = (),
+        provenance: Provenance = Provenance(),
     ) -> Volume:
         """From an array and affine in NIfTI's axis order."""
-        return cls(hu_DHW=values_WHD.transpose(2, 1, 0), affine=affine @ _REVERSE, flags=flags)
+        return cls(
+            hu_DHW=values_WHD.transpose(2, 1, 0),
+            affine=affine @ _REVERSE,
+            units="" if "not_hu" in flags else "HU",
+            flags=flags,
+            provenance=provenance,
+        )
 
     def canonical(self) -> Volume:
         """The same volume with its axes permuted and flipped, never resampled, to `CANONICAL`.

@@ -84,6 +84,12 @@ def count_hu(
     return tuple(counts.astype(np.int64).tolist())
 
 
+def count_volume(hu_DHW: NDArray[np.float32]) -> tuple[int, ...]:
+    """The histogram over `HU_EDGES` of a whole volume, plane by plane."""
+    planes = (count_hu(plane) for plane in hu_DHW)
+    return tuple(sum(column) for column in zip(*planes, strict=True))
+
+
 def count_stored(stored: NDArray[Any], slope: float, intercept: float) -> tuple[int, ...]:
     """The histogram over `HU_EDGES` of whole stored values, once they are rescaled."""
     if stored.dtype.itemsize > 2:
@@ -165,18 +171,27 @@ def _code(
 ) -> str:
     if low < high and (bits_stored <= 8 or (low >= 0 and high <= _EIGHT_BIT)):
         return "not_hu"
-    twice = max(
-        _body(total_B, shift) for shift in {-1000.0, -1024.0, *intercepts} if shift < _RESCALED
-    )
+    never = max(_body(total_B, 1000.0), _body(total_B, 1024.0))
+    if low >= 0 and min(intercepts) > _RESCALED and never >= max(_TWICE_SHARE, _body(total_B, 0.0)):
+        return "not_hu"
+    return scale_code(total_B, intercepts)
+
+
+def scale_code(counts: Sequence[int] | NDArray[np.int64], intercepts: Sequence[float] = ()) -> str:
+    """``double_rescale`` where a histogram shows a body only on a scale that is moved, else empty.
+
+    Args:
+        counts: Over `HU_EDGES`.
+        intercepts: Further intercepts that may have been applied twice, beside -1000 and -1024.
+    """
+    total_B = np.asarray(counts, dtype=np.int64)
+    shifts = {-1000.0, -1024.0, *(shift for shift in intercepts if shift < _RESCALED)}
+    twice = max(_body(total_B, shift) for shift in shifts)
     here = _body(total_B, 0.0)
     tissue = _share(total_B, _SOFT) + _share(total_B, _FAT)
     # A small body in a scan with padding looks a little like a moved one, but keeps its tissue.
-    if twice >= max(_TWICE_SHARE, _TWICE_RATIO * here) and tissue < _NO_TISSUE:
-        return "double_rescale"
-    never = max(_body(total_B, 1000.0), _body(total_B, 1024.0))
-    if low >= 0 and min(intercepts) > _RESCALED and never >= max(_TWICE_SHARE, here):
-        return "not_hu"
-    return ""
+    moved = twice >= max(_TWICE_SHARE, _TWICE_RATIO * here) and tissue < _NO_TISSUE
+    return "double_rescale" if moved else ""
 
 
 def _body(total_B: NDArray[np.int64], shift: float) -> float:

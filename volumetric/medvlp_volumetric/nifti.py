@@ -16,7 +16,8 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.child import Limits
-from medvlp.archive.geometry import Volume
+from medvlp.archive.geometry import Provenance, Volume
+from medvlp.archive.hounsfield import count_volume, scale_code
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measured
 from medvlp.archive.plaintext import read_text
@@ -76,7 +77,9 @@ def read_nifti(path: Path) -> Volume:
         flags = (*flags, "no_information")
     elif not looks_like_hu(values_WHD):
         flags = (*flags, "not_hu")
-    return Volume.from_whd(values_WHD, header.affine, flags)
+    steps = ("rescaled",) if header.scale else ()
+    history = Provenance(reader="nibabel", files=(path,), steps=steps)
+    return Volume.from_whd(values_WHD, header.affine, flags, history)
 
 
 def _values(header: NiftiHeader, stream: Stream) -> NDArray[np.float32]:
@@ -160,8 +163,9 @@ def index_nifti(root: Path, intake: Intake) -> None:
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
-            if "not_hu" in found.probe.flags and not options.accept_not_hu:
-                raise Reject("not_hu")
+            for code in ("not_hu", "double_rescale"):
+                if code in found.probe.flags and not options.accept_not_hu:
+                    raise Reject(code)
             sample = _accept(root, intake, options, path, found)
             _attach_report(intake, reports, sample, path, texts)
             name, inside = stem(path), _inside(root, path)
@@ -191,15 +195,23 @@ def examine_nifti(paths: Sequence[Path]) -> Measured:
         spacing_mm=volume.spacing_mm,
         modality="CT",
         reader="nibabel",
-        flags=volume.flags,
+        flags=(*volume.flags, *_scale_flags(volume)),
     )
     return measured(paths, found)
+
+
+def _scale_flags(volume: Volume) -> tuple[str, ...]:
+    """``double_rescale`` where Hounsfield units were rescaled as if they were stored values."""
+    if volume.units != "HU":
+        return ()
+    code = scale_code(count_volume(volume.hu_DHW))
+    return (code,) if code else ()
 
 
 READING = Reading(
     read=Ref("medvlp_volumetric.nifti:examine_nifti"),
     result=Measured,
-    version=1,
+    version=2,
     limits=Limits(memory_mb=16384),
 )
 """Volumes are read whole: one of 2**30 voxels takes 4 GiB as float32, and masks are made of it."""

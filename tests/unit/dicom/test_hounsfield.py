@@ -10,7 +10,9 @@ from medvlp.archive.hounsfield import (
     clamp_padding,
     count_hu,
     count_stored,
+    count_volume,
     judge_hu,
+    scale_code,
 )
 
 
@@ -119,3 +121,11 @@ def test_padding_is_raised_to_the_scale_s_end_and_nothing_else_is():
     assert values.tolist() == [[OUTSIDE_HU, OUTSIDE_HU, OUTSIDE_HU, -1024, 40]]
     # A padding value within the scale is left alone: tissue may have it, too.
     assert not clamp_padding(values, 40)
+
+
+@pytest.mark.parametrize("intercept", [0, -1024, -1000])
+def test_a_whole_volume_s_scale_is_judged_without_headers(intercept):
+    volume = np.stack(stack()) + np.float32(intercept)
+    counts = count_volume(volume)
+    assert counts == count_hu(volume)
+    assert scale_code(counts) == ("double_rescale" if intercept else "")
