@@ -18,7 +18,7 @@ READY = b'{"ready":true}'
 OUT_OF_MEMORY = '{"reject":["memory",'
 """How the line of a verdict for want of memory begins."""
 
-LARGEST = 64 * 2**20
+LARGEST = 256 * 2**20
 """Bytes; no honest answer is longer."""
 
 _VERDICTS: dict[str, type[Verdict]] = {"reject": Reject, "ignore": Ignore}

@@ -37,7 +37,7 @@ from medvlp.evaluate.files import (
     whole_folder,
 )
 from medvlp.models.bundle import Bundle
-from medvlp.models.inputs import Source, chunks, read_or_code
+from medvlp.models.inputs import Source, chunks, read_each
 from medvlp.progress import track
 
 FORMAT = 1
@@ -284,11 +284,12 @@ def _embed(model: Bundle, units: Sequence[Unit], folder: Path) -> tuple[list[Uni
     codes: list[str] = []
     vectors: list[Floats] = []
     slabs: list[NDArray[np.float16]] = []
-    for chunk in chunks(track(units, "embedding"), BATCH):
-        arrays = [read_or_code(unit.source, model.preprocess) for unit in chunk]
-        codes += [array for array in arrays if isinstance(array, str)]
-        good = [array for array in arrays if not isinstance(array, str)]
-        kept += [u for u, a in zip(chunk, arrays, strict=True) if not isinstance(a, str)]
+    read = read_each([unit.source for unit in units], model.preprocess)
+    found = zip(units, (array for _, array in read), strict=True)
+    for chunk in chunks(track(found, "embedding", total=len(units)), BATCH):
+        codes += [array for _, array in chunk if isinstance(array, str)]
+        good = [array for _, array in chunk if not isinstance(array, str)]
+        kept += [unit for unit, array in chunk if not isinstance(array, str)]
         if good:
             image_BE, slab_BDE = _encode(model, good)
             vectors.append(image_BE)

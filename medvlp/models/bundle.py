@@ -32,7 +32,7 @@ from medvlp.models.bundle_file import (
 )
 from medvlp.models.heatmap import Heatmap, best_slice, patch_cosines, upsample
 from medvlp.models.image2d import CORE_ENCODERS
-from medvlp.models.inputs import Input, Source, chunks, expand, read, read_or_code
+from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each
 from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTower
 from medvlp.models.zero_shot import PromptEmbeddings, Scores, prompt_embeddings, score
@@ -103,6 +103,8 @@ class Bundle:
         self, inputs: Input | Iterable[Input], batch_size: int = 16
     ) -> Iterator[Embedded]:
         """Embed any number of samples in order, holding `batch_size` of them in memory.
+
+        Files are read in a process of their own, which a damaged one cannot take this one with.
 
         Raises:
             InputError: An input names nothing (raised at once, before any work).
@@ -229,10 +231,9 @@ class Bundle:
         )
 
     def _iter_embed(self, sources: list[Source], batch_size: int) -> Iterator[Embedded]:
-        for chunk in chunks(sources, batch_size):
-            arrays = [read_or_code(source, self.preprocess) for source in chunk]
-            rows = iter(self.embed_stored(a for a in arrays if not isinstance(a, str)))
-            for source, array in zip(chunk, arrays, strict=True):
+        for chunk in chunks(read_each(sources, self.preprocess), batch_size):
+            rows = iter(self.embed_stored(a for _, a in chunk if not isinstance(a, str)))
+            for source, array in chunk:
                 bad = isinstance(array, str)
                 yield Embedded(
                     source=source,

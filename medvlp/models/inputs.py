@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.archive.child import Children
 from medvlp.archive.verdict import Verdict
 from medvlp.data.no_image import NoImage, no_image_error
 from medvlp.data.preprocess import Preprocess, Span
 from medvlp.errors import InputError
+from medvlp.models.apart import reading_by
 
 T = TypeVar("T")
 
@@ -84,12 +87,41 @@ def read(source: Source, preprocess: Preprocess) -> NDArray[Any]:
     return preprocess.read(source.paths, source.span, source.flags)
 
 
-def read_or_code(source: Source, preprocess: Preprocess) -> NDArray[Any] | str:
+def _read_or_code(source: Source, preprocess: Preprocess) -> NDArray[Any] | str:
     """The sample's stored array, or the reason code why there is none."""
     try:
         return read(source, preprocess)
     except Verdict as verdict:
         return verdict.code
+
+
+def read_each(
+    sources: Iterable[Source], preprocess: Preprocess
+) -> Iterator[tuple[Source, NDArray[Any] | str]]:
+    """Each source with its stored array, or the reason code why there is none, in order.
+
+    Files that were never taken into a manifest are read apart: one that crashes a decoder, or
+    keeps it busy for ever, costs itself only.
+    """
+    with Children(1) as children:
+        for unknown, group in groupby(sources, _unknown):
+            if unknown and not isinstance(preprocess, NoImage):
+                yield from _read_apart(list(group), preprocess, children)
+            else:
+                yield from ((source, _read_or_code(source, preprocess)) for source in group)
+
+
+def _unknown(source: Source) -> bool:
+    return source.array is None and source.span is None and not source.flags
+
+
+def _read_apart(
+    sources: Sequence[Source], preprocess: Preprocess, children: Children
+) -> Iterator[tuple[Source, NDArray[Any] | str]]:
+    answers = children.run(reading_by(preprocess), [source.paths for source in sources])
+    # One process answers in the order in which it is asked.
+    for source, (_, found) in zip(sources, answers, strict=True):
+        yield source, found.code if isinstance(found, Verdict) else found.array
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

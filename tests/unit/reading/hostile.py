@@ -60,7 +60,7 @@ def _raise(error: Exception) -> None:
 
 
 def _big() -> None:
-    raise Reject("x" * (70 << 20))
+    raise Reject("x" * (260 << 20))
 
 
 def _flood() -> None:
