@@ -240,6 +240,11 @@ class _Bounded:
         self._tail = (self._tail + data[-_HEAD:])[-_HEAD:]
         return data
 
+    def promise(self, size: int) -> None:
+        """Refuse a member that would go beyond the share before it is inflated."""
+        if size > self._most - self._total:
+            raise Reject("archive_ratio", "a member larger than the rest may be")
+
     def check_end(self) -> None:
         """Read on to the end, where a compressed stream's checksum is, and a tar file's mark."""
         while self.read(_CHUNK):
@@ -266,6 +271,7 @@ def _of_tar(stream: _Bounded, wanted: Callable[[str], bool], largest: int) -> It
             if count >= MOST_MEMBERS:
                 raise Reject("archive_ratio", f"more than {MOST_MEMBERS} members")
             _check_name(info.name, names)
+            stream.promise(info.size)
             if not (info.isreg() or info.isdir()):
                 raise Reject("archive_escape", "a link or device")
             listed.members.clear()
