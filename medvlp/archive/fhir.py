@@ -25,6 +25,7 @@ Resource = Mapping[str, Any]
 
 _DEEPEST = 64
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DICOM_UID = "urn:dicom:uid"
 _BLOCKS = frozenset(
     {"p", "div", "br", "li", "tr", "table", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "hr",
@@ -47,9 +48,15 @@ def parse_json(data: bytes) -> Any:
         if depth > _DEEPEST:
             raise Reject("depth", f"more than {_DEEPEST} levels")
     try:
-        return json.loads(decode(data).text)
+        value = json.loads(decode(data).text)
+        if _SURROGATE.search(data):
+            # Half of a character, written as an escape: no file could hold what it says.
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Reject("text_encoding", "half a character") from None
     except (ValueError, RecursionError):
         raise Reject("bad_json") from None
+    return value
 
 
 def documents_of(root: Any) -> list[Document | Reject]:

@@ -27,6 +27,7 @@ from medvlp.archive.reading import Reading
 from medvlp.archive.report_files import TABLES, UNREADABLE, Refused, Told, may_hold_reports
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.versions import Settled, settle
+from medvlp.archive.walk import walk
 from medvlp.domain import Ref
 from medvlp.errors import ConfigError
 
@@ -237,7 +238,7 @@ def load_reports(intake: Intake) -> ReportIndex | None:
     path = intake.locate(intake.config.reports)
     index = ReportIndex(intake)
     folder = path.is_dir()
-    paths = [p for p in sorted(path.rglob("*")) if _is_ours(p)] if folder else [path]
+    paths = list(_files(intake, path)) if folder else [path]
     tables = [p for p in paths if p.suffix.lower() in TABLES or not (folder or may_hold_reports(p))]
     for table in tables:
         _add_table(intake, index, table)
@@ -252,8 +253,14 @@ def load_reports(intake: Intake) -> ReportIndex | None:
     return index
 
 
-def _is_ours(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith("._")
+def _files(intake: Intake, folder: Path) -> Iterator[Path]:
+    """The files in a folder of reports; what cannot be looked at is quarantined."""
+    for entry in walk(folder):
+        if entry.rejected:
+            intake.reserve(entry.path)
+            intake.reject(entry.path, "walk", entry.rejected)
+        elif not entry.ignored:
+            yield entry.path
 
 
 def _add_table(intake: Intake, index: ReportIndex, path: Path) -> None:

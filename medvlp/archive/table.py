@@ -9,10 +9,11 @@ from typing import Any
 
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.columns import UserTable
+from medvlp.archive.document import checked_text
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
 from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.verdict import Verdict
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, get_domain
 from medvlp.errors import ArchiveError, ConfigError
@@ -138,12 +139,8 @@ def _files(path: Path) -> list[Path]:
 
 def _take_text(intake: Intake, beside: _Beside, root: Path, line: _Line) -> None:
     cells = line.cells
-    text = str(cells.get("text") or "")
-    if not text:
-        intake.reject_row(root, line.row, "empty_report")
-        return
-    digest = digest_bytes(text.encode())
     try:
+        digest = digest_bytes(checked_text(str(cells.get("text") or "")).text.encode())
         sample = intake.accept(
             [root],
             kind="report",
@@ -176,7 +173,7 @@ def _common(cells: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(intake: Intake, beside: _Beside, sample: str, line: _Line) -> None:
-    _attach_report(intake, beside.reports, sample, line.cells)
+    _attach_report(intake, beside.reports, sample, line)
     for name, value in line.labels.items():
         intake.label(sample, name, value, intake.config.label_source)
     cells = line.cells
@@ -185,11 +182,16 @@ def _describe(intake: Intake, beside: _Beside, sample: str, line: _Line) -> None
     beside.annotations.apply(sample, path=path, study_uid=uid, accession=accession)
 
 
-def _attach_report(
-    intake: Intake, reports: ReportIndex | None, sample: str, cells: Mapping[str, Any]
-) -> None:
+def _attach_report(intake: Intake, reports: ReportIndex | None, sample: str, line: _Line) -> None:
+    cells = line.cells
     if cells.get("text"):
-        intake.report(sample, str(cells["text"]))
+        try:
+            text = checked_text(str(cells["text"]))
+        except Reject as verdict:
+            intake.reject_row(intake.root, line.row, verdict.code, verdict.message)
+            return
+        intake.report(sample, text.text)
+        intake.flag(sample, *text.flags)
     elif reports is not None:
         reports.attach(
             sample,

@@ -425,6 +425,7 @@ def test_versions_of_one_fhir_report(root):
         ("[" * 100_000, "depth"),
         ('{"a":' * 65 + "1" + "}" * 65, "depth"),
         ("{", "bad_json"),
+        ('{"resourceType": "DiagnosticReport", "id": "\\ud800"}', "text_encoding"),
         ('{"resourceType": "DiagnosticReport", "identifier": [{"value": "A"}]}', "empty_report"),
         (json.dumps(fhir(presentedForm=[{"contentType": "text/plain", "data": "#"}])),
          "bad_json"),
