@@ -39,6 +39,9 @@ class SeriesOptions(Policy):
     structured_reports: bool = True
     """Take Structured Reports that lie among the images as reports of their studies."""
 
+    legacy: bool = False
+    """Take files without preamble and magic, as they were written before 1993, with a flag."""
+
     accept_not_hu: bool = False
     """Take in CT series whose values cannot be Hounsfield units, with a flag."""
 

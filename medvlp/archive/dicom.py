@@ -105,19 +105,23 @@ def _require_image(tree: Tree) -> None:
         raise Reject("pixel_module", "(7FE0,0008)")
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, legacy: bool = False) -> Header:
     """The header of an image file; pixels are not read.
+
+    Args:
+        path: The file.
+        legacy: As for `parse`.
 
     Raises:
         Reject: Not DICOM, or a header that cannot be trusted.
         Ignore: A DICOM file without an image.
     """
-    return _header(read_bytes(path), path)[1]
+    return _header(read_bytes(path), path, legacy)[1]
 
 
-def _header(data: bytes, path: Path) -> tuple[Dataset, Header, Tree]:
+def _header(data: bytes, path: Path, legacy: bool) -> tuple[Dataset, Header, Tree]:
     with quiet():
-        dataset, tree = parse(data)
+        dataset, tree = parse(data, legacy=legacy)
         _require_image(tree)
         header = header_of(dataset, path)
     flags = dict.fromkeys((*tree.flags, *_overlay_flags(tree), *header.flags))
@@ -130,27 +134,38 @@ def _overlay_flags(tree: Tree) -> tuple[str, ...]:
     return ("overlay_bits",) if any(place.strip(b"\0") for place in places) else ()
 
 
-def open_image(data: bytes, path: Path) -> tuple[Dataset, Header, tuple[str, ...]]:
+def open_image(
+    data: bytes, path: Path, *, legacy: bool = False
+) -> tuple[Dataset, Header, tuple[str, ...]]:
     """Parse a whole file: the data set, its header, and flags; sizes are checked, not decoded.
+
+    Args:
+        data: The file.
+        path: Where it lies.
+        legacy: As for `parse`.
 
     Raises:
         Reject: Header or pixel bytes cannot be trusted.
         Ignore: A DICOM file without an image.
     """
-    dataset, header, tree = _header(data, path)
+    dataset, header, tree = _header(data, path, legacy)
     with quiet():
         found = pixels.check(dataset, header, follows=tree.follows)
     return dataset, header, (*header.flags, *found)
 
 
-def read_image(path: Path) -> NDArray[np.float32]:
+def read_image(path: Path, *, legacy: bool = False) -> NDArray[np.float32]:
     """A radiograph, float32 (rows, columns): rescaled, windowed, MONOCHROME1 inverted once.
+
+    Args:
+        path: The file.
+        legacy: As for `parse`.
 
     Raises:
         Reject: The file is bad.
         Ignore: It holds no image.
     """
-    dataset, header, _ = open_image(read_bytes(path), path)
+    dataset, header, _ = open_image(read_bytes(path), path, legacy=legacy)
     return xray(dataset, header)
 
 
@@ -164,14 +179,18 @@ def xray(dataset: Dataset, header: Header) -> NDArray[np.float32]:
         return pixels.xray_values(dataset, header)
 
 
-def read_planes(path: Path) -> NDArray[np.float32]:
+def read_planes(path: Path, *, legacy: bool = False) -> NDArray[np.float32]:
     """Every frame's rescaled values (HU for CT), float32 (frames, rows, columns).
+
+    Args:
+        path: The file.
+        legacy: As for `parse`.
 
     Raises:
         Reject: The file is bad.
         Ignore: It holds no image.
     """
-    dataset, header, _ = open_image(read_bytes(path), path)
+    dataset, header, _ = open_image(read_bytes(path), path, legacy=legacy)
     with quiet():
         return pixels.planes_of_values(dataset, header)
 

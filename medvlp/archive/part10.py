@@ -27,6 +27,9 @@ SHORT_VRS = frozenset(
 )
 VRS = LONG_VRS | SHORT_VRS
 
+NO_PREAMBLE = "no_preamble"
+"""The flag of a file that was taken without preamble and magic, because the options say so."""
+
 _PREAMBLE = 128
 _EXECUTABLE = (b"MZ", b"\x7fELF", b"#!", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe")
 _OTHER_FORMAT = (
@@ -73,7 +76,7 @@ def open_body(data: bytes, *, legacy: bool = False) -> Body:
     if data[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
         start, flags = _PREAMBLE + 4, _preamble_flags(data)
     elif legacy and _looks_like_element(data, 0, groups=(2, 8)):
-        start, flags = 0, ("no_preamble",)
+        start, flags = 0, (NO_PREAMBLE,)
     else:
         raise Reject("not_dicom")
     start, declared, meta_flags = _meta(data, start)

@@ -53,26 +53,28 @@ class Scan:
     pixels: PixelFacts
 
 
-def scanning(units: Mapping[str, str]) -> Reading[Scan]:
+def scanning(units: Mapping[str, str], *, legacy: bool = False) -> Reading[Scan]:
     """The reading of DICOM files.
 
     Args:
         units: Modality to ``file`` or ``series``; others are ignored.
+        legacy: Whether files without preamble are taken, with a flag.
     """
     return Reading(
         read=Ref("medvlp.archive.scan:scan_file"),
         result=Scan,
         version=_VERSION,
-        settings={"units": dict(units)},
+        settings={"units": dict(units), "legacy": legacy},
     )
 
 
-def scan_file(paths: Sequence[Path], *, units: Mapping[str, str]) -> Scan:
+def scan_file(paths: Sequence[Path], *, units: Mapping[str, str], legacy: bool = False) -> Scan:
     """Read, parse and decode one file.
 
     Args:
         paths: The file.
         units: As in `scanning`.
+        legacy: As in `scanning`.
 
     Raises:
         Reject: The file is bad.
@@ -83,7 +85,7 @@ def scan_file(paths: Sequence[Path], *, units: Mapping[str, str]) -> Scan:
     data = read_bytes(path)
     if is_dicomdir(data):
         raise dicomdir_verdict(data)
-    dataset, header, flags = open_image(data, path)
+    dataset, header, flags = open_image(data, path, legacy=legacy)
     if header.modality not in units:
         raise Ignore("other_modality" if header.modality else "no_modality")
     with quiet():

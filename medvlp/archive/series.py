@@ -15,6 +15,7 @@ from medvlp.archive.grouping import Group, Slice, group_series
 from medvlp.archive.header import Header
 from medvlp.archive.hounsfield import OUTSIDE_HU, clamp_padding
 from medvlp.archive.layout import Layout, lay_out
+from medvlp.archive.part10 import NO_PREAMBLE
 from medvlp.archive.policy import NO_REPAIR, Policy
 from medvlp.archive.repair import fill_missing
 from medvlp.archive.verdict import Ignore, Reject
@@ -34,7 +35,7 @@ def load(layout: Layout, policy: Policy = NO_REPAIR) -> Volume:
         places[item.header.path].append((place, item))
     clamped = False
     for path, slices in places.items():
-        planes = read_planes(path)
+        planes = read_planes(path, legacy=NO_PREAMBLE in slices[0][1].header.flags)
         for place, item in slices:
             plane_HW = planes[item.frame]
             if hounsfield:
@@ -72,8 +73,12 @@ def _provenance(layout: Layout, flags: Sequence[str], policy: Policy) -> Provena
     )
 
 
-def read_headers(paths: Iterable[Path]) -> list[Header]:
+def read_headers(paths: Iterable[Path], *, legacy: bool = False) -> list[Header]:
     """Headers of the image files among `paths`; files without an image are left out.
+
+    Args:
+        paths: The files.
+        legacy: Whether files without preamble are taken.
 
     Raises:
         Reject: A file is bad.
@@ -81,7 +86,7 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     headers = []
     for path in paths:
         try:
-            headers.append(read_header(path))
+            headers.append(read_header(path, legacy=legacy))
         except Ignore:
             continue
     return headers
@@ -112,18 +117,21 @@ def choose(groups: Sequence[Group], part: int = 0) -> Group:
     return replace(group, flags=(*group.flags, "localizer_removed")) if localizers else group
 
 
-def read_series(paths: Sequence[Path], policy: Policy = NO_REPAIR, part: int = 0) -> Volume:
+def read_series(
+    paths: Sequence[Path], policy: Policy = NO_REPAIR, part: int = 0, *, legacy: bool = False
+) -> Volume:
     """The one volume in `paths`, in its own orientation; localizers beside it are left out.
 
     Args:
         paths: Its files, in any order.
         policy: What is done about missing slices and a tilted gantry.
         part: Which volume, from 1, where the files hold several; see `policy.part_of`.
+        legacy: Whether files without preamble are taken.
 
     Raises:
         Reject: A file is bad, the slices make no sound volume (codes as in `lay_out`), or there
             are several volumes (``mixed_series``).
         Ignore: There is no image, or only localizers.
     """
-    group = choose(group_series(read_headers(paths), policy), part)
+    group = choose(group_series(read_headers(paths, legacy=legacy), policy), part)
     return load(lay_out(group, policy), policy)

@@ -124,7 +124,7 @@ class CxrPreprocess:
             Ignore: A DICOM file without an image.
         """
         (path,) = paths
-        return self._store(read_xray(path))
+        return self._store(read_xray(path, flags))
 
     def from_array(
         self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.dicom import may_be_dicom, read_header, read_image
+from medvlp.archive.part10 import NO_PREAMBLE
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.probe import Probe
 from medvlp.errors import InputError
@@ -61,8 +62,12 @@ def probe(paths: Sequence[Path]) -> Probe:
     )
 
 
-def read_xray(path: Path) -> NDArray[np.float32]:
+def read_xray(path: Path, flags: Sequence[str] = ()) -> NDArray[np.float32]:
     """One X-ray, (H,W), brighter where X-rays were stopped; full bit depth, no fixed range.
+
+    Args:
+        path: The file.
+        flags: The sample's, which say whether a DICOM file without preamble is taken.
 
     Raises:
         Reject: The file is bad.
@@ -70,4 +75,4 @@ def read_xray(path: Path) -> NDArray[np.float32]:
     """
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return read_grey(path).values
-    return read_image(path)
+    return read_image(path, legacy=NO_PREAMBLE in flags)

@@ -10,6 +10,7 @@ from medvlp.archive.geometry import Volume
 from medvlp.archive.grouping import group_series
 from medvlp.archive.header import Header
 from medvlp.archive.layout import lay_out
+from medvlp.archive.part10 import NO_PREAMBLE
 from medvlp.archive.policy import Policy, part_of
 from medvlp.archive.probe import Probe
 from medvlp.archive.series import choose, read_headers, read_series
@@ -34,7 +35,7 @@ def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
     if _one_nifti(paths):
         return read_nifti(paths[0])
     known = tuple(flags)
-    return read_series(paths, Policy.of(known), part_of(known))
+    return read_series(paths, Policy.of(known), part_of(known), legacy=NO_PREAMBLE in known)
 
 
 def probe(paths: Sequence[Path]) -> Probe:
