@@ -20,6 +20,7 @@ from pydicom.uid import (
     HTJ2KLossless,
     HTJ2KLosslessRPCL,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -37,6 +38,8 @@ from medvlp.archive.verdict import Ignore, Reject
 
 # The fastest exact plugin of each syntax; pydicom's own order picks slower ones.
 PLUGINS = {
+    # Damaged streams make GDCM end the process.
+    JPEGBaseline8Bit: "pillow",
     RLELossless: "pylibjpeg",
     HTJ2K: "pylibjpeg",
     HTJ2KLossless: "pylibjpeg",

@@ -77,9 +77,12 @@ class Fields:
         if keyword not in self:
             return ()
         try:
-            return [Fields(item, self) for item in self.dataset[_described(keyword)[0]].value or ()]
+            found = list(self.dataset[_described(keyword)[0]].value or ())
         except Exception:
             raise Reject("bad_value", tag_name(keyword)) from None
+        if not all(isinstance(item, Dataset) for item in found):
+            raise Reject("bad_value", tag_name(keyword))
+        return [Fields(item, self) for item in found]
 
     def text(self, keyword: str) -> str:
         """The words, stripped; empty where there are none or nobody can know what they are."""
@@ -157,7 +160,7 @@ class Fields:
 
     def content(self, keyword: str) -> bytes:
         """An element's own bytes; empty where it is absent or was converted to something else."""
-        element: Any = self.dataset.get_item(_described(keyword)[0])
+        element = self._element(keyword)
         value = None if element is None else element.value
         if isinstance(value, bytes):
             return value
@@ -167,13 +170,19 @@ class Fields:
 
     def order(self, keyword: str) -> str:
         """The byte order of an element, ``<`` or ``>``."""
-        element: Any = self.dataset.get_item(_described(keyword)[0])
+        element = self._element(keyword)
         return "<" if getattr(element, "is_little_endian", True) else ">"
+
+    def _element(self, keyword: str) -> Any:
+        try:
+            return self.dataset.get_item(_described(keyword)[0])
+        except Exception:
+            raise Reject("bad_value", tag_name(keyword)) from None
 
     def _content(self, keyword: str) -> tuple[str, bytes, str]:
         """VR to read it by, bytes and byte order; a VR that is wrong is flagged."""
-        tag, wanted = _described(keyword)
-        element: Any = self.dataset.get_item(tag)
+        _, wanted = _described(keyword)
+        element = self._element(keyword)
         if element is None:
             return wanted[0], b"", "<"
         if not isinstance(element, RawDataElement):
@@ -190,7 +199,7 @@ class Fields:
 
     def _encodings(self) -> tuple[str, ...]:
         """Python's names of the character sets; empty where one of them is unknown."""
-        element: Any = self.dataset.get_item(0x00080005)
+        element = self._element("SpecificCharacterSet")
         if element is None:
             return ("ascii",)
         data = element.value if isinstance(element, RawDataElement) else _again(element.value)

@@ -257,6 +257,8 @@ CASES: tuple[Case, ...] = (
            {0x00283000: ("SQ", table(4096, 0, 16, np.arange(4096) + 5))}, lambda: grey() + 5),
     spoilt(0, "modality-table-without-data", "REJECT:bad_lut",
            {0x00283000: ("SQ", item(element(0x00283002, "US", us(4096, 0, 16))))}),
+    spoilt(0, "display-table-is-a-number", "REJECT:bad_value", {0x00283010: ("US", us(1))}),
+    spoilt(0, "frame-groups-are-words", "REJECT:bad_value", {0x52009230: ("LO", b"none")}),
     # Words and identifiers.
     spoilt(53, "charset-unknown", "FLAG:charset",
            {CHARSET: ("CS", b"ISO_IR 999"), NAME: ("PN", b"M\xfcller^Canary ")}),
