@@ -16,6 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
+import av
+import av.error
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -135,6 +137,8 @@ def _loaded(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
     elif name == "JPEG":
         flags = (*flags, *_check_jpeg(data))
     picture = _open(data, name)
+    if name == "JPEG":
+        _check_scans(data)
     turned = _orientation(picture) != 1
     try:
         with warnings.catch_warnings():
@@ -295,6 +299,25 @@ def _segment(data: bytes, place: int, marker: int) -> int:
     if found is None:
         raise Reject("truncated_pixels", "a scan without an end")
     return found.start()
+
+
+def _check_scans(data: bytes) -> None:
+    """Decode with a decoder that stops at damage; Pillow's fills up with grey and says nothing.
+
+    Raises:
+        Reject: ``codec``.
+    """
+    try:
+        with av.open(BytesIO(data), "r", format="jpeg_pipe") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"err_detect": "explode"}
+            for _ in container.decode(stream):
+                pass
+    except av.error.InvalidDataError:
+        raise Reject("codec", "the compressed picture is damaged") from None
+    except (av.error.FFmpegError, IndexError, AttributeError):
+        # A kind of JPEG that this decoder does not know; Pillow has the word.
+        return
 
 
 def _marker(data: bytes, place: int) -> tuple[int, int]:

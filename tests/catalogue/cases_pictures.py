@@ -123,6 +123,16 @@ def write_table(folder: Path) -> list[Path]:
     return [folder / "a.png"]
 
 
+def holed() -> bytes:
+    """A JPEG in which four sectors of the disk were lost."""
+    y, x = np.mgrid[:512, :512]
+    noise = np.random.default_rng(0).normal(0, 6, (512, 512))
+    waves = (128 + 60 * np.sin(x / 30) + 40 * np.cos(y / 17) + noise).clip(0, 255)
+    data = bytearray(encoded(Image.fromarray(waves.astype(np.uint8)), "JPEG", quality=92))
+    data[9000:11048] = bytes(2048)
+    return bytes(data)
+
+
 def changed(data: bytes, place: int) -> bytes:
     place %= len(data)
     return data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :]
@@ -158,6 +168,7 @@ PICTURES = (
     case("cut", "REJECT:truncated_pixels", lambda: plain()[:-20]),
     case("cut-jpeg", "REJECT:truncated_pixels", lambda: plain("JPEG")[:-60], "a.jpg"),
     case("cut-tiff", "REJECT:codec", lambda: plain("TIFF")[:-200], "a.tif"),
+    case("holed-jpeg", "REJECT:codec", holed, "a.jpg"),
     case("checksum", "REJECT:checksum", lambda: changed(plain(), -30)),
     case("garbage-idat", "REJECT:inflate", lambda: png(40, 48, b"garbage" * 20)),
     case("fewer-rows", "REJECT:truncated_pixels", lambda: png(40, 48, rows(40, 20))),

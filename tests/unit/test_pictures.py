@@ -116,3 +116,28 @@ def test_a_picture_in_memory_is_what_pillow_decodes(tmp_path):
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
     expected = np.asarray(Image.open(buffer), np.float32)
     np.testing.assert_array_equal(read_grey(tmp_path / "a.jpg").values, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(1, 1), (37, 53), (200, 8)])
+def test_no_sound_jpeg_is_called_damaged(tmp_path, options, mode, size):
+    noise = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    for quality in (5, 60, 100):
+        picture = Image.fromarray(noise).convert(mode)
+        assert read_grey(save(tmp_path / "a.jpg", picture, quality=quality, **options)) is not None
+
+
+def test_a_jpeg_with_a_lost_sector_is_noticed(tmp_path):
+    y, x = np.mgrid[:256, :256]
+    noise = np.random.default_rng(0).normal(0, 6, (256, 256))
+    picture = (128 + 60 * np.sin(x / 30) + 40 * np.cos(y / 17) + noise).clip(0, 255)
+    data = save(tmp_path / "a.jpg", picture.astype(np.uint8), quality=92).read_bytes()
+    noticed = 0
+    for start in np.linspace(1000, len(data) - 700, 20).astype(int):
+        (tmp_path / "b.jpg").write_bytes(data[:start] + bytes(512) + data[start + 512 :])
+        try:
+            read_grey(tmp_path / "b.jpg")
+        except Reject:
+            noticed += 1
+    assert noticed >= 17
