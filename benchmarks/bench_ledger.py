@@ -135,8 +135,12 @@ def told(log: Path) -> list[tuple[str, str]]:
 
 def kill_when(process: subprocess.Popen, log: Path, stored: int, delay_s: float) -> bool:
     """SIGKILL after so many files were stored in all, and a delay; whether it still ran."""
-    while process.poll() is None and sum(word == "stored" for word, _ in told(log)) < stored:
-        time.sleep(0.02)
+    log.touch()
+    with log.open() as lines:
+        seen = 0
+        while process.poll() is None and seen < stored:
+            seen += lines.read().count("stored ")
+            time.sleep(0.02)
     time.sleep(delay_s)
     alive = process.poll() is None
     process.send_signal(signal.SIGKILL)
@@ -151,13 +155,18 @@ def with_kills(source: Path, out: Path, log: Path, files: int, kills: int, seed:
     that were stored before), `repeated` (readings begun more than once) and `killed`.
     """
     draw = random.Random(seed)
-    readable = files * 9 // 10
     late = kills // 3
-    marks = sorted(draw.randrange(1, max(2, int(0.95 * readable))) for _ in range(kills - late))
+    last_mark = max(2, int(0.95 * 0.9 * files))
     killed = 0
-    for mark in [*marks, *[readable] * late]:
-        delay_s = draw.uniform(0, 4e-4 * files + 1) if mark == readable else draw.uniform(0, 0.1)
-        killed += kill_when(start(source, out, log), log, mark, delay_s)
+    for mark in sorted(draw.randrange(1, last_mark) for _ in range(kills - late)):
+        killed += kill_when(start(source, out, log), log, mark, draw.uniform(0, 0.1))
+    begin = time.perf_counter()
+    finish(start(source, out, log))
+    whole_s = time.perf_counter() - begin
+    for _ in range(late):
+        # All is known now: what is killed is walking, assembling or replacing the manifest.
+        delay_s = draw.uniform(0.2, 1.0) * whole_s
+        killed += kill_when(start(source, out, log), log, 0, delay_s)
     last = finish(start(source, out, log))
     stored: set[str] = set()
     sent: Counter[str] = Counter()
