@@ -30,6 +30,7 @@ from medvlp.archive.versions import Settled, settle
 from medvlp.archive.walk import walk
 from medvlp.domain import Ref
 from medvlp.errors import ConfigError
+from medvlp.progress import track
 
 _FIELDS = ("text", "accession", "study_uid", "status", "version", "issued", "patient")
 _JOINS = ("accession", "study_uid")
@@ -144,7 +145,7 @@ class ReportIndex:
         state: dict[int, str] = {
             number: "pair_conflict" for number, w in wanted.items() if self._torn(number, w)
         }
-        for claim, numbers in by_claim.items():
+        for claim, numbers in track(by_claim.items(), "Joining reports"):
             free = [n for n in numbers if state.get(n) != "pair_conflict"]
             self._settle(claim, free, state)
         for number, entry in enumerate(self._entries):
