@@ -110,7 +110,7 @@ class _Run:
     @property
     def job(self) -> str:
         """Keyed digest of what was asked for: equal in processes that may share the work."""
-        options = {**plain(self.options), "workers": None}
+        options = {**plain(self.options), "workers": None, "engine": None}
         return self.pseudonyms.source(digest_plain([path_to_text(self.source), self.kind, options]))
 
     def index(self, read: SourceKind, turn: Turn, ledger: Ledger, key: bytes) -> Summary:
