@@ -318,18 +318,16 @@ def _choice(fields: Fields, keyword: str) -> bool:
 
 def _remarks(header: Header, fields: Fields) -> tuple[str, ...]:
     """Flags of the header as a whole."""
-    flags = dict(fields.flags)
-    # Raw detector values look unlike any image that is read from.
-    if fields.text("PresentationIntentType").upper() == "FOR PROCESSING":
-        flags["for_processing"] = None
-    if header.photometric == "MONOCHROME1":
-        flags["monochrome1"] = None
-    if header.signed and header.bits_stored < header.bits_allocated:
-        flags["sign_extended"] = None
-    if header.photometric.startswith("YBR"):
-        flags["ybr_converted"] = None
-    flags |= dict.fromkeys(_bad_geometry(header.planes[0]))
-    return tuple(flags)
+    narrow = header.bits_stored < header.bits_allocated
+    flags = {
+        # Raw detector values look unlike any image that is read from.
+        "for_processing": fields.text("PresentationIntentType").upper() == "FOR PROCESSING",
+        "monochrome1": header.photometric == "MONOCHROME1",
+        "sign_extended": header.signed and narrow,
+        "ybr_converted": header.photometric.startswith("YBR"),
+    }
+    known = (*fields.flags, *_bad_geometry(header.planes[0]))
+    return tuple(dict.fromkeys((*known, *(flag for flag, holds in flags.items() if holds))))
 
 
 def _bad_geometry(plane: Plane) -> list[str]:

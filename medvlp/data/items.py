@@ -245,20 +245,13 @@ def permute_images(items: Sequence[Item], seed: int) -> list[Item]:
     order = generator(seed, 0, "patients", "image-blind").permutation(len(patients))
     following = {patients[a]: patients[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
     rank = {id(item): i for group in by_patient.values() for i, item in enumerate(group)}
-    blind = []
-    for item in items:
+
+    def image(item: Item) -> dict[str, Any]:
         donors = by_patient[following[item.patient]]
         donor = donors[rank[id(item)] % len(donors)]
-        blind.append(
-            dataclasses.replace(
-                item,
-                sha256=donor.sha256,
-                source_paths=donor.source_paths,
-                span=donor.span,
-                flags=donor.flags,
-            )
-        )
-    return blind
+        return {name: getattr(donor, name) for name in ("sha256", "source_paths", "span", "flags")}
+
+    return [dataclasses.replace(item, **image(item)) for item in items]
 
 
 def _check_names(manifests: Sequence[Manifest], config: DataConfig) -> None:
@@ -330,16 +323,15 @@ def _texts(manifest: Manifest, policy: TextPolicy) -> dict[str, tuple[TextNode, 
 def _pairs(
     row: Mapping[str, Any], nodes: Sequence[TextNode], labels: _Labels, paths: tuple[Path, ...]
 ) -> Iterator[Item]:
-    sample = row["sample"]
     timed = [
         (node, (node.start_s, node.end_s))
         for node in nodes
         if node.start_s is not None and node.end_s is not None
     ]
     if nodes and not timed:
-        yield _item(row, tuple(nodes), labels.of(sample, None), paths, None)
+        yield _item(row, tuple(nodes), labels.of(row["sample"], None), paths, None)
     for node, span in timed:
-        yield _item(row, (node,), labels.of(sample, span), paths, span)
+        yield _item(row, (node,), labels.of(row["sample"], span), paths, span)
 
 
 def _item(
