@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 _START_S = 120.0
 """Imports may come from a slow network disk."""
-_ALONE_S = 0.5
+_ALONE_S = 0.2
 """So long one process works alone: starting more would take longer than a small archive."""
 _AHEAD_S = 0.25
 """So much work each process has waiting, to be busy while this one is."""
