@@ -358,8 +358,7 @@ def windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Spa
     """Windows of a recording, all of `window_s` if it is that long; the last ends with it."""
     if duration_s <= 0:
         return
-    count = max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1
-    for i in range(count):
+    for i in range(max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1):
         start = max(0.0, min(i * stride_s, duration_s - window_s))
         yield (start, min(start + window_s, duration_s))
 
