@@ -146,15 +146,17 @@ class Results:
         The result of an item that was claimed by somebody else meanwhile is dropped.
         """
         texts = []
+        files = 0
         for item, result in rows:
+            files += len(item)
             packed = zlib.compress(result.encode("utf-8", "surrogatepass"), 1)
             texts.append((packed, reading, item_to_text(item), self._me))
-            self.tally["read"] += len(item)
         with self._write():
             self._db.executemany(
                 "UPDATE readings SET result = ? WHERE reading = ? AND item = ? AND owner = ?", texts
             )
             self._seen()
+        self.tally["read"] += files
         for _, _, text, _ in texts:
             self._run("INSERT OR IGNORE INTO mine VALUES (?, ?)", reading, text)
 
@@ -312,10 +314,10 @@ class Results:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.commit()
             except BaseException:
                 self._db.rollback()
                 raise
-            self._db.commit()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -106,8 +107,9 @@ class Turn:
     def _sweep(self) -> None:
         """Remove spools whose process ended before they lost their names."""
         for file in self.private.glob(f"{PREFIX}*"):
-            if time.time() - file.stat().st_mtime > _STALE_S:
-                file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - file.stat().st_mtime > _STALE_S:
+                    file.unlink()
 
     def _wait(self) -> None:
         self._flock(lambda: fcntl.flock(self._lock, fcntl.LOCK_EX))

@@ -233,3 +233,17 @@ def test_items_may_have_any_name(private, tmp_path):
     with Ledger(private) as ledger:
         assert read_all(ledger, items) == items
         assert [item for item, _ in ledger.results("r", items)] == items
+
+
+def test_a_full_disk_is_one_clear_error(items, private):
+    with Ledger(private) as ledger:
+        (item,) = ledger.pending("r", items[:1])
+        pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+        ledger._db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+        big = os.urandom(200_000).hex()
+        with pytest.raises(ArchiveError, match="SQLITE_FULL") as caught:
+            ledger.store("r", [(item, big)])
+        assert "not full" in caught.value.remedy
+        ledger._db.execute("PRAGMA max_page_count = 100000").fetchone()
+        ledger.store("r", [(item, "x")])
+        assert list(ledger.results("r", [item])) == [(item, "x")]
