@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.dicom import may_be_dicom, read_header, read_image
+from medvlp.archive.dicom import may_be_dicom, open_image, read_bytes, read_image, xray
 from medvlp.archive.part10 import NO_PREAMBLE
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.probe import Probe
@@ -42,7 +42,7 @@ def _may_be_xray(path: Path) -> bool:
 
 
 def probe(paths: Sequence[Path]) -> Probe:
-    """Shape and pixel spacing of one X-ray; pictures are decoded, DICOM's header is believed.
+    """Shape and pixel spacing of one X-ray, which is decoded to see that it can be.
 
     Raises:
         Reject: The file is bad.
@@ -53,12 +53,16 @@ def probe(paths: Sequence[Path]) -> Probe:
         picture = read_grey(path)
         height, width = picture.values.shape
         return Probe(shape=(height, width), reader="pillow", flags=picture.flags)
-    header = read_header(path)
+    dataset, header, flags = open_image(read_bytes(path), path)
+    values = xray(dataset, header)
+    if values.min() == values.max():
+        flags = (*flags, "no_information")
     return Probe(
         shape=(header.rows, header.columns),
         spacing_mm=header.planes[0].spacing,
         modality=header.modality,
         reader="pydicom",
+        flags=flags,
     )
 
 
