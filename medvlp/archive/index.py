@@ -20,7 +20,7 @@ from medvlp.config import override, plain, read_yaml, validate
 from medvlp.data.keys import KEY, key_id, read_key
 from medvlp.data.manifest import QUALITY, Manifest, write_manifest
 from medvlp.data.paths import path_to_text
-from medvlp.data.seal import INFO
+from medvlp.data.seal import INFO, WITHDRAWN
 from medvlp.data.swap import folders, interrupted, private_folder
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, domains, get_domain
@@ -79,7 +79,8 @@ def index_archive(
     with Turn(out) as turn:
         secret = turn.key(given)
         names = Pseudonyms(secret, options.issuer, options.project)
-        run = _Run(source, kind, domain, out, options, names, allow_empty)
+        beside = None if key is None else key.parent
+        run = _Run(source, kind, domain, out, options, names, allow_empty, beside)
         if out.exists() and not replace:
             return run.summary_of_another()  # written, or finished, since the line above
         try:
@@ -106,6 +107,8 @@ class _Run:
     options: IndexConfig
     pseudonyms: Pseudonyms
     allow_empty: bool
+    beside: Path | None
+    """The private folder of the manifest whose key is used: its withdrawals hold here, too."""
 
     @property
     def job(self) -> str:
@@ -115,6 +118,9 @@ class _Run:
 
     def index(self, read: SourceKind, turn: Turn, ledger: Ledger, key: bytes) -> Summary:
         """Read; then assemble and write, unless another process has done so meanwhile."""
+        withdrawn = Withdrawals.load(turn.private, self.pseudonyms)
+        if self.beside is not None:
+            withdrawn = withdrawn.merged(Withdrawals.load(self.beside, self.pseudonyms))
         intake = Intake(
             self.source,
             self.options,
@@ -123,7 +129,7 @@ class _Run:
             skip=folders(self.out),
             ledger=ledger,
             assemble=turn.take,
-            withdrawn=Withdrawals.load(turn.private, self.pseudonyms),
+            withdrawn=withdrawn,
         )
         try:
             read(self.source, intake)
@@ -140,7 +146,17 @@ class _Run:
         info |= {"kind": self.kind, "key_id": self.pseudonyms.key_id, "job": self.job}
         records = intake.books.records()
         files = {QUALITY: records} if len(records) else {}
-        write_manifest(self.out, tables, sources, info, key=key, replace=True, files=files)
+        private = {WITHDRAWN: withdrawn.to_bytes()} if withdrawn.stones else {}
+        write_manifest(
+            self.out,
+            tables,
+            sources,
+            info,
+            key=key,
+            replace=True,
+            files=files,
+            private_files=private,
+        )
         return dataclasses.replace(summary, vanished=ledger.finish())
 
     def summary_of_another(self) -> Summary:

@@ -159,6 +159,17 @@ def test_a_pseudonym_withdraws_as_well(archive, tmp_path):
     assert ": 0 found" in check_forgotten(tmp_path / "m", [])
 
 
+def test_a_withdrawal_holds_for_every_manifest_that_takes_the_key(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    name = Manifest.open(tmp_path / "m").samples["patient"][0]
+    forget(tmp_path / "m", [name], [])
+    index(archive, tmp_path / "other", key=tmp_path / "m.private" / KEY)
+    for _ in range(2):
+        assert name not in Manifest.open(tmp_path / "other").samples["patient"].to_list()
+        verify_manifest(tmp_path / "other")
+        index(archive, tmp_path / "other", replace=True)
+
+
 def test_what_is_left_is_found(archive, tmp_path):
     index(archive, tmp_path / "m")
     before = Manifest.open(tmp_path / "m")
