@@ -25,6 +25,12 @@ from medvlp.archive.spacing import SAME_PLACE_MM, measure
 COSINE_TOLERANCE = 1e-3
 _SPACING_TOLERANCE_MM = 1e-4
 _OFFSET_MM = 0.1
+FARTHEST_MM = 1e5
+_WIDEST_MM = 1e3
+_MOST_DIRECTIONS = 512
+"""What points in more directions is no series; the rest is not told apart."""
+_MOST_MARKS = 3
+"""So many marks together part one series at most."""
 _TIME = MARKS.index("time")
 _ACQUISITION = MARKS.index("acquisition")
 
@@ -51,9 +57,8 @@ class Slice:
 
     @property
     def placed(self) -> bool:
-        """Whether it says where it lies."""
-        plane = self.plane
-        return None not in (plane.position, plane.orientation, plane.spacing)
+        """Whether it says where it lies, and not beyond all measure."""
+        return _plausible(self.plane)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +81,11 @@ class Group:
         """Its files, those of repeated slices last."""
         slices = (*self.slices, *self.repeated)
         return tuple(dict.fromkeys(item.header.path for item in slices))
+
+
+def _plausible(plane: Plane) -> bool:
+    limits = ((plane.position, FARTHEST_MM), (plane.orientation, 2.0), (plane.spacing, _WIDEST_MM))
+    return all(vector is not None and max(map(abs, vector)) <= limit for vector, limit in limits)
 
 
 def group_series(
@@ -104,13 +114,14 @@ def _groups(headers: list[Header], policy: Policy, digest: Digest) -> list[Group
     shapes = {(g.header.rows, g.header.columns) for g in groups if g.slices[0].placed}
     mixed = ("mixed_matrix",) if len(shapes) > 1 else ()
     shared = _shared([group.paths for group in groups])
+    parts = _Parts(headers, policy, digest)
     return [
         replace(
             group,
             flags=(
                 *group.flags,
                 *mixed,
-                *(_part(headers, group, policy, digest) if shared & {*group.paths} else ()),
+                *(parts.of(group) if shared & {*group.paths} else ()),
             ),
         )
         for group in groups
@@ -123,17 +134,28 @@ def _shared(paths: Sequence[tuple[Path, ...]]) -> set[Path]:
     return {path for path, groups in count.items() if groups > 1}
 
 
-def _part(headers: list[Header], group: Group, policy: Policy, digest: Digest) -> tuple[str, ...]:
-    """Which volume this is among those that a reader finds in its files alone."""
-    paths = {*group.paths}
-    again = _volumes([header for header in headers if header.path in paths], policy, digest)
-    wanted = _frames(group)
-    found = (i for i, other in enumerate(again, start=1) if _frames(other) == wanted)
-    return tuple(part_flag(i) for i in found)
+class _Parts:
+    """Which volume a group is among those that a reader finds in its files alone."""
+
+    def __init__(self, headers: list[Header], policy: Policy, digest: Digest) -> None:
+        self.headers = headers
+        self.policy = policy
+        self.digest = digest
+        self._found: dict[frozenset[Path], dict[frozenset[tuple[Path, int]], int]] = {}
+
+    def of(self, group: Group) -> tuple[str, ...]:
+        """The flag of its number; none if nobody would find it again."""
+        paths = frozenset(group.paths)
+        if paths not in self._found:
+            headers = [header for header in self.headers if header.path in paths]
+            again = _volumes(headers, self.policy, self.digest)
+            self._found[paths] = {_frames(other): i for i, other in enumerate(again, start=1)}
+        number = self._found[paths].get(_frames(group))
+        return (part_flag(number),) if number else ()
 
 
-def _frames(group: Group) -> set[tuple[Path, int]]:
-    return {(item.header.path, item.frame) for item in group.slices}
+def _frames(group: Group) -> frozenset[tuple[Path, int]]:
+    return frozenset((item.header.path, item.frame) for item in group.slices)
 
 
 def _volumes(headers: list[Header], policy: Policy, digest: Digest) -> list[Group]:
@@ -149,27 +171,44 @@ def _volumes(headers: list[Header], policy: Policy, digest: Digest) -> list[Grou
 
 
 def _alike(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Slices of one matrix, orientation and pixel spacing."""
-    clusters: list[list[Slice]] = []
+    """Slices of one matrix, orientation and pixel spacing; those without a place by matrix."""
+    lost: dict[tuple[int, int], list[Slice]] = defaultdict(list)
+    placed = []
     for item in slices:
-        for cluster in clusters:
-            if _same_grid(cluster[0], item):
-                cluster.append(item)
-                break
+        if item.placed:
+            placed.append(item)
         else:
-            clusters.append([item])
-    return clusters
+            lost[item.header.rows, item.header.columns].append(item)
+    grids_NK = np.array([_grid(item) for item in placed])
+    left = np.arange(len(placed))
+    clusters: list[list[Slice]] = []
+    while len(left):
+        near = np.abs(grids_NK[left] - grids_NK[left[0]]).max(axis=1) <= 1
+        if len(clusters) == _MOST_DIRECTIONS:
+            near[:] = True
+        clusters.append([placed[i] for i in left[near]])
+        left = left[~near]
+    return [*clusters, *lost.values()]
 
 
-def _same_grid(a: Slice, b: Slice) -> bool:
-    matrix = (a.header.rows, a.header.columns) == (b.header.rows, b.header.columns)
-    return matrix and a.placed == b.placed and parallel(a.plane, b.plane)
+def _grid(item: Slice) -> list[float]:
+    """Numbers of which none differs by more than 1 between two slices of one grid."""
+    header, plane = item.header, item.plane
+    return [
+        2.0 * header.rows,
+        2.0 * header.columns,
+        *(cosine / COSINE_TOLERANCE for cosine in plane.orientation or ()),
+        *(mm / _SPACING_TOLERANCE_MM for mm in plane.spacing or ()),
+    ]
 
 
 def parallel(a: Plane, b: Plane) -> bool:
-    """Whether two planes have one orientation and one pixel spacing."""
-    return _close(a.orientation, b.orientation, COSINE_TOLERANCE) and _close(
-        a.spacing, b.spacing, _SPACING_TOLERANCE_MM
+    """Whether two planes of a group have one orientation and one pixel spacing.
+
+    Each lies within the tolerance of a third one, so twice the tolerance apart at most.
+    """
+    return _close(a.orientation, b.orientation, 2 * COSINE_TOLERANCE) and _close(
+        a.spacing, b.spacing, 2 * _SPACING_TOLERANCE_MM
     )
 
 
@@ -197,20 +236,21 @@ class _Splitter:
         self.height = dict(zip(slices, heights(slices).tolist(), strict=True))
 
     def groups(self, policy: Policy) -> list[Group]:
-        stacks = self._split(self.slices, 0) or [self.slices]
+        stacks = self._split(self.slices, 0, _MOST_MARKS) or [self.slices]
         groups = [self._distinct(stack) for stack in stacks]
         if policy.missing == "split":
             groups = [part for group in groups for part in self._at_gaps(group)]
         return groups
 
-    def _split(self, slices: list[Slice], first_mark: int) -> list[list[Slice]] | None:
+    def _split(self, slices: list[Slice], first_mark: int, more: int) -> list[list[Slice]] | None:
         """Stacks without two different slices in one place, or None if nothing parts them."""
         if not self._clashes(slices):
             return self._untangled(slices, first_mark)
         crowd = max(map(len, self._places(slices)))
-        for mark in range(first_mark, len(MARKS)):
+        for mark in range(first_mark, len(MARKS) if more else 0):
             parts = self._by_mark(slices, mark)
-            stacks = self._each(parts, mark + 1) if self._are_stacks(parts, crowd) else None
+            fit = self._are_stacks(parts, crowd)
+            stacks = self._each(parts, mark + 1, more - 1) if fit else None
             if stacks:
                 return stacks
         for parts in (self._by_offset(slices), self._passes(slices)):
@@ -218,10 +258,10 @@ class _Splitter:
                 return parts
         return None
 
-    def _each(self, parts: list[list[Slice]], mark: int) -> list[list[Slice]] | None:
+    def _each(self, parts: list[list[Slice]], mark: int, more: int) -> list[list[Slice]] | None:
         stacks: list[list[Slice]] = []
         for part in parts:
-            found = self._split(part, mark)
+            found = self._split(part, mark, more)
             if found is None:
                 return None
             stacks.extend(found)
@@ -293,18 +333,14 @@ class _Splitter:
     def _clashes(self, slices: list[Slice]) -> bool:
         """Whether different images share a place."""
         crowded = (place for place in self._places(slices) if len(place) > 1)
-        return any(not self._equal(place[0], other) for place in crowded for other in place[1:])
+        return any(len({*map(self._image, place)}) > 1 for place in crowded)
 
-    def _equal(self, a: Slice, b: Slice) -> bool:
-        if a.header.frames > 1 or b.header.frames > 1:
-            return False
-        aside = float(np.linalg.norm(a.position - b.position))
-        if aside > _OFFSET_MM or (a.plane.slope, a.plane.intercept) != (
-            b.plane.slope,
-            b.plane.intercept,
-        ):
-            return False
-        return self.digest(a.header.path) == self.digest(b.header.path)
+    def _image(self, item: Slice) -> object:
+        """Equal for copies of one image in one place; a frame of several is like no other."""
+        if item.header.frames > 1:
+            return item
+        corner = tuple(np.rint(item.position / _OFFSET_MM).tolist())
+        return self.digest(item.header.path), corner, item.plane.slope, item.plane.intercept
 
     def _regular(self, slices: list[Slice]) -> bool:
         places = self._places(slices)
@@ -317,11 +353,14 @@ class _Splitter:
         kept: list[Slice] = []
         repeated: list[Slice] = []
         for place in self._places(slices):
-            unique: list[Slice] = []
+            unique: dict[object, Slice] = {}
             for item in place:
-                copy = any(self._equal(item, other) for other in unique)
-                (repeated if copy else unique).append(item)
-            kept.extend(unique)
+                image = self._image(item) if len(place) > 1 else item
+                if image in unique:
+                    repeated.append(item)
+                else:
+                    unique[image] = item
+            kept.extend(unique.values())
         # A volume that never moves is no series with copies.
         if len(kept) == 1:
             kept, repeated = [*kept, *repeated], []

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.grouping import COSINE_TOLERANCE, Group, Slice, heights, parallel
+from medvlp.archive.grouping import COSINE_TOLERANCE, FARTHEST_MM, Group, Slice, heights, parallel
+from medvlp.archive.header import Plane
 from medvlp.archive.policy import INTERPOLATED, NO_REPAIR, RESAMPLED, Policy
 from medvlp.archive.repair import Shear
 from medvlp.archive.spacing import MAX_GAP_MM, SAME_PLACE_MM, Spacing, measure
@@ -22,6 +23,8 @@ from medvlp.archive.values import tag_name
 from medvlp.archive.verdict import Ignore, Reject
 
 TILT_TOLERANCE_DEG = 0.5
+_MAX_TILT_DEG = 45.0
+"""No gantry tilts so far; straightening would make a volume of air."""
 _MIN_DRIFT_MM = 1.0
 """A smaller angle, too, is a tilt where the last slice lies this far and a pixel aside."""
 _MAX_FILLED = 3
@@ -139,7 +142,7 @@ def _axes(slices: tuple[Slice, ...]) -> Axes:
     first = slices[0].plane
     for item in slices:
         if not item.placed:
-            raise Reject("no_geometry", tag_name("ImagePositionPatient"))
+            raise _unplaced(item.plane)
         if not parallel(first, item.plane):
             raise Reject("mixed_orientation", tag_name("ImageOrientationPatient"))
     cosines = np.asarray(first.orientation, dtype=np.float64).reshape(2, 3)
@@ -150,6 +153,17 @@ def _axes(slices: tuple[Slice, ...]) -> Axes:
         raise Reject("bad_spacing", tag_name("PixelSpacing"))
     cosines /= np.linalg.norm(cosines, axis=1, keepdims=True)
     return Axes(row=cosines[0], column=cosines[1], spacing_mm=(rows, columns))
+
+
+def _unplaced(plane: Plane) -> Reject:
+    """Why a slice lies nowhere: nothing says so, or numbers beyond all measure do."""
+    if None in (plane.position, plane.orientation, plane.spacing):
+        return Reject("no_geometry", tag_name("ImagePositionPatient"))
+    if max(map(abs, plane.orientation or ())) > 1 + COSINE_TOLERANCE:
+        return Reject("bad_orientation", tag_name("ImageOrientationPatient"))
+    if max(map(abs, plane.position or ())) > FARTHEST_MM:
+        return Reject("no_geometry", tag_name("ImagePositionPatient"))
+    return Reject("bad_spacing", tag_name("PixelSpacing"))
 
 
 def _line(
@@ -213,7 +227,7 @@ def settle(group: Group, found: Survey, policy: Policy) -> Layout:
     depth = found.spacing.places[-1] + 1
     shear = None
     if found.tilted:
-        if policy.tilt == "error":
+        if policy.tilt == "error" or found.tilt_deg > _MAX_TILT_DEG:
             raise Reject("gantry_tilt", f"{found.tilt_deg:.1f} degrees")
         shear = _shear(found.axes, found.step_mm, depth)
         flags += ["tilt", RESAMPLED]

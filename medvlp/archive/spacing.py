@@ -15,6 +15,8 @@ GAP_TOLERANCE = 0.02
 """A gap may differ from a multiple of the median by this fraction, and `SAME_PLACE_MM`."""
 MAX_GAP_MM = 30.0
 """No volume is sampled this coarsely: such slices are single views, not neighbours."""
+_MOST_PLACES = 65_536
+"""No scan has so many slices, present and missing."""
 _BLOCK = 3
 """So many equal gaps in a row at an end are another spacing, not as many lost slices."""
 
@@ -67,7 +69,7 @@ def measure(heights_mm: Sequence[float] | NDArray[np.float64]) -> Spacing:
     steps = np.maximum(np.rint(gaps / median), 1)
     off = np.abs(gaps - steps * median)
     whole = bool((off <= GAP_TOLERANCE * steps * median + SAME_PLACE_MM).all())
-    if not whole or _changes(steps):
+    if not whole or _changes(steps) or steps.sum() > _MOST_PLACES:
         kind: Literal["regular", "missing", "irregular"] = "irregular"
     else:
         kind = "missing" if steps.max() > 1 else "regular"

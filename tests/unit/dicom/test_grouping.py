@@ -1,5 +1,8 @@
 """Which slices make one volume: phases, copies, stripped identifiers, strays and bad numbers."""
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
@@ -7,6 +10,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from medvlp.archive.dicom import read_header
 from medvlp.archive.grouping import group_series
 from medvlp.archive.layout import lay_out
+from medvlp.archive.marks import MARKS
 from medvlp.archive.policy import Policy, part_of
 from medvlp.archive.series import read_series
 from medvlp.archive.spacing import measure
@@ -294,3 +298,47 @@ def test_no_image_at_all(tmp_path, dicom):
     sr = dicom("sr.dcm", Rows=None, Columns=None, pixel_bytes=None)
     with pytest.raises(Ignore, match="no_pixels"):
         read_series([sr])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"position": (0.0, 1e300, 0.0)}, "no_geometry"),
+        ({"orientation": (1e200, 0, 0, 0, 1e200, 0)}, "bad_orientation"),
+        ({"orientation": (0.0,) * 6}, "bad_orientation"),
+        ({"spacing": (1e9, 1e9)}, "bad_spacing"),
+    ],
+)
+def test_places_beyond_all_measure_are_refused(series, change, code):
+    headers = [read_header(path) for path in series(AXIAL)]
+    headers = [replace(h, planes=(replace(h.planes[0], **change),)) for h in headers]
+    for group in group_series(headers):
+        with pytest.raises(Reject) as verdict:
+            lay_out(group)
+        assert verdict.value.code == code
+
+
+def frames(dicom, planes):
+    header = read_header(dicom())
+    made = tuple(replace(header.planes[0], **plane) for plane in planes)
+    return replace(header, planes=made, frames=len(made))
+
+
+def test_a_hostile_file_s_frames_cost_little_time(dicom):
+    """Thousands of frames in one place, in as many directions, or a light year apart."""
+    rng = np.random.default_rng(0)
+    turned = rng.normal(size=(1500, 6))
+    turned[:, :3] /= np.linalg.norm(turned[:, :3], axis=1, keepdims=True)
+    turned[:, 3:] /= np.linalg.norm(turned[:, 3:], axis=1, keepdims=True)
+    several = [tuple(f"{k % m}" for m in range(2, 2 + len(MARKS))) for k in range(1500)]
+    hostile = {
+        "directions": [{"orientation": tuple(row.tolist())} for row in turned],
+        "one place": [{"marks": marks} for marks in several],
+        "distance": [{"position": (0, 0, z)} for z in (*np.linspace(0, 0.9, 80), 9e4)],
+    }
+    start = time.perf_counter()
+    for planes in hostile.values():
+        for group in group_series([frames(dicom, planes)]):
+            with pytest.raises(Reject):
+                lay_out(group)
+    assert time.perf_counter() - start < 60
