@@ -98,8 +98,9 @@ def check_seal(folder: Path, info: Mapping[str, Any], private: Path) -> str:
             raise ManifestError(f"{private.name}/{name} was edited or is missing", remedy=_REMEDY)
     anchor = Anchor.of(info)
     entries = AuditLog(private, key).check(anchor)
-    # What left the manifest as it is (publishing) may have been interrupted before its anchor.
-    if any(entry["manifest"] != tables_digest(info) for entry in entries[anchor.entries :]):
+    # Publishing leaves the manifest as it is; it may have been interrupted before its anchor.
+    harmless = ("publish", tables_digest(info))
+    if any((e["command"], e["manifest"]) != harmless for e in entries[anchor.entries :]):
         raise ManifestError(
             f"the audit log is {len(entries) - anchor.entries} entries ahead of {INFO}: a command "
             "was interrupted, or an older manifest was put in place",
