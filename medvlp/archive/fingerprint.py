@@ -41,8 +41,8 @@ def fingerprint(values_HW: NDArray[Any]) -> str:
     box = _content(np.asarray(values_HW, dtype=np.float32))
     if box is None:
         return ""
-    small: NDArray[np.float32] = _shrink(box.shape[0]) @ box @ _shrink(box.shape[1]).T
-    return PREFIX + base64.b64encode(_ranked(small).tobytes()).decode("ascii")
+    rows, columns = (triangle_weights(size, SIDE) for size in box.shape)
+    return PREFIX + base64.b64encode(_ranked(rows @ box @ columns.T).tobytes()).decode("ascii")
 
 
 def picture(text: str) -> NDArray[np.uint8] | None:
@@ -79,17 +79,20 @@ def _span(low: NDArray[Any], high: NDArray[Any], flat: np.float32) -> slice:
 
 
 @lru_cache(maxsize=64)
-def _shrink(size: int) -> NDArray[np.float32]:
-    """Weights (64, `size`) of a triangle filter two target pixels wide: no aliasing to speak of."""
-    step = size / SIDE
-    centre = (np.arange(SIDE) + 0.5) * step
+def triangle_weights(size: int, target: int) -> NDArray[np.float32]:
+    """Weights (target, size) that resample a line: a triangle as wide as two target pixels.
+
+    Twice the width of an area mean, and next to no aliasing; a line that grows is interpolated.
+    """
+    step = size / target
+    centre = (np.arange(target) + 0.5) * step
     distance = np.abs(np.arange(size) + 0.5 - centre[:, None]) / max(step, 1.0)
     weights = np.clip(1.0 - distance, 0.0, None)
     shares: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     return shares
 
 
-def _ranked(small: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _ranked(small: NDArray[Any]) -> NDArray[np.uint8]:
     """Grey values 0 to 255 by rank; equal values share the middle of their ranks."""
     ordered = np.sort(small, axis=None)
     flat = small.ravel()
