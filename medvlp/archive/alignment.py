@@ -3,7 +3,9 @@
 From a candidate's placement an affine map is refined by the inverse compositional scheme (Baker
 and Matthews, IJCV 2004), first on coarse detail at every second place, then on fine detail. What
 counts is the correlation of the fine detail where the pictures overlap. Two exposures of one chest
-share its anatomy, not the detail; an inverted copy correlates negatively.
+share its anatomy, not the detail; an inverted copy correlates negatively. What other candidates
+show too (ribs, a lead letter, the collimator's edge) says nothing about a copy, so it is regressed
+out of both pictures first.
 """
 
 from __future__ import annotations
@@ -25,6 +27,15 @@ _OVERLAP = 0.6
 """So much of the smaller picture must lie upon the other."""
 _LARGEST_STEP = 0.6
 _BATCH = 64
+_FINEST = (0.8, 1.6)
+_SIMILAR = 0.72
+"""Less agreement than this after registration is no copy; real copies reach 0.8."""
+_LIKE, _COPY = 0.4, 0.93
+"""Other candidates of one query that fit between these show what its kind of image looks like."""
+_OTHERS, _ENOUGH = 6, 3
+_ALONE, _CROWDED = 0.12, 0.3
+"""What is taken off a plain correlation without others, and among others (which may be copies)."""
+_PLACES = 400
 
 
 @dataclass(frozen=True)
@@ -48,21 +59,76 @@ class _Stack:
 def agreement(pictures: NDArray[np.uint8], candidates: Sequence[Candidate]) -> Floats:
     """How well the detail of each candidate's pictures agrees where they overlap, 0 to 1.
 
+    The score is the partial correlation of the finest detail, given what pictures that are no
+    copies show at the same places; where fewer than three such pictures are known, the plain
+    correlation less `_ALONE`. It is 0 where the pictures do not agree at all.
+
     Args:
         pictures: (n, SIDE, SIDE), as `fingerprint.picture` gives them.
-        candidates: Placements of one picture upon another.
+        candidates: Placements of one picture upon another, all of a query together.
     """
-    scores = np.zeros(len(candidates), dtype=np.float32)
+    warp = _placed(candidates)
+    fit = np.zeros(len(candidates), dtype=np.float32)
     for start in range(0, len(candidates), _BATCH):
         part = list(candidates[start : start + _BATCH])
-        warp = _placed(part)
-        first = _stack(pictures, part, _ROUGH, step=2)
-        warp, rough = _refine(first, warp, _ROUGH_STEPS)
+        placed = warp[start : start + _BATCH]
+        placed[:], rough = _refine(_stack(pictures, part, _ROUGH, step=2), placed, _ROUGH_STEPS)
         kept = np.flatnonzero(rough >= _PROMISING)
         if kept.size:
-            second = _stack(pictures, [part[i] for i in kept], _FINE, step=1)
-            scores[start + kept] = _refine(second, warp[kept], _FINE_STEPS)[1]
+            fine = _stack(pictures, [part[i] for i in kept], _FINE, step=1)
+            placed[kept], fit[start + kept] = _refine(fine, placed[kept], _FINE_STEPS)
+    groups: dict[int, list[int]] = {}
+    for place, candidate in enumerate(candidates):
+        groups.setdefault(candidate.query, []).append(place)
+    scores = np.zeros(len(candidates), dtype=np.float32)
+    for place in np.flatnonzero(fit >= _SIMILAR).tolist():
+        others = _others(fit, groups[candidates[place].query], place)
+        scores[place] = _partial(pictures, candidates, warp, [place, *others])
     return scores
+
+
+def _others(fit: Floats, group: Sequence[int], place: int) -> list[int]:
+    """Candidates that show what images of this kind have in common: the worst fitting ones."""
+    others = sorted((i for i in group if i != place and fit[i] >= _LIKE), key=lambda i: fit[i])
+    unlike = [i for i in others if fit[i] < _COPY]
+    return (unlike if len(unlike) >= _ENOUGH else others)[:_OTHERS]
+
+
+def _partial(
+    pictures: NDArray[np.uint8],
+    candidates: Sequence[Candidate],
+    warp: NDArray[np.float64],
+    places: Sequence[int],
+) -> float:
+    """Correlation of a query with the first of `places`, the others' pictures taken out."""
+    first = candidates[places[0]]
+    shown = [first._replace(base=candidates[i].base) for i in places]
+    maps = np.stack([warp[i] @ _between(first, candidates[i]) for i in places])
+    stack = _stack(pictures, shown, _FINEST, step=1)
+    seen, inside = _seen(stack, maps)
+    own = inside[0] > 0
+    others = [i for i in range(1, len(places)) if inside[i][own].mean() > _OVERLAP]
+    own &= (inside[others] > 0).all(axis=0)
+    known = np.stack([np.ones(int(own.sum())), *(seen[i][own] for i in others)], axis=1)
+    if len(known) < _PLACES:
+        return 0.0
+    base = known if len(others) >= _ENOUGH else known[:, :1]
+    axes = np.linalg.qr(base)[0]
+    left, right = (v - axes @ (axes.T @ v) for v in (stack.template[0][own], seen[0][own]))
+    norms = float(np.sqrt((left @ left) * (right @ right)))
+    value = abs(float(left @ right)) / norms if norms > 1e-9 else 0.0
+    plain = abs(float(np.corrcoef(stack.template[0][own], seen[0][own])[0, 1]))
+    return max(value, plain - _CROWDED) if len(others) >= _ENOUGH else max(value - _ALONE, 0.0)
+
+
+def _between(first: Candidate, second: Candidate) -> NDArray[np.float64]:
+    """The map (3, 3) from places of the first's reduced query to those of the second's."""
+    (rows, columns), (high, wide) = LEVELS[first.level], LEVELS[second.level]
+    down, across = high / rows, wide / columns
+    change = np.array([[down, 0, down / 2 - 0.5], [0, across, across / 2 - 0.5], [0, 0, 1]])
+    if first.mirrored != second.mirrored:
+        change[1] = [0, -across, wide - 0.5 - across / 2]
+    return change
 
 
 def _placed(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
@@ -84,7 +150,7 @@ def _stack(
     query = np.array([candidate.query for candidate in candidates])
     mirrored = np.array([candidate.mirrored for candidate in candidates])
     shown = np.where(mirrored[:, None, None], pictures[query][:, :, ::-1], pictures[query])
-    for level in np.unique(levels):
+    for level in np.unique(levels).tolist():
         rows, columns = LEVELS[level]
         mine = levels == level
         canvas[mine, :rows, :columns] = band(shown[mine], (rows, columns), *widths)
@@ -93,7 +159,7 @@ def _stack(
     other = band(others, (SIDE, SIDE), *widths).reshape(len(candidates), -1)
     places = np.zeros((SIDE, SIDE), dtype=bool)
     places[step // 2 :: step, step // 2 :: step] = True
-    at = np.stack([*np.nonzero(places), np.ones(places.sum())], axis=1).astype(np.float32)
+    at = np.column_stack([*np.nonzero(places), np.ones(places.sum())]).astype(np.float32)
     down, across = np.gradient(canvas, axis=(1, 2))
     return _prepared(
         canvas[:, places], mask[:, places], down[:, places], across[:, places], other, at

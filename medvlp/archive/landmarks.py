@@ -107,10 +107,11 @@ def band(pictures: NDArray[Any], level: tuple[int, int], fine: float, coarse: fl
     rows, columns = level
     grey = pictures.astype(np.float32)
     narrow = _blur(rows, fine) @ grey @ _blur(columns, fine).T
-    passed: Floats = narrow - _blur(rows, coarse) @ grey @ _blur(columns, coarse).T
+    wide = _blur(rows, coarse) @ grey @ _blur(columns, coarse).T
+    passed = narrow - wide
     power = _gauss(rows, _AROUND) @ np.square(passed) @ _gauss(columns, _AROUND).T
-    passed /= np.sqrt(np.maximum(power, 0)) + np.float32(_FLOOR)
-    return passed
+    found: Floats = passed / (np.sqrt(np.maximum(power, 0)) + np.float32(_FLOOR))
+    return found
 
 
 def _greatest(values: Floats, axis: int) -> Floats:
@@ -248,7 +249,7 @@ class Index:
         base = self._image[marks]
         total = len(self.pictures)
         weight = np.log(max(total, 16) / np.maximum(count, 1)).clip(0)[asked]
-        enough = 2 * np.log(max(total, 16))
+        enough = 1.25 * np.log(max(total, 16))
         likely = np.bincount(base, weights=weight, minlength=total) >= enough
         likely[query] = False
         kept = likely[base]
