@@ -33,7 +33,7 @@ _SIMILAR = 0.72
 _LIKE, _COPY = 0.4, 0.93
 """Other candidates of one query that fit between these show what its kind of image looks like."""
 _OTHERS, _ENOUGH = 6, 3
-_ALONE, _CROWDED = 0.12, 0.3
+_ALONE, _CROWDED = 0.12, 0.33
 """What is taken off a plain correlation without others, and among others (which may be copies)."""
 _PLACES = 400
 

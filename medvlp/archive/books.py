@@ -26,6 +26,8 @@ _SCHEMA = (
     "splits (patient TEXT PRIMARY KEY, split TEXT NOT NULL) WITHOUT ROWID",
     """labels (place INTEGER PRIMARY KEY, sample TEXT NOT NULL, name TEXT NOT NULL, value REAL,
         source TEXT, UNIQUE (sample, name))""",
+    """prints (place INTEGER PRIMARY KEY, sample TEXT NOT NULL, digest TEXT NOT NULL,
+        fingerprint TEXT NOT NULL)""",
     """sources (place INTEGER PRIMARY KEY, source TEXT NOT NULL, part INTEGER NOT NULL,
         path TEXT NOT NULL, UNIQUE (source, part))""",
 )
@@ -102,6 +104,13 @@ class Books:
         """A remark on a sample that was taken in before."""
         self._db.execute("INSERT OR IGNORE INTO flags VALUES (?, ?)", (sample, flag))
 
+    def add_print(self, sample: str, digest: str, fingerprint: str) -> None:
+        """A sample's digest of pixels, and its fingerprint (blank where it has none)."""
+        self._db.execute(
+            "INSERT INTO prints (sample, digest, fingerprint) VALUES (?, ?, ?)",
+            (sample, digest, fingerprint),
+        )
+
     def add_source(self, name: str, paths: Iterable[str]) -> None:
         """What a source id stands for."""
         self._db.executemany(
@@ -155,6 +164,17 @@ class Books:
     def records(self) -> Rows[Row]:
         """The records, in order."""
         return self._list(_RECORDS)
+
+    def prints(self) -> Rows[Row]:
+        """Rows ``sample, digest, fingerprint``."""
+        names = ("sample", "digest", "fingerprint")
+        return Rows(
+            self._db, "prints", ", ".join(names), lambda row: dict(zip(names, row, strict=True))
+        )
+
+    def texts(self) -> Rows[Row]:
+        """The text nodes."""
+        return self._list("texts")
 
     def sources(self) -> Rows[Row]:
         """Rows ``source, part, path``."""

@@ -105,6 +105,11 @@ class Manifest:
         """Few-shot subsets of the training split."""
         return self._table("subsets")
 
+    @cached_property
+    def duplicates(self) -> pl.DataFrame:
+        """One row a pair of samples that show or say the same."""
+        return self._table("duplicates")
+
     @property
     def key_id(self) -> str:
         """Public fingerprint of the key that made the pseudonyms."""

@@ -121,6 +121,23 @@ SUBSETS = pa.schema([("subset", pa.string()), ("sample", pa.string())])
 ``<label>/1-shot`` within ``4-shot`` within ``16-shot`` for draws 0 to 4: ``<label>/4-shot/0``.
 A k-shot subset has k samples of different patients with the label, and k known to be without it."""
 
+DUPLICATES = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("other", pa.string()),
+        ("kind", pa.string()),
+        ("score", pa.float32()),
+        ("same_patient", pa.bool_()),
+        ("across_splits", pa.bool_()),
+    ]
+)
+"""One row a pair of samples that show or say the same. `kind` exact: equal decoded pixels (equal
+files where pixels are not decoded); image: near copies, `score` the agreement of their detail;
+text: long reports of two patients, `score` the share of five-word runs that they have in common.
+Many equal copies are each paired with the first."""
+
+DUPLICATE_KINDS = ("exact", "image", "text")
+
 TABLES = {
     "samples": SAMPLES,
     "texts": TEXTS,
@@ -129,4 +146,5 @@ TABLES = {
     "regions": REGIONS,
     "rejects": REJECTS,
     "subsets": SUBSETS,
+    "duplicates": DUPLICATES,
 }
