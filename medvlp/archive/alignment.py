@@ -30,9 +30,9 @@ _BATCH = 64
 _FINEST = (0.8, 1.6)
 _SIMILAR = 0.72
 """Less agreement than this after registration is no copy; real copies reach 0.8."""
-_LIKE, _COPY = 0.4, 0.93
+_LIKE, _COPY = 0.4, 0.96
 """Other candidates of one query that fit between these show what its kind of image looks like."""
-_OTHERS, _ENOUGH = 6, 3
+_OTHERS, _ENOUGH = 9, 3
 _ALONE, _CROWDED = 0.12, 0.33
 """What is taken off a plain correlation without others, and among others (which may be copies)."""
 _PLACES = 400
@@ -134,7 +134,7 @@ def _between(first: Candidate, second: Candidate) -> NDArray[np.float64]:
 def _placed(candidates: Sequence[Candidate]) -> NDArray[np.float64]:
     """Maps (m, 3, 3) from (row, column, 1) of the template to the other picture."""
     warp = np.tile(np.eye(3), (len(candidates), 1, 1))
-    warp[:, :2, 2] = [candidate.shift for candidate in candidates]
+    warp[:, :2, 2] = np.array([candidate.shift for candidate in candidates]).reshape(-1, 2)
     return warp
 
 
@@ -159,8 +159,8 @@ def _stack(
     other = band(others, (SIDE, SIDE), *widths).reshape(len(candidates), -1)
     places = np.zeros((SIDE, SIDE), dtype=bool)
     places[step // 2 :: step, step // 2 :: step] = True
-    at = np.column_stack([*np.nonzero(places), np.ones(places.sum())]).astype(np.float32)
-    down, across = np.gradient(canvas, axis=(1, 2))
+    at = np.column_stack([*np.nonzero(places), np.ones(int(places.sum()))]).astype(np.float32)
+    down, across = (np.asarray(np.gradient(canvas, axis=axis)) for axis in (1, 2))
     return _prepared(
         canvas[:, places], mask[:, places], down[:, places], across[:, places], other, at
     )

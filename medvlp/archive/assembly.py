@@ -24,7 +24,7 @@ from medvlp.archive.reading import Reading
 from medvlp.archive.scan import Scan
 from medvlp.archive.verdict import Verdict
 from medvlp.config import STRICT
-from medvlp.digest import digest_bytes
+from medvlp.digest import digest_bytes, digest_plain
 from medvlp.domain import Domain
 from medvlp.progress import track
 
@@ -156,6 +156,8 @@ class Assembler:
                 *finding.qc["flags"],
                 *burned_in_flags(header, self.intake.config.burned_in),
             ),
+            pixels_digest=digest_plain([scans[path].pixels.digest for path in layout.paths]),
+            fingerprint=scans[layout.paths[len(layout.paths) // 2]].pixels.fingerprint,
             identifiers=header.known,
         )
         self.intake.cover(layout.repeated)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-COPY = 0.8
+COPY = 0.7
 """Reports with so many runs in common are reported."""
 LEAST_WORDS = 25
 """Shorter reports say the same too often to be called copies."""
@@ -28,7 +28,7 @@ TEMPLATE_PATIENTS = 5
 
 _RUN = 5
 _BANDS, _ROWS = 32, 4
-"""A pair that shares 0.8 of its runs agrees in a band with probability 1 - (1 - 0.8^4)^32."""
+"""A pair that shares 0.7 of its runs agrees in a band with probability 1 - (1 - 0.7^4)^32."""
 _FELLOWS = 16
 """With at most so many earlier reports of a band a report is compared."""
 _WORD = re.compile(r"\w+")

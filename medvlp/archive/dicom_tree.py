@@ -127,6 +127,8 @@ def _accept_file(intake: Intake, beside: _Beside, scan: Scan, domain: Domain) ->
         spacing_mm=header.planes[0].spacing,
         reader="pydicom",
         flags=(*scan.flags, *burned_in_flags(header, intake.config.burned_in)),
+        pixels_digest=scan.pixels.digest,
+        fingerprint=scan.pixels.fingerprint,
         identifiers=header.known,
     )
     beside.attach(sample, header, one_image=True)

@@ -9,13 +9,14 @@ patients with common images in one split.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from medvlp.archive.copied_texts import CopiedText
+from medvlp.archive.books import Books
+from medvlp.archive.copied_texts import copied_texts
 from medvlp.archive.near_copies import near_copies
 
 FLAG = "duplicate_across_splits"
@@ -33,6 +34,66 @@ class Copy:
     other: str
     kind: str
     score: float
+
+
+class Copies(list[Copy]):
+    """Pairs, and counts of what is not listed."""
+
+    def __init__(self, pairs: Iterable[Copy], notes: Counter[str]) -> None:
+        super().__init__(pairs)
+        self.notes = notes
+
+
+def found_copies(books: Books, people: pl.DataFrame, *, workers: int = 1) -> Copies:
+    """Every copy among the samples in the books.
+
+    Args:
+        books: The run's books.
+        people: Columns ``sample, patient``.
+        workers: Threads.
+    """
+    patient = dict(people.select("sample", "patient").iter_rows())
+    images = image_copies(books.prints(), patient, workers=workers)
+    reports = (
+        (row["sample"], patient[row["sample"]], row["text"])
+        for row in books.texts()
+        if row["parent"] is None and not str(row["source"]).startswith("synthetic:")
+    )
+    texts = copied_texts(reports)
+    told = [Copy(pair.sample, pair.other, "text", pair.score) for pair in texts.pairs]
+    return Copies([*images, *told], texts.notes)
+
+
+def write_copies(books: Books, copies: Copies) -> Counter[str]:
+    """Enter pairs and flags in the books, once splits are set; returns counts for the notes."""
+    place = {
+        sample: (patient, split)
+        for sample, patient, split in books.patients()
+        .select("sample", "patient", "split")
+        .iter_rows()
+    }
+    counts = Counter(copies.notes)
+    for copy in copies:
+        row = _row(copy, place[copy.sample], place[copy.other])
+        books.add("duplicates", [row])
+        counts[f"duplicates_{copy.kind}"] += 1
+        counts["duplicates_across_patients"] += not row["same_patient"]
+        counts["duplicates_across_splits"] += row["across_splits"]
+        if row["across_splits"]:
+            books.add_flag(copy.sample, FLAG)
+            books.add_flag(copy.other, FLAG)
+    return +counts
+
+
+def _row(copy: Copy, one: tuple[str, str], other: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "sample": copy.sample,
+        "other": copy.other,
+        "kind": copy.kind,
+        "score": copy.score,
+        "same_patient": one[0] == other[0],
+        "across_splits": one[1] != other[1],
+    }
 
 
 def image_copies(
@@ -63,21 +124,17 @@ def image_copies(
     return copies
 
 
-def text_copies(pairs: Iterable[CopiedText]) -> list[Copy]:
-    """Copied reports as pairs of samples."""
-    return [Copy(pair.sample, pair.other, "text", pair.score) for pair in pairs]
-
-
-def groups(copies: Iterable[Copy], patient: Mapping[str, str]) -> dict[str, str]:
+def groups(copies: Iterable[Copy], people: pl.DataFrame) -> dict[str, str]:
     """Patient -> the first by name of all patients that images link with it.
 
     Args:
         copies: As `image_copies` finds them; copied reports link nobody.
-        patient: The patient of each sample.
+        people: Columns ``sample, patient``.
 
     Returns:
         Only patients that are linked with another.
     """
+    patient = dict(people.select("sample", "patient").iter_rows())
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -93,37 +150,3 @@ def groups(copies: Iterable[Copy], patient: Mapping[str, str]) -> dict[str, str]
     names = {name: find(name) for name in leader}
     sizes = Counter(names.values())
     return {name: head for name, head in names.items() if sizes[head] > 1}
-
-
-def rows(copies: Sequence[Copy], samples: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rows of the table `duplicates`.
-
-    Args:
-        copies: Pairs.
-        samples: Columns ``sample, patient, split``.
-    """
-    place = {name: (patient, split) for name, patient, split in samples.iter_rows()}
-    table = []
-    for copy in copies:
-        (one, here), (other, there) = place[copy.sample], place[copy.other]
-        table.append(
-            {
-                "sample": copy.sample,
-                "other": copy.other,
-                "kind": copy.kind,
-                "score": copy.score,
-                "same_patient": one == other,
-                "across_splits": here != there,
-            }
-        )
-    return table
-
-
-def tally(table: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    """Counts for the notes of `manifest.json`: ``duplicates_exact``, ..., ``_across_splits``."""
-    counts: Counter[str] = Counter()
-    for row in table:
-        counts[f"duplicates_{row['kind']}"] += 1
-        counts["duplicates_across_patients"] += not row["same_patient"]
-        counts["duplicates_across_splits"] += row["across_splits"]
-    return +counts

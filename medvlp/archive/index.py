@@ -176,6 +176,7 @@ class _Run:
             manifest.info["counts"],
             samples.select("domain", "split", "flags").iter_rows(named=True),
             rejects.select("stage", "code").iter_rows(named=True),
+            manifest.info["notes"],
         )
 
 

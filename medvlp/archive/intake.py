@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from medvlp.archive.duplicates import found_copies, groups, write_copies
 from medvlp.archive.filing import Filing
 from medvlp.archive.ledger import Ledger
 from medvlp.archive.measure import digest_files
@@ -23,7 +24,7 @@ from medvlp.archive.withdrawals import Withdrawals
 from medvlp.config import validate
 from medvlp.data.sections import Headings, load_headings
 from medvlp.data.splits import assign_splits, subsets
-from medvlp.data.tables import LEVELS
+from medvlp.data.tables import LEVELS, TEXT_ONLY
 from medvlp.data.text import report_nodes, text_row
 from medvlp.errors import ConfigError
 
@@ -108,6 +109,8 @@ class Intake(Filing):
         source_split: str | None = None,
         flags: Iterable[str] = (),
         identifiers: Iterable[str] = (),
+        pixels_digest: str | None = None,
+        fingerprint: str | None = None,
     ) -> str:
         """Take in one sample from `paths`, and return its pseudonymous id.
 
@@ -137,6 +140,9 @@ class Intake(Filing):
             flags: Remarks.
             identifiers: Further raw words that name the patient (names as ``Family^Given``,
                 numbers, dates, places); where they stand in the sample's texts they are replaced.
+            pixels_digest: Equal where the decoded pixels are; by default `sha256`.
+            fingerprint: Of `fingerprint.fingerprint`; blank where there is nothing to see, so that
+                equal pixels mean nothing either.
 
         Raises:
             Reject: ``duplicate_sample``: the same sample was taken in before.
@@ -182,6 +188,8 @@ class Intake(Filing):
             "flags": sorted({*flags, *(() if person else ("no_patient_id",))}),
         }
         self.cover(paths)
+        if fingerprint != "" and kind != TEXT_ONLY:
+            self.books.add_print(sample, pixels_digest or digest, fingerprint or "")
         self.books.add_sample(row, [w for w in (person, study, series, *identifiers) if w])
         return sample
 
@@ -290,9 +298,12 @@ class Intake(Filing):
         split = self.config.split
         # The oldest link of the key decides, so that rotating the key moves nobody.
         people = self.books.patients().with_columns(pl.col("patient").replace(self._root))
-        assignment = assign_splits(people, split.policy, split.fractions)
+        copies = found_copies(self.books, people, workers=self.config.workers)
+        linked = groups(copies, people) if self.config.duplicates == "group" else {}
+        assignment = assign_splits(people, split.policy, split.fractions, linked)
         names = {root: name for name, root in self._root.items()}
         self.books.set_splits(assignment.split.with_columns(pl.col("patient").replace(names)))
+        self.notes += write_copies(self.books, copies)
         people = self.books.patients().with_columns(pl.col("patient").replace(self._root))
         self.books.add("subsets", subsets(people, self.books.told_labels()))
         counts = self._ledger.counts()
@@ -304,7 +315,7 @@ class Intake(Filing):
             "split": {"policy": assignment.policy, "conflicts": assignment.conflicts},
         }
         tables = self.books.tables()
-        summary = Summary.of(counts, tables["samples"], tables["rejects"])
+        summary = Summary.of(counts, tables["samples"], tables["rejects"], self.notes)
         return tables, self.books.sources(), info, summary
 
     def _refuse_unread_options(self) -> None:

@@ -49,6 +49,11 @@ _PROBES = 3
 _SHIFT = 8
 """Pixels of a vote's cell; cells overlap by half."""
 _GRID = 64
+_SMALL = 1000
+"""Archives of fewer pictures are treated as if they had so many, or no word would be rare."""
+_ENOUGH = 1.25
+"""A candidate needs the votes of so many words that stand nowhere else: so few that pictures that
+are no copies are among the candidates too, to compare with."""
 
 
 class Candidate(NamedTuple):
@@ -205,7 +210,7 @@ class Index:
         parts = [_compact(pictures, start) for start in range(0, len(pictures), _BLOCK)]
         self._image = np.concatenate([image for image, _, _ in parts])
         self._place = np.concatenate([place for _, place, _ in parts])
-        bits = int(np.clip(np.ceil(np.log2(max(len(pictures), 2))) + 7, 16, 24))
+        bits = min(int(np.ceil(np.log2(max(len(pictures), _SMALL)))) + 7, 24)
         sample = np.concatenate([patch[:: max(1, len(parts) // 8)] for _, _, patch in parts])
         self.words = Words.learn(sample.astype(np.float32), bits)
         probed = np.concatenate([self.words.probed(p.astype(np.float32)) for _, _, p in parts])
@@ -248,8 +253,9 @@ class Index:
         marks = self._mark[np.arange(len(asked)) + (first - starts)[asked]]
         base = self._image[marks]
         total = len(self.pictures)
-        weight = np.log(max(total, 16) / np.maximum(count, 1)).clip(0)[asked]
-        enough = 1.25 * np.log(max(total, 16))
+        rarity = np.log(max(total, _SMALL))
+        weight = (rarity - np.log(np.maximum(count, 1))).clip(0)[asked]
+        enough = _ENOUGH * rarity
         likely = np.bincount(base, weights=weight, minlength=total) >= enough
         likely[query] = False
         kept = likely[base]

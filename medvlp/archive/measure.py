@@ -15,7 +15,7 @@ from medvlp.digest import digest_file, digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import InputError
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Measured:
             "reader": self.probe.reader or None,
             "flags": self.probe.flags,
             "sha256": self.sha256,
+            "pixels_digest": self.probe.pixels_digest or None,
+            "fingerprint": self.probe.fingerprint,
         }
 
 

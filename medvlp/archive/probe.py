@@ -22,6 +22,12 @@ class Probe:
     reader: str = ""
     """Which decoder reads it."""
 
+    pixels_digest: str = ""
+    """Equal where the decoded pixels are; blank where they were not decoded."""
+
+    fingerprint: str | None = None
+    """Of `fingerprint.fingerprint`; None where the pixels were not decoded."""
+
     flags: tuple[str, ...] = ()
     """What reading it remarked, for the sample's flags."""
 

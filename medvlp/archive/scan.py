@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medvlp.archive.containers import refuse_packed
 from medvlp.archive.dicom import open_image, quiet, read_bytes
 from medvlp.archive.dicomdir import dicomdir_verdict, is_dicomdir
+from medvlp.archive.fingerprint import fingerprint
 from medvlp.archive.header import Header
 from medvlp.archive.hounsfield import count_stored
 from medvlp.archive.pixels import decode, shown_values, stored_digest
@@ -40,6 +41,9 @@ class PixelFacts:
     """Least and greatest rescaled value (HU for CT)."""
     counts: tuple[int, ...] = ()
     """CT: how many pixels lie between the edges of `hounsfield.HU_EDGES`."""
+
+    fingerprint: str = ""
+    """Of the middle frame; blank where there is nothing to see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,14 @@ def scan_file(paths: Sequence[Path], *, units: Mapping[str, str], legacy: bool =
 def _facts(stored: NDArray[Any], header: Header) -> PixelFacts:
     low, high = _range(stored, header)
     counts = _counts(stored, header) if header.modality == "CT" and not header.colour else ()
-    return PixelFacts(digest=stored_digest(stored), low=low, high=high, counts=counts)
+    frames = stored.reshape(header.frames, header.rows, header.columns, -1)
+    return PixelFacts(
+        digest=stored_digest(stored),
+        low=low,
+        high=high,
+        counts=counts,
+        fingerprint=fingerprint(frames[header.frames // 2].mean(axis=-1, dtype=np.float32)),
+    )
 
 
 def _counts(stored: NDArray[Any], header: Header) -> tuple[int, ...]:

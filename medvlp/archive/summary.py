@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from medvlp.data.tables import SPLITS
+from medvlp.data.tables import DUPLICATE_KINDS, SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,16 @@ class Summary:
     vanished: int = 0
     """Files of the run before that are not there any more."""
 
+    copies: Mapping[str, int]
+    """Pairs of copies, as `duplicates.write_copies` counts them."""
+
     @classmethod
     def of(
         cls,
         counts: Mapping[str, int],
         samples: Iterable[Mapping[str, Any]],
         rejects: Iterable[Mapping[str, Any]],
+        notes: Mapping[str, int],
     ) -> Summary:
         """The summary of a ledger's counts and a manifest's rows."""
         textless = 0
@@ -55,6 +59,7 @@ class Summary:
             samples=by_split.total(),
             textless=textless,
             by_split=by_split,
+            copies={k: n for k, n in notes.items() if k.startswith("duplicates_")},
             by_code=Counter((row["stage"], row["code"]) for row in rejects),
         )
 
@@ -81,7 +86,23 @@ class Summary:
         for domain in sorted({domain for domain, _ in self.by_split}):
             split = (f"{s} {self.by_split.get((domain, s), 0):,}" for s in SPLITS)
             table.add_row(f"  {domain}", ", ".join(split))
+        self._add_copies(table)
         table.add_section()
         for (stage, code), count in sorted(self.by_code.items()):
             table.add_row(f"{stage}: {code}", f"{count:,}")
         return table
+
+    def _add_copies(self, table: Table) -> None:
+        if not self.copies:
+            return
+        table.add_section()
+        for kind in DUPLICATE_KINDS:
+            table.add_row(f"copies: {kind}", f"{self.copies.get(f'duplicates_{kind}', 0):,} pairs")
+        across = self.copies.get("duplicates_across_splits", 0)
+        if across:
+            advice = (
+                "[bold]the test is not independent[/bold]: look at the table duplicates; give "
+                "--set split.policy=hash --set duplicates=group, or leave out samples flagged "
+                "duplicate_across_splits"
+            )
+            table.add_row("[bold]copies across splits[/bold]", f"{across:,} pairs; {advice}")

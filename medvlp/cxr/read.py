@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.dicom import may_be_dicom, open_image, read_bytes, read_image, xray
+from medvlp.archive.fingerprint import fingerprint
 from medvlp.archive.part10 import NO_PREAMBLE
 from medvlp.archive.pictures import read_grey
+from medvlp.archive.pixels import stored_digest
 from medvlp.archive.probe import Probe
 from medvlp.errors import InputError
 
@@ -52,7 +54,13 @@ def probe(paths: Sequence[Path]) -> Probe:
     if path.suffix.lower() in PICTURE_SUFFIXES:
         picture = read_grey(path)
         height, width = picture.values.shape
-        return Probe(shape=(height, width), reader="pillow", flags=picture.flags)
+        return Probe(
+            shape=(height, width),
+            reader="pillow",
+            pixels_digest=stored_digest(picture.values),
+            fingerprint=fingerprint(picture.values),
+            flags=picture.flags,
+        )
     dataset, header, flags = open_image(read_bytes(path), path)
     values = xray(dataset, header)
     if values.min() == values.max():
@@ -62,6 +70,8 @@ def probe(paths: Sequence[Path]) -> Probe:
         spacing_mm=header.planes[0].spacing,
         modality=header.modality,
         reader="pydicom",
+        pixels_digest=stored_digest(values),
+        fingerprint=fingerprint(values),
         flags=flags,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -89,7 +89,12 @@ class Assignment:
     """Patients whom the source itself puts into two splits; if any, all are split by hash."""
 
 
-def assign_splits(samples: pl.DataFrame, policy: str, fractions: Fractions) -> Assignment:
+def assign_splits(
+    samples: pl.DataFrame,
+    policy: str,
+    fractions: Fractions,
+    linked: Mapping[str, str] | None = None,
+) -> Assignment:
     """Put every patient into one split.
 
     Args:
@@ -97,9 +102,11 @@ def assign_splits(samples: pl.DataFrame, policy: str, fractions: Fractions) -> A
         policy: ``source`` keeps the source's own split where it names one (``train_val`` is
             divided by hash) and hashes other patients; ``hash`` hashes all.
         fractions: Shares for hashed patients.
+        linked: Patients who go where another one goes, and who that is.
 
     Raises:
-        ConfigError: Policy ``source``, and the source's words for its splits are unknown.
+        ConfigError: Policy ``source``, and the source's words for its splits are unknown, or
+            linked patients cannot be kept together because the source says where they belong.
     """
     word = pl.col("source_split").fill_null("").str.strip_chars().str.to_lowercase()
     named = samples.select("patient", word=word, name=word.replace_strict(_OFFICIAL, default=None))
@@ -115,8 +122,14 @@ def assign_splits(samples: pl.DataFrame, policy: str, fractions: Fractions) -> A
     )
     conflicts = patients.filter(pl.col("sides") > 1).height
     official = policy == "source" and not conflicts and bool(patients["sides"].sum())
+    if official and linked:
+        raise ConfigError(
+            f"{len(linked)} patients share images with others, and the source says where each goes",
+            remedy="add --set split.policy=hash, or leave out duplicates=group",
+        )
+    leader = linked or {}
     places = (
-        _place(patient, name if official else None, fractions)
+        _place(leader.get(patient, patient), name if official else None, fractions)
         for patient, name in patients.select("patient", "name").iter_rows()
     )
     split = patients.select("patient").with_columns(split=pl.Series(places, dtype=pl.String()))

@@ -14,7 +14,7 @@ from medvlp.data.keys import KEY
 from medvlp.data.manifest import Manifest
 from medvlp.data.seal import check_seal
 from medvlp.data.splits import DRAWS, SHARES, SHOTS
-from medvlp.data.tables import LEVELS, SPLITS
+from medvlp.data.tables import DUPLICATE_KINDS, LEVELS, SPLITS
 from medvlp.errors import ManifestError
 
 _REMEDY = "index the source again with medvlp index"
@@ -33,7 +33,8 @@ def verify_manifest(path: Path) -> str:
     """
     manifest = Manifest.open(path)
     checks: tuple[Callable[[Manifest], None], ...] = (
-        _samples, _references, _tree, _spans, _values, _regions, _counts, _subsets, _private,
+        _samples, _references, _tree, _spans, _values, _regions, _copies, _counts, _subsets,
+        _private,
     )  # fmt: skip
     for check in checks:
         check(manifest)
@@ -140,6 +141,26 @@ def _regions(manifest: Manifest) -> None:
         _none(manifest, pairs.filter(pl.col("high") < pl.col("low")), "regions are inverted")
 
 
+def _copies(manifest: Manifest) -> None:
+    copies = manifest.duplicates
+    kinds = copies.filter(~pl.col("kind").is_in(DUPLICATE_KINDS))
+    _none(manifest, kinds, "duplicates are neither exact, image nor text")
+    place = manifest.samples.select("sample", "patient", "split", "flags")
+    both = copies.join(place, on="sample").join(place, left_on="other", right_on="sample")
+    if both.height != copies.height:
+        raise _refuse(manifest, "rows of duplicates name a sample that is not there")
+    people = pl.col("same_patient") != (pl.col("patient") == pl.col("patient_right"))
+    _none(manifest, both.filter(people), "duplicates are wrong about patients")
+    across = pl.col("split") != pl.col("split_right")
+    wrong = both.filter(pl.col("across_splits") != across)
+    _none(manifest, wrong, "duplicates are wrong about splits")
+    flagged = place.filter(pl.col("flags").list.contains("duplicate_across_splits"))
+    leaking = copies.filter("across_splits")
+    named = pl.concat([leaking["sample"], leaking["other"]]).unique()
+    if set(flagged["sample"]) != set(named):
+        raise _refuse(manifest, "the flag duplicate_across_splits is not where duplicates say")
+
+
 def _counts(manifest: Manifest) -> None:
     counts = manifest.info.get("counts", {})
     parts = [counts.get(name) for name in ("found", "accepted", "quarantined", "ignored")]
@@ -219,5 +240,7 @@ def _summary(manifest: Manifest) -> str:
             f"{manifest.samples['patient'].n_unique():,} patients ({by_split})",
             f"  texts {manifest.texts.height:,}, labels {manifest.labels.height:,}, "
             f"regions {manifest.regions.height:,}, rejects {manifest.rejects.height:,}",
+            f"  pairs of copies {manifest.duplicates.height:,}, across splits "
+            f"{int(manifest.duplicates['across_splits'].sum()):,}",
         )
     )

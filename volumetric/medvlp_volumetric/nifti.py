@@ -16,10 +16,12 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.annotations import Annotations
 from medvlp.archive.child import Limits
+from medvlp.archive.fingerprint import fingerprint
 from medvlp.archive.geometry import Provenance, Volume
 from medvlp.archive.hounsfield import count_volume, scale_code
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measured
+from medvlp.archive.pixels import stored_digest
 from medvlp.archive.plaintext import read_text
 from medvlp.archive.probe import Probe
 from medvlp.archive.reading import Reading
@@ -190,11 +192,14 @@ def examine_nifti(paths: Sequence[Path]) -> Measured:
     if is_label_map(volume.hu_DHW):
         raise Ignore("label_map")
     d, h, w = volume.hu_DHW.shape
+    axial = volume.canonical().hu_DHW
     found = Probe(
         shape=(d, h, w),
         spacing_mm=volume.spacing_mm,
         modality="CT",
         reader="nibabel",
+        pixels_digest=stored_digest(volume.hu_DHW),
+        fingerprint=fingerprint(axial[len(axial) // 2]),
         flags=(*volume.flags, *_scale_flags(volume)),
     )
     return measured(paths, found)
