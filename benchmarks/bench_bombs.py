@@ -96,7 +96,7 @@ def measure(data: bytes) -> dict[str, float | str]:
 
 def read(path: Path) -> None:
     """Read one file under a memory limit and print what it took."""
-    from medvlp.archive.scan import scan_file
+    from medvlp.archive.dicom.scan import scan_file
     from medvlp.archive.verdict import Verdict
 
     resource.setrlimit(resource.RLIMIT_AS, (ALLOWANCE_MB * 2**20,) * 2)

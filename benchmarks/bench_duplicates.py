@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import beta
 
-from medvlp.archive.fingerprint import fingerprint
-from medvlp.archive.near_copies import near_copies
+from medvlp.archive.duplicates.fingerprint import fingerprint
+from medvlp.archive.duplicates.near_copies import near_copies
 from medvlp.cxr.phantom import expose, paint
 from medvlp.cxr.phantom_findings import draw_findings
 

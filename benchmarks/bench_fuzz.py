@@ -236,10 +236,10 @@ def reading_functions() -> dict[str, Callable[[Path], bool]]:
     import numpy as np
 
     from medvlp.archive.containers import check_container
-    from medvlp.archive.dicom import read_image, read_planes
+    from medvlp.archive.dicom.files import read_image, read_planes
+    from medvlp.archive.dicom.scan import scan_file
     from medvlp.archive.pictures import read_grey
-    from medvlp.archive.plaintext import read_text
-    from medvlp.archive.scan import scan_file
+    from medvlp.archive.text.plaintext import read_text
     from medvlp_volumetric.nifti import read_nifti
 
     def dicom(path: Path) -> bool:

@@ -20,10 +20,10 @@ import pydicom
 import SimpleITK
 from geometry_cases import cases, dicom_files
 
-from medvlp.archive.geometry import Volume
-from medvlp.archive.policy import Policy
-from medvlp.archive.qc import SeriesFinding, examine_series
-from medvlp.archive.series import read_series
+from medvlp.archive.series.geometry import Volume
+from medvlp.archive.series.policy import Policy
+from medvlp.archive.series.qc import SeriesFinding, examine_series
+from medvlp.archive.series.read import read_series
 from medvlp.archive.verdict import Verdict
 from medvlp_volumetric.nifti import read_nifti
 

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from privacy.reports import KEEP, SENTENCES, a_pattern, a_report, left
 
-from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.scrub import scrub
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.scrub import scrub
 from medvlp.data.keys import new_key
 from medvlp.progress import track
 

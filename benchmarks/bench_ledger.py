@@ -27,7 +27,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from medvlp.archive.index import index_archive
-from medvlp.archive.ledger import Ledger
+from medvlp.archive.stage.ledger import Ledger
 from medvlp.data.manifest import Manifest
 
 NUMBER = 8

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medvlp.archive.open_i_xml import parse_open_i
+from medvlp.archive.text.open_i_xml import parse_open_i
 from medvlp.data.assertions import assertion
 from medvlp.data.sections import sections
 from medvlp.data.sentences import sentences

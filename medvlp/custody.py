@@ -17,7 +17,7 @@ def rekey(
     ] = None,
 ) -> None:
     """Rotate a manifest's key: new pseudonyms and dates, the same splits."""
-    from medvlp.archive.rewrite import rekey as rotate
+    from medvlp.archive.privacy.rewrite import rekey as rotate
 
     typer.echo(rotate(manifest, folder, key))
 
@@ -59,6 +59,6 @@ def splits(
     ] = False,
 ) -> None:
     """Write the splits for others, if nobody stands out in them."""
-    from medvlp.archive.publish import publish
+    from medvlp.archive.privacy.publish import publish
 
     typer.echo(publish(manifest, file, k=k, coarsen=coarsen, suppress=suppress))

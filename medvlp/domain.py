@@ -67,8 +67,8 @@ class Domain:
     """``(paths) -> View``: what `medvlp inspect` shows of one sample."""
 
     check_volume: Ref | None = None
-    """``(facts: medvlp.archive.bodypart.Facts) -> tuple[str, ...]``: flags of a series that hardly
-    shows what it claims."""
+    """``(facts: Facts) -> tuple[str, ...]``: flags of a series that hardly shows what it claims
+    (`medvlp.archive.series.bodypart`)."""
 
     preprocess: Mapping[str, Ref]
     """``kind`` -> configuration class of a contract, with ``build() -> Preprocess``."""

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medvlp.archive.rewrite import Opened
-from medvlp.archive.withdraw import withdraw
-from medvlp.archive.withdrawals import Withdrawals
+from medvlp.archive.privacy.rewrite import Opened
+from medvlp.archive.privacy.withdraw import withdraw
+from medvlp.archive.privacy.withdrawals import Withdrawals
 from medvlp.digest import digest_file
 from medvlp.errors import InputError
 from medvlp.progress import track

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medvlp.archive.child import Children
 from medvlp.archive.codes import explain
 from medvlp.archive.index import index_archive
-from medvlp.archive.policy import INTERPOLATED, RESAMPLED
-from medvlp.archive.qc import Described
-from medvlp.archive.reading import Item, Reading
+from medvlp.archive.series.policy import INTERPOLATED, RESAMPLED
+from medvlp.archive.series.qc import Described
+from medvlp.archive.stage.child import Children
+from medvlp.archive.stage.reading import Item, Reading
 from medvlp.archive.verdict import Verdict
 from medvlp.archive.view import View
 from medvlp.archive.walk import walk
@@ -25,6 +25,7 @@ from medvlp.errors import InputError
 from medvlp.progress import track
 
 ACCEPT = "ACCEPT"
+_DESCRIBE = Ref("medvlp.archive.series.qc:describe_series")
 _OTHER = "IGNORE:other_modality"
 _WORKERS = 2
 _TRIALS = {"REJECT:spacing_gap": (INTERPOLATED,), "REJECT:gantry_tilt": (RESAMPLED,)}
@@ -184,7 +185,9 @@ def _with_geometry(files: Sequence[Finding]) -> list[Finding]:
     paths = tuple(sorted(path for finding in files for path in finding.files))
     if not paths:
         return []
-    reading = Reading(read=Ref("medvlp.archive.qc:describe_series"), result=Described, version=1)
+    reading = Reading(
+        read=Ref("medvlp.archive.series.qc:describe_series"), result=Described, version=1
+    )
     with Children(1) as child:
         ((_, answer),) = child.run(reading, [paths])
     if isinstance(answer, Verdict):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from medvlp.archive.books import Books
-from medvlp.archive.ledger import Ledger, State
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.reading import Item, Reading
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.archive.spool import Spool
-from medvlp.archive.stage import read_items
+from medvlp.archive.stage.ledger import Ledger, State
+from medvlp.archive.stage.reading import Item, Reading
+from medvlp.archive.stage.run import read_items
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.walk import Entry, walk
 from medvlp.data.paths import path_to_text

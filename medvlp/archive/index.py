@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.ledger import Ledger
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.withdrawals import Withdrawals
+from medvlp.archive.stage.ledger import Ledger
+from medvlp.archive.stage.turn import Overtaken, Turn
 from medvlp.archive.summary import Summary
-from medvlp.archive.turn import Overtaken, Turn
-from medvlp.archive.withdrawals import Withdrawals
 from medvlp.config import override, plain, read_yaml, validate
 from medvlp.data.keys import KEY, key_id, read_key
 from medvlp.data.manifest import QUALITY, Manifest, write_manifest
@@ -32,8 +32,8 @@ _UNREAD = ("walk", "ignored")
 SourceKind = Callable[[Path, Intake], None]
 
 CORE_KINDS: Mapping[str, Ref] = {
-    "dicom": Ref("medvlp.archive.dicom_tree:index_dicom"),
-    "table": Ref("medvlp.archive.table:index_table"),
+    "dicom": Ref("medvlp.archive.dicom.tree:index_dicom"),
+    "table": Ref("medvlp.archive.tables.table:index_table"),
 }
 
 

@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from medvlp.archive.duplicates import found_copies, groups, write_copies
+from medvlp.archive.duplicates.find import found_copies, groups, write_copies
 from medvlp.archive.filing import Filing
-from medvlp.archive.ledger import Ledger
 from medvlp.archive.measure import digest_files
 from medvlp.archive.options import IndexConfig, public_options
-from medvlp.archive.pseudonyms import Pseudonyms, age_band
-from medvlp.archive.scrub import scrub
+from medvlp.archive.privacy.pseudonyms import Pseudonyms, age_band
+from medvlp.archive.privacy.scrub import scrub
+from medvlp.archive.privacy.withdrawals import Withdrawals
 from medvlp.archive.spool import Rows
+from medvlp.archive.stage.ledger import Ledger
 from medvlp.archive.summary import Summary
 from medvlp.archive.verdict import Ignore, Reject
-from medvlp.archive.withdrawals import Withdrawals
 from medvlp.config import validate
 from medvlp.data.sections import Headings, load_headings
 from medvlp.data.splits import assign_splits, subsets

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlp.archive.probe import Probe
-from medvlp.archive.reading import Reading
+from medvlp.archive.stage.reading import Reading
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
 from medvlp.digest import digest_file, digest_plain

@@ -80,10 +80,10 @@ class IndexConfig:
 
     reports: Path | None = None
     """Reports: a folder or a file of plain text, CSV, Parquet, Excel, FHIR DiagnosticReport (JSON),
-    DICOM Structured Report or Open-I XML; see `medvlp.archive.reports`."""
+    DICOM Structured Report or Open-I XML; see `medvlp.archive.text.reports`."""
 
     labels: Path | None = None
-    """Labels as CSV or Parquet, one a row; see `medvlp.archive.annotations` for the columns."""
+    """Labels as CSV or Parquet, one a row; `medvlp.archive.tables.annotations` has the columns."""
 
     regions: Path | None = None
     """Boxes, intervals and masks as CSV or Parquet."""

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
-from medvlp.archive.tablefile import table_text
+from medvlp.archive.tables.tablefile import table_text
 from medvlp.archive.verdict import Verdict
 from medvlp.config import STRICT
 from medvlp.data.randomness import generator

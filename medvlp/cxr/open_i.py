@@ -14,7 +14,7 @@ from pathlib import Path
 from medvlp.archive.containers import members
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import measuring
-from medvlp.archive.open_i_xml import LARGEST, parse_open_i
+from medvlp.archive.text.open_i_xml import LARGEST, parse_open_i
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.errors import ArchiveError

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.dicom import may_be_dicom, open_image, read_bytes, read_image, xray
-from medvlp.archive.fingerprint import fingerprint
-from medvlp.archive.part10 import NO_PREAMBLE
+from medvlp.archive.dicom.files import may_be_dicom, open_image, read_bytes, read_image, xray
+from medvlp.archive.dicom.part10 import NO_PREAMBLE
+from medvlp.archive.dicom.pixels import stored_digest
+from medvlp.archive.duplicates.fingerprint import fingerprint
 from medvlp.archive.pictures import read_grey
-from medvlp.archive.pixels import stored_digest
 from medvlp.archive.probe import Probe
 from medvlp.errors import InputError
 

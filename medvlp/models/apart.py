@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.child import Limits
-from medvlp.archive.reading import Reading
+from medvlp.archive.stage.child import Limits
+from medvlp.archive.stage.reading import Reading
 from medvlp.config import plain, validate
 from medvlp.data.preprocess import Preprocess
 from medvlp.domain import Ref

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.child import Children
+from medvlp.archive.stage.child import Children
 from medvlp.archive.verdict import Verdict
 from medvlp.data.no_image import NoImage, no_image_error
 from medvlp.data.preprocess import Preprocess, Span

@@ -9,8 +9,8 @@ from catalogue.case import Case
 from catalogue.cases_dicom_volumes import hounsfield, volume
 from catalogue.dicom import one
 from catalogue.raw import EXPLICIT, dataset, meta, xray
-from medvlp.archive.dicom import read_image
-from medvlp.archive.series import read_series
+from medvlp.archive.dicom.files import read_image
+from medvlp.archive.series.read import read_series
 
 
 def legacy(case: Case) -> Case:

@@ -8,7 +8,7 @@ import numpy as np
 
 from catalogue.case import Array, Case, Write
 from catalogue.raw import ct_slice, file_of, ramp, text
-from medvlp.archive.series import read_series
+from medvlp.archive.series.read import read_series
 
 SLICES = 4
 SPACING, ORIENTATION = 0x00280030, 0x00200037

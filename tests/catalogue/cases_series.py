@@ -19,8 +19,8 @@ from catalogue.raw import (
     us,
     xray,
 )
-from medvlp.archive.policy import Policy
-from medvlp.archive.series import read_series
+from medvlp.archive.series.policy import Policy
+from medvlp.archive.series.read import read_series
 
 Change = tuple[str, bytes]
 POSITION, ORIENTATION, SLOPE, INTERCEPT = 0x00200032, 0x00200037, 0x00281053, 0x00281052

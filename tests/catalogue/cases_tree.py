@@ -10,7 +10,7 @@ from pathlib import Path
 from catalogue.case import Array, Case
 from catalogue.cases_dicom_files import grey
 from catalogue.raw import file_of, xray
-from medvlp.archive.dicom import read_image
+from medvlp.archive.dicom.files import read_image
 
 
 def case(

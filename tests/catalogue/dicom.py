@@ -9,7 +9,7 @@ import numpy as np
 
 from catalogue.case import Array, Case, Write
 from catalogue.raw import file_of, ramp, xray
-from medvlp.archive.dicom import read_image
+from medvlp.archive.dicom.files import read_image
 
 Bytes = Callable[[str], bytes]
 Changes = Mapping[int, tuple[str, bytes] | None]

@@ -47,8 +47,8 @@ from catalogue.raw import (
     us,
     xray,
 )
-from medvlp.archive.elements import walk
-from medvlp.archive.part10 import open_body
+from medvlp.archive.dicom.elements import walk
+from medvlp.archive.dicom.part10 import open_body
 
 SIDE = 32
 NUMBERS = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF)

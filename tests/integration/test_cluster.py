@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlp.archive.cluster import Cluster
+from medvlp.archive.stage.cluster import Cluster
 from medvlp.errors import ConfigError
 
 HOSTILE = Path(__file__).parents[1] / "unit/reading"
@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 
 from hostile import Seen
-from medvlp.archive.ledger import Ledger
-from medvlp.archive.reading import Reading
-from medvlp.archive.stage import read_items
+from medvlp.archive.stage.ledger import Ledger
+from medvlp.archive.stage.reading import Reading
+from medvlp.archive.stage.run import read_items
 from medvlp.domain import Ref
 
 
@@ -57,7 +57,7 @@ print("codes", *(getattr(what, "code", "good") for _, what in found))
 
 
 def test_without_ray_the_message_says_what_to_do(monkeypatch):
-    monkeypatch.setattr("medvlp.archive.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("medvlp.archive.stage.cluster.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="cluster"):
         Cluster(2)
 

@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_what_the_next_run_goes_on_with(hospital, tmp_path, monkey
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medvlp.archive.table._take_file", interrupted)
+    monkeypatch.setattr("medvlp.archive.tables.table._take_file", interrupted)
     words = ["index", hospital / "tabelle.csv", "--kind", "table", "--out", tmp_path / "m"]
     assert command(*words, *(w for s in SETTINGS for w in ("--set", s))) == 130
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hospital", "m.private"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from medvlp.archive import table
 from medvlp.archive.index import index_archive
+from medvlp.archive.tables import table
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.data.swap import replacing
 from medvlp.errors import ArchiveError

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from medvlp.archive.index import index_archive
-from medvlp.archive.publish import publish
-from medvlp.archive.rewrite import MAPPING, rekey
+from medvlp.archive.privacy.publish import publish
+from medvlp.archive.privacy.rewrite import MAPPING, rekey
 from medvlp.data.cache import ArrayCache
 from medvlp.data.items import Item
 from medvlp.data.keys import KEY, read_key

@@ -3,10 +3,10 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from medvlp.archive.annotations import Annotations
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
+from medvlp.archive.tables.annotations import Annotations
 from medvlp.errors import ConfigError
 
 KEY = bytes(range(32))

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from medvlp.archive.copied_texts import LEAST_WORDS, TEMPLATE_PATIENTS, copied_texts
-from medvlp.archive.duplicates import Copy, groups, image_copies
-from medvlp.archive.fingerprint import fingerprint
-from medvlp.archive.near_copies import near_copies
+from medvlp.archive.duplicates.copied_texts import LEAST_WORDS, TEMPLATE_PATIENTS, copied_texts
+from medvlp.archive.duplicates.find import Copy, groups, image_copies
+from medvlp.archive.duplicates.fingerprint import fingerprint
+from medvlp.archive.duplicates.near_copies import near_copies
 
 
 def _image(seed: int, size: int = 160) -> NDArray[np.float64]:

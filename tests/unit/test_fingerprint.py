@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medvlp.archive.fingerprint import PREFIX, SIDE, fingerprint, picture
+from medvlp.archive.duplicates.fingerprint import PREFIX, SIDE, fingerprint, picture
 
 
 def _image(rows: int = 200, columns: int = 300, seed: int = 0) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@ import pytest
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.archive.verdict import Reject
 from medvlp.data.manifest import Manifest, write_manifest
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from medvlp.archive import results as results_module
-from medvlp.archive.ledger import Ledger, State
-from medvlp.archive.owner import Owner
-from medvlp.archive.results import LEDGER, stamp
+from medvlp.archive.stage.ledger import Ledger, State
+from medvlp.archive.stage.owner import Owner
+from medvlp.archive.stage.results import LEDGER, stamp
+from medvlp.archive.stage.run import results as results_module
 from medvlp.errors import ArchiveError
 
 
@@ -110,7 +110,8 @@ def test_claims_are_given_back_at_the_end(items, private):
 
 def claim_and_stay(private, items):
     code = (
-        "import sys, time; from pathlib import Path; from medvlp.archive.ledger import Ledger\n"
+        "import sys, time; from pathlib import Path\n"
+        "from medvlp.archive.stage.ledger import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1])); items = [(Path(p),) for p in sys.argv[2:]]\n"
         "print(len(list(ledger.pending('r', items))), flush=True); time.sleep(60)"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.data import manifest as manifest_module
 from medvlp.data.manifest import (
     Manifest,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medvlp.archive.plaintext import LARGEST_TEXT, clean, decode, read_text
+from medvlp.archive.text.plaintext import LARGEST_TEXT, clean, decode, read_text
 from medvlp.archive.verdict import Reject
 
 GERMAN = "Herz vergrößert. Kein Erguß, die Lunge ist frei.\nGröße 3 cm – „unverändert“.\n"

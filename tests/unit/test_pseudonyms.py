@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from medvlp.archive.pseudonyms import Pseudonyms, age_band, parse_date
-from medvlp.archive.scrub import scrub
+from medvlp.archive.privacy.pseudonyms import Pseudonyms, age_band, parse_date
+from medvlp.archive.privacy.scrub import scrub
 from medvlp.data.keys import new_key, read_key, write_key
 from medvlp.errors import ArchiveError
 

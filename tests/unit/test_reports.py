@@ -8,10 +8,10 @@ import pytest
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import Columns, IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.report_files import read_report_file
-from medvlp.archive.reports import ReportIndex, load_reports
-from medvlp.archive.tablefile import open_table
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
+from medvlp.archive.tables.tablefile import open_table
+from medvlp.archive.text.report_files import read_report_file
+from medvlp.archive.text.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp.errors import ArchiveError, ConfigError
 

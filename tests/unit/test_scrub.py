@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from privacy.reports import KEEP, SENTENCES, a_pattern, a_report, left
 
-from medvlp.archive.scrub import REMOVED, scrub
+from medvlp.archive.privacy.scrub import REMOVED, scrub
 
 
 def test_reports_lose_everything_that_their_header_names():

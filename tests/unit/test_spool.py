@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.ledger import Ledger
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.archive.spool import Rows, Spool
+from medvlp.archive.stage.ledger import Ledger
 from medvlp.data.manifest import write_manifest
 
 

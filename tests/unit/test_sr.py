@@ -8,7 +8,7 @@ from pydicom.uid import (
     XRayRadiationDoseSRStorage,
 )
 
-from medvlp.archive.report_files import read_report_file
+from medvlp.archive.text.report_files import read_report_file
 from medvlp.archive.verdict import Ignore, Reject
 
 

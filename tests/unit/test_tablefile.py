@@ -6,8 +6,8 @@ import openpyxl
 import polars as pl
 import pytest
 
-from medvlp.archive.plaintext import LARGEST_TEXT
-from medvlp.archive.tablefile import open_table
+from medvlp.archive.tables.tablefile import open_table
+from medvlp.archive.text.plaintext import LARGEST_TEXT
 from medvlp.errors import ArchiveError
 
 HEADER = "accession,text,date\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlp.archive.open_i_xml import parse_open_i
+from medvlp.archive.text.open_i_xml import parse_open_i
 from medvlp.data.sections import load_headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.data.text import report_nodes

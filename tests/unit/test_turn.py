@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from medvlp.archive.spool import PREFIX
-from medvlp.archive.turn import Overtaken, Turn
+from medvlp.archive.stage.turn import Overtaken, Turn
 from medvlp.data.keys import read_key
 from medvlp.data.manifest import write_manifest
 from medvlp.errors import ArchiveError
@@ -34,7 +34,7 @@ def test_the_key_is_there_from_the_start_and_stays(tmp_path):
 
 def test_processes_that_begin_together_agree_on_a_key(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from medvlp.archive.turn import Turn\n"
+        "import sys; from pathlib import Path; from medvlp.archive.stage.turn import Turn\n"
         "print(Turn(Path(sys.argv[1])).key(None).hex())"
     )
     words = [sys.executable, "-c", code, str(tmp_path / "m")]

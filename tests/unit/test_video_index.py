@@ -9,7 +9,7 @@ from PIL import Image
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.errors import ArchiveError, ConfigError
 from medvlp_video.cholect50 import index_cholect50
 from medvlp_video.source import index_video

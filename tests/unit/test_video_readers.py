@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvlp.archive.child import Children
+from medvlp.archive.stage.child import Children
 from medvlp.archive.verdict import Reject
 from medvlp.errors import InputError
 from medvlp_video.check import look, looking, try_decord, trying

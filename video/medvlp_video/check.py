@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvlp.archive.child import Limits
 from medvlp.archive.measure import Measured, measured
-from medvlp.archive.reading import Reading
+from medvlp.archive.stage.child import Limits
+from medvlp.archive.stage.reading import Reading
 from medvlp.domain import Ref
 from medvlp_video.fast import earns_decord, spread
 from medvlp_video.folder import DEFAULT_RATE

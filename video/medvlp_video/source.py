@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured
-from medvlp.archive.reading import Item, Reading
+from medvlp.archive.stage.reading import Item, Reading
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.config import STRICT
 from medvlp.data.tables import LEVELS

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.tablefile import open_table
+from medvlp.archive.tables.tablefile import open_table
 from medvlp.archive.verdict import Reject
 from medvlp.errors import ArchiveError
 

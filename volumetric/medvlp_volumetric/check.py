@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from medvlp.archive.bodypart import Facts, shows
-from medvlp.archive.hounsfield import HU_EDGES
+from medvlp.archive.series.bodypart import Facts, shows
+from medvlp.archive.series.hounsfield import HU_EDGES
 
 _MIN_EXTENT_MM = 40.0
 _LUNG_HU = (-940, -600)

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from medvlp.archive.annotations import Annotations
-from medvlp.archive.child import Limits
-from medvlp.archive.fingerprint import fingerprint
-from medvlp.archive.geometry import Provenance, Volume
-from medvlp.archive.hounsfield import count_volume, scale_code
+from medvlp.archive.dicom.pixels import stored_digest
+from medvlp.archive.duplicates.fingerprint import fingerprint
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measured
-from medvlp.archive.pixels import stored_digest
-from medvlp.archive.plaintext import read_text
 from medvlp.archive.probe import Probe
-from medvlp.archive.reading import Reading
-from medvlp.archive.reports import ReportIndex, load_reports
+from medvlp.archive.series.geometry import Provenance, Volume
+from medvlp.archive.series.hounsfield import count_volume, scale_code
+from medvlp.archive.stage.child import Limits
+from medvlp.archive.stage.reading import Reading
+from medvlp.archive.tables.annotations import Annotations
+from medvlp.archive.text.plaintext import read_text
+from medvlp.archive.text.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
 from medvlp.domain import Ref

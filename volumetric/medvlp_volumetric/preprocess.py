@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from medvlp.archive.geometry import Volume
+from medvlp.archive.series.geometry import Volume
 from medvlp.config import STRICT
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medvlp.archive.dicom import may_be_dicom, read_header
-from medvlp.archive.geometry import Volume
-from medvlp.archive.grouping import group_series
-from medvlp.archive.header import Header
-from medvlp.archive.layout import lay_out
-from medvlp.archive.part10 import NO_PREAMBLE
-from medvlp.archive.policy import Policy, part_of
+from medvlp.archive.dicom.files import may_be_dicom, read_header
+from medvlp.archive.dicom.header import Header
+from medvlp.archive.dicom.part10 import NO_PREAMBLE
 from medvlp.archive.probe import Probe
-from medvlp.archive.series import choose, read_headers, read_series
+from medvlp.archive.series.geometry import Volume
+from medvlp.archive.series.grouping import group_series
+from medvlp.archive.series.layout import lay_out
+from medvlp.archive.series.policy import Policy, part_of
+from medvlp.archive.series.read import choose, read_headers, read_series
 from medvlp.archive.verdict import Verdict
 from medvlp.errors import InputError
 from medvlp.progress import track

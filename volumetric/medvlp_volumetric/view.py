@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.geometry import Volume
+from medvlp.archive.series.geometry import Volume
 from medvlp.archive.view import Curve, Picture, View, fit, picture, tile, to_bytes
 from medvlp_volumetric.read import read_volume
 

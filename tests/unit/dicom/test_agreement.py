@@ -8,12 +8,12 @@ import pydicom
 import pytest
 import SimpleITK
 
-from medvlp.archive.dicom import read_header, read_planes
-from medvlp.archive.grouping import group_series
-from medvlp.archive.layout import lay_out, survey
-from medvlp.archive.policy import Policy
-from medvlp.archive.qc import examine_series
-from medvlp.archive.series import read_headers, read_series
+from medvlp.archive.dicom.files import read_header, read_planes
+from medvlp.archive.series.grouping import group_series
+from medvlp.archive.series.layout import lay_out, survey
+from medvlp.archive.series.policy import Policy
+from medvlp.archive.series.qc import examine_series
+from medvlp.archive.series.read import read_headers, read_series
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp_volumetric.nifti import read_nifti
 

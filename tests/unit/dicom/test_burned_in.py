@@ -1,8 +1,8 @@
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from medvlp.archive.burned_in import burned_in_flags
-from medvlp.archive.dicom import read_header
+from medvlp.archive.dicom.burned_in import burned_in_flags
+from medvlp.archive.dicom.files import read_header
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.verdict import Reject
 

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from medvlp.archive.index import index_archive
-from medvlp.archive.series import read_series
+from medvlp.archive.series.read import read_series
 from medvlp.archive.verdict import Reject
 from medvlp.data.manifest import Manifest
 from medvlp.evaluate.cases import sample_items

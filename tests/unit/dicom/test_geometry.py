@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medvlp.archive.geometry import Volume
+from medvlp.archive.series.geometry import Volume
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from medvlp.archive.dicom import read_header
-from medvlp.archive.grouping import group_series
-from medvlp.archive.layout import lay_out
-from medvlp.archive.marks import MARKS
-from medvlp.archive.policy import Policy, part_of
-from medvlp.archive.series import read_series
-from medvlp.archive.spacing import measure
+from medvlp.archive.dicom.files import read_header
+from medvlp.archive.series.grouping import group_series
+from medvlp.archive.series.layout import lay_out
+from medvlp.archive.series.policy import Policy, part_of
+from medvlp.archive.series.read import read_series
+from medvlp.archive.series.spacing import measure
+from medvlp.archive.text.marks import MARKS
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 
 AXIAL = [(0, 0, 3.0 * k) for k in range(6)]

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from medvlp.archive.dicom import may_be_dicom, read_header
+from medvlp.archive.dicom.files import may_be_dicom, read_header
 from medvlp.archive.verdict import Ignore, Reject
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medvlp.archive.hounsfield import (
+from medvlp.archive.series.hounsfield import (
     HU_EDGES,
     OUTSIDE_HU,
     Values,

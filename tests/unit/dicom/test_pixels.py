@@ -10,7 +10,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medvlp.archive.dicom import read_image, read_planes
+from medvlp.archive.dicom.files import read_image, read_planes
 from medvlp.archive.verdict import Reject, Verdict
 
 DX = {"RescaleSlope": None, "RescaleIntercept": None, "PixelRepresentation": 0}

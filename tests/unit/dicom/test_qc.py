@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from medvlp.archive.bodypart import Facts, body_part_flags
-from medvlp.archive.hounsfield import count_hu
-from medvlp.archive.policy import Policy
-from medvlp.archive.qc import examine_series
+from medvlp.archive.series.bodypart import Facts, body_part_flags
+from medvlp.archive.series.hounsfield import count_hu
+from medvlp.archive.series.policy import Policy
+from medvlp.archive.series.qc import examine_series
 from medvlp_volumetric.check import check_volume
 
 AXIAL = [(0, 0, 2.0 * k) for k in range(5)]

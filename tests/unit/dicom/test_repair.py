@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from medvlp.archive.dicom import read_header
-from medvlp.archive.grouping import group_series
-from medvlp.archive.layout import lay_out
-from medvlp.archive.policy import Policy, part_of
-from medvlp.archive.repair import Shear, fill_missing
-from medvlp.archive.series import read_series
+from medvlp.archive.dicom.files import read_header
+from medvlp.archive.series.grouping import group_series
+from medvlp.archive.series.layout import lay_out
+from medvlp.archive.series.policy import Policy, part_of
+from medvlp.archive.series.read import read_series
+from medvlp.archive.series.repair import Shear, fill_missing
 from medvlp.archive.verdict import Reject
 
 RESAMPLE = Policy(tilt="resample")

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from medvlp.archive.dicom import read_header
-from medvlp.archive.grouping import group_series
-from medvlp.archive.layout import lay_out
-from medvlp.archive.policy import part_of
-from medvlp.archive.series import read_series
+from medvlp.archive.dicom.files import read_header
+from medvlp.archive.series.grouping import group_series
+from medvlp.archive.series.layout import lay_out
+from medvlp.archive.series.policy import part_of
+from medvlp.archive.series.read import read_series
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 
 AXIAL = [(-10, -20, 30 + 2.5 * k) for k in range(5)]

@@ -10,8 +10,8 @@ import pydicom
 import pytest
 from pydicom.data.data_manager import DATA_ROOT
 
-from medvlp.archive.dicom import open_image, quiet
-from medvlp.archive.pixels import decode
+from medvlp.archive.dicom.files import open_image, quiet
+from medvlp.archive.dicom.pixels import decode
 from medvlp.archive.verdict import Reject
 
 FOLDER = Path(DATA_ROOT) / "test_files"

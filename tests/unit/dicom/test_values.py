@@ -8,9 +8,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from medvlp.archive.frames import frames_of, joined
-from medvlp.archive.streams import rle_length
-from medvlp.archive.values import Fields
+from medvlp.archive.dicom.frames import frames_of, joined
+from medvlp.archive.dicom.streams import rle_length
+from medvlp.archive.dicom.values import Fields
 from medvlp.archive.verdict import Reject
 
 

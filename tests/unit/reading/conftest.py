@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from medvlp.archive.child import Limits
-from medvlp.archive.reading import Reading
+from medvlp.archive.stage.child import Limits
+from medvlp.archive.stage.reading import Reading
 from medvlp.domain import Ref
 
 

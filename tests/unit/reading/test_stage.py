@@ -3,10 +3,10 @@ from threading import Thread
 import pytest
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.ledger import Ledger
 from medvlp.archive.options import IndexConfig
-from medvlp.archive.pseudonyms import Pseudonyms
-from medvlp.archive.stage import read_items
+from medvlp.archive.privacy.pseudonyms import Pseudonyms
+from medvlp.archive.stage.ledger import Ledger
+from medvlp.archive.stage.run import read_items
 from medvlp.archive.verdict import Reject
 
 

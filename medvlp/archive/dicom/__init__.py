@@ -1,0 +1,1 @@
+"""DICOM files: bounded parsing, headers, pixels, and trees of them."""

@@ -1,0 +1,399 @@
+"""What we take from a DICOM header: typed, tolerant of stripped fields, strict about bad ones."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from medvlp.archive.dicom.modality import conclude_modality
+from medvlp.archive.dicom.values import Fields, Vector, tag_name
+from medvlp.archive.privacy.known import known_identifiers
+from medvlp.archive.text.marks import Marks, frame_marks, marks_of
+from medvlp.archive.verdict import Reject
+from medvlp.data.paths import PathText
+
+_AGE = re.compile(r"([0-9]{1,3})([DWMY])")
+_AGE_UNIT_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+_LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "LLD", "RLD", "LLO", "RLO"})
+_DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
+_FLOAT32_SAFE = 1e30
+_COSINE_TOLERANCE = 1e-2
+_WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_EMPTY = Dataset()
+_MOST_FRAMES = 100_000
+_GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_SCOUT = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
+_SCREEN = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Where one frame lies in the patient (DICOM's LPS millimetres), and its rescale."""
+
+    position: Vector | None
+    """Centre of the first voxel, (x, y, z) in mm towards the patient's left, back and head."""
+    orientation: Vector | None
+    """Direction of increasing column index, then of increasing row index: six cosines."""
+    spacing: Vector | None
+    """(between rows, between columns) in mm."""
+    slope: float = 1.0
+    intercept: float = 0.0
+    marks: Marks = ()
+    """What tells this frame from others in its place; see `medvlp.archive.text.marks`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """One DICOM file's header. Identifiers are raw: only pseudonyms may leave the archive room."""
+
+    path: PathText
+    modality: str
+    """Empty where the file has none."""
+    transfer_syntax: str
+    sop_class: str
+    sop: str
+    study: str
+    series: str
+    patient: str
+    known: tuple[str, ...]  # identifiers; see `medvlp.archive.privacy.known`
+    accession: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    photometric: str
+    planar: bool
+    """Whether colours are stored one plane after the other."""
+    planes: tuple[Plane, ...]
+    """One a frame."""
+    series_number: str
+    """Tells series apart where their identifiers were removed."""
+    body_part: str
+    """As stated, in capitals."""
+    padding: float | None
+    """Stored value of pixels outside the scanned circle."""
+    acquired: dt.date | None
+    sex: str
+    """M, F, O or empty."""
+    age_years: float | None
+    view: str
+    """PA, AP, LATERAL or empty."""
+    laterality: str
+    scanner: str
+    """Manufacturer and model only."""
+    image_type: tuple[str, ...]
+    burned_in: str
+    conversion: str
+    window: tuple[float, float] | None
+    """(centre, width) of the first display window, if it is one."""
+    window_function: str
+    """LINEAR, LINEAR_EXACT or SIGMOID."""
+    flags: tuple[str, ...] = ()
+
+    @property
+    def localizer(self) -> bool:
+        """Whether this is a scout image, not part of a volume."""
+        return not _SCOUT.isdisjoint(self.image_type)
+
+    @property
+    def captured(self) -> bool:
+        """Whether this is a screen's picture (a dose sheet, a rendering), not a scan's slice."""
+        screen = not _SCREEN.isdisjoint(self.image_type)
+        return screen or self.sop_class.startswith(SecondaryCaptureImageStorage)
+
+    @property
+    def colour(self) -> bool:
+        """Whether a pixel is anything but one grey value."""
+        return self.samples != 1 or not self.photometric.startswith("MONOCHROME")
+
+
+def rescale_of(fields: Fields) -> tuple[float, float]:
+    """Modality rescale (slope, intercept); (1, 0) where the file has none.
+
+    Raises:
+        Reject: Not a number, not finite, so large that the result would not be, or a zero slope.
+    """
+    if "RescaleSlope" not in fields and "RescaleIntercept" not in fields:
+        return 1.0, 0.0
+    pair = []
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        items = fields.numbers(keyword)
+        if items is None or len(items) != 1:
+            raise Reject("bad_number", tag_name(keyword))
+        if not math.isfinite(items[0]) or abs(items[0]) > _FLOAT32_SAFE:
+            raise Reject("nonfinite_rescale", tag_name(keyword))
+        pair.append(items[0])
+    if pair[0] == 0:
+        raise Reject("zero_slope", tag_name("RescaleSlope"))
+    return pair[0], pair[1]
+
+
+def _plane(fields: Fields) -> Plane:
+    slope, intercept = rescale_of(fields)
+    spacing = fields.finite("PixelSpacing", 2) or fields.finite("ImagerPixelSpacing", 2)
+    return Plane(
+        position=fields.finite("ImagePositionPatient", 3),
+        orientation=fields.finite("ImageOrientationPatient", 6),
+        spacing=spacing,
+        slope=slope,
+        intercept=intercept,
+        marks=marks_of(fields.dataset),
+    )
+
+
+def _group(frame: Fields, shared: Fields, keyword: str) -> Fields:
+    """A functional group's item: the frame's own, else the shared one (PS3.3 C.7.6.16)."""
+    for owner in (frame, shared):
+        items = owner.items(keyword)
+        if items:
+            return items[0]
+    return Fields(_EMPTY, shared)
+
+
+def _planes(fields: Fields, frames: int) -> tuple[Plane, ...]:
+    per_frame = fields.items("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        return (_plane(fields),) * frames
+    if len(per_frame) != frames:
+        raise Reject("frame_count", tag_name("PerFrameFunctionalGroupsSequence"))
+    shared = (*fields.items("SharedFunctionalGroupsSequence"), Fields(_EMPTY, fields))[0]
+    return tuple(_frame_plane(fields, frame, shared) for frame in per_frame)
+
+
+def _frame_plane(fields: Fields, frame: Fields, shared: Fields) -> Plane:
+    position = _group(frame, shared, "PlanePositionSequence")
+    orientation = _group(frame, shared, "PlaneOrientationSequence")
+    measures = _group(frame, shared, "PixelMeasuresSequence")
+    slope, intercept = rescale_of(_group(frame, shared, "PixelValueTransformationSequence"))
+    return Plane(
+        position=position.finite("ImagePositionPatient", 3),
+        orientation=orientation.finite("ImageOrientationPatient", 6),
+        spacing=measures.finite("PixelSpacing", 2),
+        slope=slope,
+        intercept=intercept,
+        marks=frame_marks(fields.dataset, frame.dataset, shared.dataset),
+    )
+
+
+def _date(fields: Fields, *keywords: str) -> dt.date | None:
+    """The first of the dates; what is no date is flagged and passed over."""
+    for keyword in keywords:
+        words = fields.text(keyword)
+        match = _DATE.match(words)
+        try:
+            if match:
+                return dt.date(int(match[1]), int(match[2]), int(match[3]))
+        except ValueError:
+            pass
+        if words:
+            fields.flags["bad_date"] = None
+    return None
+
+
+def _age_years(fields: Fields, acquired: dt.date | None) -> float | None:
+    words = fields.text("PatientAge").upper()
+    match = _AGE.fullmatch(words)
+    if match:
+        return int(match[1]) * _AGE_UNIT_YEARS[match[2]]
+    if words:
+        fields.flags["bad_age"] = None
+    born = _date(fields, "PatientBirthDate")
+    if born is None or acquired is None or acquired < born:
+        return None
+    return (acquired - born).days / 365.25
+
+
+def _view(fields: Fields) -> str:
+    words = re.split(r"[\s_/-]+", fields.text("ViewPosition").upper())
+    for word in words:
+        if word in ("PA", "AP"):
+            return word
+        if word in _LATERAL_VIEWS:
+            return "LATERAL"
+    return ""
+
+
+def _laterality(fields: Fields) -> str:
+    side = fields.text("ImageLaterality") or fields.text("Laterality")
+    return side if side in ("L", "R", "B") else ""
+
+
+def _scanner(fields: Fields) -> str:
+    words = (fields.text("Manufacturer"), fields.text("ManufacturerModelName"))
+    return " ".join(filter(None, words))
+
+
+def _modality(fields: Fields, sop_class: str, planes: tuple[Plane, ...]) -> str:
+    """The modality, stated or concluded."""
+    stated = fields.text("Modality").upper()
+    if stated:
+        return stated
+    modality = conclude_modality(fields.dataset, sop_class, planes[0].intercept)
+    if modality:
+        fields.flags["modality_inferred"] = None
+    return modality
+
+
+def _padding(fields: Fields, signed: bool) -> float | None:
+    """PixelPaddingValue, also where a signed value was written as an unsigned one."""
+    try:
+        stored = fields.integer("PixelPaddingValue", None, "bad_number")
+    except Reject:
+        return None
+    return float(stored - 2**16 if signed and stored >= 2**15 else stored)
+
+
+def _image_type(fields: Fields) -> tuple[str, ...]:
+    words = fields.text("ImageType").upper()
+    return tuple(word.strip() for word in words.split("\\")) if words else ()
+
+
+def _window(fields: Fields) -> tuple[float, float] | None:
+    """The first window; one that shows nothing is flagged and left out."""
+    try:
+        centers, widths = fields.numbers("WindowCenter"), fields.numbers("WindowWidth")
+    except Reject:
+        centers = widths = (math.nan,)
+    if centers is None or widths is None:
+        return None
+    center, width = centers[0], widths[0]
+    narrowest = 1.0 if _window_function(fields) == "LINEAR" else 1e-30
+    if abs(center) < _FLOAT32_SAFE and narrowest <= width < _FLOAT32_SAFE:
+        return center, width
+    fields.flags["bad_window"] = None
+    return None
+
+
+def _window_function(fields: Fields) -> str:
+    stated = fields.text("VOILUTFunction").upper() or "LINEAR"
+    if stated in _WINDOW_FUNCTIONS:
+        return stated
+    fields.flags["bad_window"] = None
+    return "LINEAR"
+
+
+def _check_pixel_module(header: Header, high_bit: int) -> None:
+    if header.rows < 1 or header.columns < 1:
+        raise Reject("bad_dims", f"{tag_name('Rows')} {tag_name('Columns')}")
+    if header.bits_allocated not in (1, 8, 16, 32):
+        raise Reject("bad_bits", tag_name("BitsAllocated"))
+    if not 1 <= header.bits_stored <= header.bits_allocated:
+        raise Reject("bad_bits", tag_name("BitsStored"))
+    if high_bit != header.bits_stored - 1:
+        raise Reject("high_bit", tag_name("HighBit"))
+    if header.samples not in (1, 3):
+        raise Reject("pixel_module", tag_name("SamplesPerPixel"))
+    if header.photometric not in (_GREY if header.samples == 1 else _COLOUR):
+        raise Reject("pixel_module", tag_name("PhotometricInterpretation"))
+
+
+def _frames(fields: Fields) -> int:
+    frames = fields.integer("NumberOfFrames", 1, "bad_number")
+    if frames == 0:
+        fields.flags["zero_frames"] = None
+    if frames < 0:
+        raise Reject("bad_dims", tag_name("NumberOfFrames"))
+    if frames > _MOST_FRAMES:
+        raise Reject("declared_exceeds_bytes", tag_name("NumberOfFrames"))
+    return max(1, frames)
+
+
+def _choice(fields: Fields, keyword: str) -> bool:
+    """An element that is 0 or 1."""
+    value = fields.integer(keyword, 0, "pixel_module")
+    if value not in (0, 1):
+        raise Reject("pixel_module", tag_name(keyword))
+    return value == 1
+
+
+def _remarks(header: Header, fields: Fields) -> tuple[str, ...]:
+    """Flags of the header as a whole."""
+    narrow = header.bits_stored < header.bits_allocated
+    flags = {
+        # Raw detector values look unlike any image that is read from.
+        "for_processing": fields.text("PresentationIntentType").upper() == "FOR PROCESSING",
+        "monochrome1": header.photometric == "MONOCHROME1",
+        "sign_extended": header.signed and narrow,
+        "ybr_converted": header.photometric.startswith("YBR"),
+    }
+    known = (*fields.flags, *_bad_geometry(header.planes[0]))
+    return tuple(dict.fromkeys((*known, *(flag for flag, holds in flags.items() if holds))))
+
+
+def _bad_geometry(plane: Plane) -> list[str]:
+    """What a volume could not be built from; a single picture does without."""
+    flags = []
+    if plane.spacing is not None and min(plane.spacing) <= 0:
+        flags.append("bad_spacing")
+    if plane.orientation is not None:
+        row, column = plane.orientation[:3], plane.orientation[3:]
+        skew = abs(sum(a * b for a, b in zip(row, column, strict=True)))
+        stretch = max(abs(math.hypot(*axis) - 1) for axis in (row, column))
+        if max(skew, stretch) > _COSINE_TOLERANCE:
+            flags.append("bad_orientation")
+    return flags
+
+
+def header_of(ds: Dataset, path: Path) -> Header:
+    """The typed header of a parsed file that holds an image.
+
+    Raises:
+        Reject: A field that decides what the pixels mean is missing, malformed or contradictory.
+    """
+    fields = Fields(ds)
+    frames = _frames(fields)
+    acquired = _date(fields, "AcquisitionDate", "ContentDate", "StudyDate")
+    bits_allocated = fields.integer("BitsAllocated", None, "pixel_module")
+    bits_stored = fields.integer("BitsStored", bits_allocated, "bad_bits")
+    signed = _choice(fields, "PixelRepresentation")
+    sex = fields.text("PatientSex").upper()
+    sop_class = fields.uid("SOPClassUID")
+    planes = _planes(fields, frames)
+    header = Header(
+        path=path,
+        modality=_modality(fields, sop_class, planes),
+        transfer_syntax=str(ds.file_meta.get("TransferSyntaxUID", "")),
+        sop_class=sop_class,
+        sop=fields.uid("SOPInstanceUID"),
+        study=fields.uid("StudyInstanceUID"),
+        series=fields.uid("SeriesInstanceUID"),
+        patient=fields.text("PatientID"),
+        known=known_identifiers(fields),
+        accession=fields.text("AccessionNumber"),
+        rows=fields.integer("Rows", None, "pixel_module"),
+        columns=fields.integer("Columns", None, "pixel_module"),
+        frames=frames,
+        samples=fields.integer("SamplesPerPixel", 1, "pixel_module"),
+        bits_allocated=bits_allocated,
+        bits_stored=bits_stored,
+        signed=signed,
+        photometric=fields.text("PhotometricInterpretation").upper(),
+        planar=_choice(fields, "PlanarConfiguration"),
+        planes=planes,
+        series_number=fields.text("SeriesNumber"),
+        body_part=fields.text("BodyPartExamined").upper(),
+        padding=_padding(fields, signed),
+        acquired=acquired,
+        sex=sex if sex in ("M", "F", "O") else "",
+        age_years=_age_years(fields, acquired),
+        view=_view(fields),
+        laterality=_laterality(fields),
+        scanner=_scanner(fields),
+        image_type=_image_type(fields),
+        burned_in=fields.text("BurnedInAnnotation").upper(),
+        conversion=fields.text("ConversionType").upper(),
+        window=_window(fields),
+        window_function=_window_function(fields),
+    )
+    _check_pixel_module(header, fields.integer("HighBit", bits_stored - 1, "high_bit"))
+    return replace(header, flags=_remarks(header, fields))

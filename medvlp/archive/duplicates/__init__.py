@@ -1,0 +1,1 @@
+"""Copies and near copies across patients and splits."""

@@ -1,0 +1,1 @@
+"""Pseudonyms, scrubbing, withdrawal."""

@@ -1,0 +1,215 @@
+"""A patient's withdrawal reaches a manifest, its private folder and all later imports."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medvlp.archive.privacy.pseudonyms import NAME
+from medvlp.archive.privacy.rewrite import MAPPING, Opened, Row
+from medvlp.archive.stage.results import LEDGER
+from medvlp.archive.stage.turn import Turn
+from medvlp.data.audit import AuditLog
+from medvlp.data.manifest import write_manifest
+from medvlp.data.seal import WITHDRAWN
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """What a withdrawal took out of a manifest."""
+
+    patients: int
+    rows: Counter[str]
+    """Rows of each table, lines of other files, and stored readings."""
+
+    old_digests: frozenset[str]
+    """Digests that the manifest ever had."""
+
+
+def withdraw(path: Path, people: Collection[str]) -> Withdrawn:
+    """Take patients out of a manifest and keep them out.
+
+    Args:
+        path: The manifest.
+        people: Their raw numbers or their pseudonyms.
+
+    Raises:
+        ManifestError: The manifest was edited, or its private folder is missing.
+        ArchiveError: Somebody else writes it.
+    """
+    with Turn(path) as turn:
+        turn.take()
+        opened = Opened.of(path)
+        return _Withdrawal(opened, set(people)).carry_out()
+
+
+class _Withdrawal:
+    """One withdrawal from one manifest."""
+
+    def __init__(self, opened: Opened, people: set[str]) -> None:
+        self.opened = opened
+        self.raw = {p.strip() for p in people if not NAME.fullmatch(p.strip())}
+        named = {p.strip() for p in people if NAME.fullmatch(p.strip())}
+        self.patients = named | {opened.pseudonyms.patient(raw) for raw in self.raw}
+        self.private = opened.manifest.private
+
+    def carry_out(self) -> Withdrawn:
+        """Rewrite the manifest and the private folder."""
+        tables, sources = self.opened.tables(), self.opened.sources()
+        samples = [row for row in tables["samples"] if row["patient"] in self.patients]
+        items = list(self._readings())
+        names = self._names(tables, sources, samples, items)
+        kept = {name: [r for r in rows if not _mentions(r, names)] for name, rows in tables.items()}
+        kept_sources = [row for row in sources if row["source"] not in names]
+        lines = {
+            name: [line for line in told if not names & set(NAME.findall(line))]
+            for name, told in self.opened.lines().items()
+        }
+        digests = {row["sha256"] for row in samples} - {r["sha256"] for r in kept["samples"]}
+        buried = self.opened.withdrawals.with_names({*names, *digests, *self._older(names)})
+        gone = Counter({name: len(rows) - len(kept[name]) for name, rows in tables.items()})
+        gone += Counter({n: len(v) - len(lines[n]) for n, v in self.opened.lines().items()})
+        info = self.opened.info()
+        info["counts"] = self._counts(tables, kept, sources, kept_sources, samples)
+        log = [entry["manifest"] for entry in AuditLog(self.private, self.opened.key).entries()]
+        write_manifest(
+            self.opened.manifest.path,
+            kept,
+            kept_sources,
+            info,
+            key=self.opened.key,
+            replace=True,
+            command="forget",
+            files={name: [json.loads(line) for line in told] for name, told in lines.items()},
+            private_files={WITHDRAWN: buried.to_bytes(), **self._mapping(names)},
+            remarks={"withdrawn": str(len(self.patients))},
+        )
+        paths = {row["path"] for row in sources} - {row["path"] for row in kept_sources}
+        gone["readings"] = _forget_readings(self.private, paths, items)
+        return Withdrawn(len(self.patients), gone, frozenset(log))
+
+    def _names(
+        self, tables: dict[str, list[Row]], sources: list[Row], samples: list[Row], items: list[str]
+    ) -> set[str]:
+        """Every pseudonym that is theirs alone."""
+        ids = {row["sample"] for row in samples}
+        names = self.patients | ids
+        names |= {row[k] for row in samples for k in ("study", "series") if row[k]}
+        refs = {row["ref"] for row in tables["regions"] if row["sample"] in ids and row["ref"]}
+        theirs = {row["source"] for row in samples} | {r for r in refs if NAME.fullmatch(r)}
+        paths = {path for item in items for path in json.loads(item)}
+        by_source: dict[str, set[str]] = {}
+        for row in sources:
+            by_source.setdefault(row["source"], set()).add(row["path"])
+        theirs |= {source for source, files in by_source.items() if files <= paths}
+        theirs |= {s for s, files in by_source.items() if any(map(self._named_in, files))}
+        others = {r["source"] for r in tables["samples"] if r["sample"] not in ids}
+        return names | (theirs - others)
+
+    def _named_in(self, path: str) -> bool:
+        """Whether a path names one of the patients by number."""
+        words = set(path.replace("\\", "/").replace(".", "/").replace("_", "/").split("/"))
+        return not words.isdisjoint({raw for raw in self.raw if len(raw) > 3})
+
+    def _readings(self) -> Iterator[str]:
+        """The items whose stored reading is of one of the patients."""
+        for item, result in _stored(self.private):
+            patient = _patient(result)
+            if patient and self.opened.pseudonyms.patient(patient) in self.patients:
+                yield item
+
+    def _older(self, names: Iterable[str]) -> set[str]:
+        """What they were called before the key was rotated."""
+        file = self.private / MAPPING
+        if not file.is_file():
+            return set()
+        return set(pl.read_parquet(file).filter(pl.col("new").is_in(list(names)))["old"])
+
+    def _mapping(self, names: set[str]) -> dict[str, bytes]:
+        file = self.private / MAPPING
+        if not file.is_file():
+            return {}
+        buffer = io.BytesIO()
+        pl.read_parquet(file).filter(~pl.col("new").is_in(list(names))).write_parquet(buffer)
+        return {MAPPING: buffer.getvalue()}
+
+    def _counts(
+        self,
+        tables: dict[str, list[Row]],
+        kept: dict[str, list[Row]],
+        sources: list[Row],
+        kept_sources: list[Row],
+        samples: list[Row],
+    ) -> dict[str, int]:
+        """Files found, without theirs."""
+        counts = Counter(self.opened.manifest.info["counts"])
+        stages = Counter(row["stage"] for row in tables["rejects"])
+        stages -= Counter(row["stage"] for row in kept["rejects"])
+        ignored = stages.pop("ignored", 0)
+        stages.pop("row", None)
+        quarantined = sum(stages.values())
+        ids = {row["source"] for row in samples}
+        paths = {row["path"] for row in sources if row["source"] in ids}
+        accepted = len(paths - {row["path"] for row in kept_sources})
+        counts["ignored"] -= ignored
+        counts["quarantined"] -= quarantined
+        counts["accepted"] -= min(accepted, counts["accepted"])
+        counts["found"] = counts["accepted"] + counts["quarantined"] + counts["ignored"]
+        return dict(counts)
+
+
+def _mentions(row: Row, names: set[str]) -> bool:
+    """Whether a row is about one of the names; free text is none of them."""
+    cells = (value for name, value in row.items() if isinstance(value, str) and name != "text")
+    return any(not names.isdisjoint(NAME.findall(cell)) for cell in cells)
+
+
+def _stored(private: Path) -> Iterator[tuple[str, Any]]:
+    """The items of the ledger's readings, and what was found."""
+    if not (private / LEDGER).is_file():
+        return
+    with closing(sqlite3.connect(private / LEDGER)) as db:
+        rows = db.execute("SELECT item, result FROM readings WHERE result IS NOT NULL")
+        for item, result in rows:
+            try:
+                yield item, json.loads(zlib.decompress(result).decode("utf-8", "surrogatepass"))
+            except (ValueError, zlib.error):
+                continue
+
+
+def _patient(result: Any) -> str:
+    """The raw patient number in a stored reading, wherever it stands."""
+    if isinstance(result, dict):
+        told = result.get("patient")
+        found = (_patient(value) for value in result.values())
+        return told if isinstance(told, str) and told else next(filter(None, found), "")
+    if isinstance(result, list):
+        return next(filter(None, map(_patient, result)), "")
+    return ""
+
+
+def _forget_readings(private: Path, paths: set[str], items: list[str]) -> int:
+    """Remove what the ledger holds of files, also from the pages that SQLite keeps for reuse."""
+    if not (private / LEDGER).is_file():
+        return 0
+    files = paths | {path for item in items for path in json.loads(item)}
+    with closing(sqlite3.connect(private / LEDGER, isolation_level=None)) as db:
+        db.execute("PRAGMA secure_delete=ON").fetchall()
+        rows = db.execute("SELECT item FROM readings").fetchall()
+        gone = {item for (item,) in rows if not files.isdisjoint(json.loads(item))} | set(items)
+        db.execute("BEGIN IMMEDIATE")
+        db.executemany("DELETE FROM readings WHERE item = ?", [(item,) for item in gone])
+        db.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in files])
+        db.execute("COMMIT")
+        db.execute("VACUUM")
+    return len(gone)

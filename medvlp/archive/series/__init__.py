@@ -1,0 +1,1 @@
+"""Slices to volumes: grouping, geometry, repair, values, quality records."""

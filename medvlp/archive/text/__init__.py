@@ -1,0 +1,1 @@
+"""Reports in all forms that they come in."""
