@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from medvlp.archive.stage import results as results_module
 from medvlp.archive.stage.ledger import Ledger, State
 from medvlp.archive.stage.owner import Owner
 from medvlp.archive.stage.results import LEDGER, stamp
-from medvlp.archive.stage.run import results as results_module
 from medvlp.errors import ArchiveError
 
 

@@ -1,7 +1,8 @@
 """Reading processes that can be killed: what a decoder does there cannot harm this one.
 
 A damaged or hostile file can crash a decoder, keep it busy for ever or make it ask for all memory.
-So decoders run in processes started for them (`serve`), joined by two pipes that carry lines of JSON.
+So decoders run in processes started for them (`serve`), joined by two pipes that carry
+lines of JSON.
 """
 
 from __future__ import annotations

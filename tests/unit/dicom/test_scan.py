@@ -7,8 +7,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from medvlp.archive.dicom.scan import Scan, scan_file, scanning
+from medvlp.archive.stage import answer
 from medvlp.archive.stage.child import Children
-from medvlp.archive.stage.run import answer
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 
 UNITS = {"CT": "series", "DX": "file"}

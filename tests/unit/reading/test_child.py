@@ -7,9 +7,9 @@ from threading import Thread
 
 import pytest
 
+from medvlp.archive.stage import answer
 from medvlp.archive.stage.child import Children, Limits
 from medvlp.archive.stage.reading import Reading
-from medvlp.archive.stage.run import answer
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.domain import Ref
 from medvlp.errors import ArchiveError
@@ -177,7 +177,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from hostile import Seen
-from medvlp.archive.stage.run import answer
+from medvlp.archive.stage import answer
 from medvlp.archive.stage.child import Children
 from medvlp.archive.stage.reading import Reading
 from medvlp.domain import Ref
@@ -207,7 +207,7 @@ def test_no_process_outlives_a_parent_that_is_killed(hostile, files, deed):
 
 
 def test_an_item_that_changes_while_it_is_read_is_refused(hostile, tmp_path):
-    from medvlp.archive.stage.run import serve
+    from medvlp.archive.stage import serve
 
     path = tmp_path / "a"
     path.write_text("0")
