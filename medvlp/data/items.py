@@ -15,6 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
+from medvlp.data.label_vectors import LabelVectors, intervals_of
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span
 from medvlp.data.randomness import generator
@@ -162,7 +163,7 @@ def pair_items(
     items: list[Item] = []
     for manifest in manifests:
         chosen = _wanted_rows(manifest, config, split, domain, text_only)
-        labels = _Labels(manifest, config.labels)
+        labels = LabelVectors(manifest, config.labels)
         texts = _texts(manifest, config.texts)
         for row in chosen:
             nodes = texts.get(row["sample"], ())
@@ -183,7 +184,7 @@ def window_items(
         labels: Names in the order of `labels_L`: 1 where an interval of that name covers the
             middle, 0 elsewhere, NaN in a recording without intervals.
     """
-    table = _Labels(manifest, labels)
+    table = LabelVectors(manifest, labels)
     items = []
     rows = manifest.samples.filter(pl.col("split") == split)
     for row in rows.sort("sample").to_dicts():
@@ -216,7 +217,7 @@ def relabel(
     """The items with the labels `names` in `labels_L`; NaN where no manifest knows a name."""
     tables = {}
     for manifest in manifests:
-        labels = _Labels(manifest, names)
+        labels = LabelVectors(manifest, names)
         tables.update(dict.fromkeys(manifest.samples["sample"], labels))
     return [
         dataclasses.replace(item, labels_L=tables[item.sample].of(item.sample, item.span))
@@ -259,7 +260,7 @@ def _check_names(manifests: Sequence[Manifest], config: DataConfig) -> None:
     subsets: set[str] = set()
     for manifest in manifests:
         known.update(manifest.labels["name"].unique())
-        known.update(_intervals(manifest)["name"].unique())
+        known.update(intervals_of(manifest)["name"].unique())
         subsets.update(manifest.subsets["subset"].unique())
     missing = [name for name in config.labels if name not in known]
     if missing:
@@ -321,7 +322,7 @@ def _texts(manifest: Manifest, policy: TextPolicy) -> dict[str, tuple[TextNode, 
 
 
 def _pairs(
-    row: Mapping[str, Any], nodes: Sequence[TextNode], labels: _Labels, paths: tuple[Path, ...]
+    row: Mapping[str, Any], nodes: Sequence[TextNode], labels: LabelVectors, paths: tuple[Path, ...]
 ) -> Iterator[Item]:
     timed = [
         (node, (node.start_s, node.end_s))
@@ -361,40 +362,3 @@ def windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Spa
     for i in range(max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1):
         start = max(0.0, min(i * stride_s, duration_s - window_s))
         yield (start, min(start + window_s, duration_s))
-
-
-def _intervals(manifest: Manifest) -> pl.DataFrame:
-    return manifest.regions.filter(pl.col("kind") == "interval")
-
-
-class _Labels:
-    """Label vectors: sample-wide values, and inside a span those of the intervals."""
-
-    def __init__(self, manifest: Manifest, names: Sequence[str]) -> None:
-        self.column = {name: i for i, name in enumerate(names)}
-        self.values: dict[str, list[tuple[int, float]]] = {}
-        self.intervals: dict[str, list[tuple[int, float, float]]] = {}
-        if not names:
-            return
-        for row in manifest.labels.iter_rows(named=True):
-            if row["name"] in self.column and row["value"] is not None:
-                entry = (self.column[row["name"]], row["value"])
-                self.values.setdefault(row["sample"], []).append(entry)
-        for row in _intervals(manifest).iter_rows(named=True):
-            timed = self.intervals.setdefault(row["sample"], [])
-            if row["name"] in self.column:
-                timed.append((self.column[row["name"]], *row["geometry"][:2]))
-
-    def of(self, sample: str, span: Span | None) -> NDArray[np.float32]:
-        """The label vector (L,) of a sample, or of the moment in the middle of `span`."""
-        labels_L = np.full(len(self.column), np.nan, dtype=np.float32)
-        if span is not None and sample in self.intervals:
-            middle = (span[0] + span[1]) / 2
-            labels_L[:] = 0.0
-            for column, start, end in self.intervals[sample]:
-                if start <= middle < end:
-                    labels_L[column] = 1.0
-            return labels_L
-        for column, value in self.values.get(sample, ()):
-            labels_L[column] = value
-        return labels_L

@@ -12,9 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from medvlp.archive.dicom.modality import conclude_modality
-from medvlp.archive.dicom.values import Fields, Vector, tag_name
+from medvlp.archive.dicom.planes import FLOAT32_SAFE, Plane, bad_geometry, planes_of
+from medvlp.archive.dicom.values import Fields, tag_name
 from medvlp.archive.privacy.known import known_identifiers
-from medvlp.archive.text.marks import Marks, frame_marks, marks_of
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
 
@@ -22,31 +22,12 @@ _AGE = re.compile(r"([0-9]{1,3})([DWMY])")
 _AGE_UNIT_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 _LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "LLD", "RLD", "LLO", "RLO"})
 _DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
-_FLOAT32_SAFE = 1e30
-_COSINE_TOLERANCE = 1e-2
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
-_EMPTY = Dataset()
 _MOST_FRAMES = 100_000
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _SCOUT = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
 _SCREEN = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plane:
-    """Where one frame lies in the patient (DICOM's LPS millimetres), and its rescale."""
-
-    position: Vector | None
-    """Centre of the first voxel, (x, y, z) in mm towards the patient's left, back and head."""
-    orientation: Vector | None
-    """Direction of increasing column index, then of increasing row index: six cosines."""
-    spacing: Vector | None
-    """(between rows, between columns) in mm."""
-    slope: float = 1.0
-    intercept: float = 0.0
-    marks: Marks = ()
-    """What tells this frame from others in its place; see `medvlp.archive.text.marks`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,74 +96,6 @@ class Header:
     def colour(self) -> bool:
         """Whether a pixel is anything but one grey value."""
         return self.samples != 1 or not self.photometric.startswith("MONOCHROME")
-
-
-def rescale_of(fields: Fields) -> tuple[float, float]:
-    """Modality rescale (slope, intercept); (1, 0) where the file has none.
-
-    Raises:
-        Reject: Not a number, not finite, so large that the result would not be, or a zero slope.
-    """
-    if "RescaleSlope" not in fields and "RescaleIntercept" not in fields:
-        return 1.0, 0.0
-    pair = []
-    for keyword in ("RescaleSlope", "RescaleIntercept"):
-        items = fields.numbers(keyword)
-        if items is None or len(items) != 1:
-            raise Reject("bad_number", tag_name(keyword))
-        if not math.isfinite(items[0]) or abs(items[0]) > _FLOAT32_SAFE:
-            raise Reject("nonfinite_rescale", tag_name(keyword))
-        pair.append(items[0])
-    if pair[0] == 0:
-        raise Reject("zero_slope", tag_name("RescaleSlope"))
-    return pair[0], pair[1]
-
-
-def _plane(fields: Fields) -> Plane:
-    slope, intercept = rescale_of(fields)
-    spacing = fields.finite("PixelSpacing", 2) or fields.finite("ImagerPixelSpacing", 2)
-    return Plane(
-        position=fields.finite("ImagePositionPatient", 3),
-        orientation=fields.finite("ImageOrientationPatient", 6),
-        spacing=spacing,
-        slope=slope,
-        intercept=intercept,
-        marks=marks_of(fields.dataset),
-    )
-
-
-def _group(frame: Fields, shared: Fields, keyword: str) -> Fields:
-    """A functional group's item: the frame's own, else the shared one (PS3.3 C.7.6.16)."""
-    for owner in (frame, shared):
-        items = owner.items(keyword)
-        if items:
-            return items[0]
-    return Fields(_EMPTY, shared)
-
-
-def _planes(fields: Fields, frames: int) -> tuple[Plane, ...]:
-    per_frame = fields.items("PerFrameFunctionalGroupsSequence")
-    if not per_frame:
-        return (_plane(fields),) * frames
-    if len(per_frame) != frames:
-        raise Reject("frame_count", tag_name("PerFrameFunctionalGroupsSequence"))
-    shared = (*fields.items("SharedFunctionalGroupsSequence"), Fields(_EMPTY, fields))[0]
-    return tuple(_frame_plane(fields, frame, shared) for frame in per_frame)
-
-
-def _frame_plane(fields: Fields, frame: Fields, shared: Fields) -> Plane:
-    position = _group(frame, shared, "PlanePositionSequence")
-    orientation = _group(frame, shared, "PlaneOrientationSequence")
-    measures = _group(frame, shared, "PixelMeasuresSequence")
-    slope, intercept = rescale_of(_group(frame, shared, "PixelValueTransformationSequence"))
-    return Plane(
-        position=position.finite("ImagePositionPatient", 3),
-        orientation=orientation.finite("ImageOrientationPatient", 6),
-        spacing=measures.finite("PixelSpacing", 2),
-        slope=slope,
-        intercept=intercept,
-        marks=frame_marks(fields.dataset, frame.dataset, shared.dataset),
-    )
 
 
 def _date(fields: Fields, *keywords: str) -> dt.date | None:
@@ -268,7 +181,7 @@ def _window(fields: Fields) -> tuple[float, float] | None:
         return None
     center, width = centers[0], widths[0]
     narrowest = 1.0 if _window_function(fields) == "LINEAR" else 1e-30
-    if abs(center) < _FLOAT32_SAFE and narrowest <= width < _FLOAT32_SAFE:
+    if abs(center) < FLOAT32_SAFE and narrowest <= width < FLOAT32_SAFE:
         return center, width
     fields.flags["bad_window"] = None
     return None
@@ -326,22 +239,8 @@ def _remarks(header: Header, fields: Fields) -> tuple[str, ...]:
         "sign_extended": header.signed and narrow,
         "ybr_converted": header.photometric.startswith("YBR"),
     }
-    known = (*fields.flags, *_bad_geometry(header.planes[0]))
+    known = (*fields.flags, *bad_geometry(header.planes[0]))
     return tuple(dict.fromkeys((*known, *(flag for flag, holds in flags.items() if holds))))
-
-
-def _bad_geometry(plane: Plane) -> list[str]:
-    """What a volume could not be built from; a single picture does without."""
-    flags = []
-    if plane.spacing is not None and min(plane.spacing) <= 0:
-        flags.append("bad_spacing")
-    if plane.orientation is not None:
-        row, column = plane.orientation[:3], plane.orientation[3:]
-        skew = abs(sum(a * b for a, b in zip(row, column, strict=True)))
-        stretch = max(abs(math.hypot(*axis) - 1) for axis in (row, column))
-        if max(skew, stretch) > _COSINE_TOLERANCE:
-            flags.append("bad_orientation")
-    return flags
 
 
 def header_of(ds: Dataset, path: Path) -> Header:
@@ -358,7 +257,7 @@ def header_of(ds: Dataset, path: Path) -> Header:
     signed = _choice(fields, "PixelRepresentation")
     sex = fields.text("PatientSex").upper()
     sop_class = fields.uid("SOPClassUID")
-    planes = _planes(fields, frames)
+    planes = planes_of(fields, frames)
     header = Header(
         path=path,
         modality=_modality(fields, sop_class, planes),

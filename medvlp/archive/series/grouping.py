@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.dicom.files import pixel_digest
-from medvlp.archive.dicom.header import Header, Plane
+from medvlp.archive.dicom.header import Header
+from medvlp.archive.dicom.planes import Plane
 from medvlp.archive.series.policy import NO_REPAIR, SPLIT, Policy, part_flag
 from medvlp.archive.series.spacing import SAME_PLACE_MM, measure
 from medvlp.archive.text.marks import MARKS

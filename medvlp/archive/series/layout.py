@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.dicom.header import Plane
+from medvlp.archive.dicom.planes import Plane
 from medvlp.archive.dicom.values import tag_name
 from medvlp.archive.series.grouping import (
     COSINE_TOLERANCE,

@@ -1,0 +1,50 @@
+"""A sample's labels as a vector, and those of a moment in a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medvlp.data.manifest import Manifest
+from medvlp.data.preprocess import Span
+
+
+def intervals_of(manifest: Manifest) -> pl.DataFrame:
+    """The rows of `regions` that are spans of time."""
+    return manifest.regions.filter(pl.col("kind") == "interval")
+
+
+class LabelVectors:
+    """Label vectors: sample-wide values, and inside a span those of the intervals."""
+
+    def __init__(self, manifest: Manifest, names: Sequence[str]) -> None:
+        self.column = {name: i for i, name in enumerate(names)}
+        self.values: dict[str, list[tuple[int, float]]] = {}
+        self.intervals: dict[str, list[tuple[int, float, float]]] = {}
+        if not names:
+            return
+        for row in manifest.labels.iter_rows(named=True):
+            if row["name"] in self.column and row["value"] is not None:
+                entry = (self.column[row["name"]], row["value"])
+                self.values.setdefault(row["sample"], []).append(entry)
+        for row in intervals_of(manifest).iter_rows(named=True):
+            timed = self.intervals.setdefault(row["sample"], [])
+            if row["name"] in self.column:
+                timed.append((self.column[row["name"]], *row["geometry"][:2]))
+
+    def of(self, sample: str, span: Span | None) -> NDArray[np.float32]:
+        """The label vector (L,) of a sample, or of the moment in the middle of `span`."""
+        labels_L = np.full(len(self.column), np.nan, dtype=np.float32)
+        if span is not None and sample in self.intervals:
+            middle = (span[0] + span[1]) / 2
+            labels_L[:] = 0.0
+            for column, start, end in self.intervals[sample]:
+                if start <= middle < end:
+                    labels_L[column] = 1.0
+            return labels_L
+        for column, value in self.values.get(sample, ()):
+            labels_L[column] = value
+        return labels_L
