@@ -67,7 +67,7 @@ def probe(paths: Sequence[Path]) -> Probe:
         flags = (*flags, "no_information")
     return Probe(
         shape=(header.rows, header.columns),
-        spacing_mm=header.planes[0].spacing,
+        spacing_mm=header.spacing_mm,
         modality=header.modality,
         reader="pydicom",
         pixels_digest=stored_digest(values),

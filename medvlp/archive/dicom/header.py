@@ -13,7 +13,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from medvlp.archive.dicom.modality import conclude_modality
 from medvlp.archive.dicom.planes import FLOAT32_SAFE, Plane, bad_geometry, planes_of
-from medvlp.archive.dicom.values import Fields, tag_name
+from medvlp.archive.dicom.values import Fields, Vector, tag_name
 from medvlp.archive.privacy.known import known_identifiers
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
@@ -91,6 +91,12 @@ class Header:
         """Whether this is a screen's picture (a dose sheet, a rendering), not a scan's slice."""
         screen = not _SCREEN.isdisjoint(self.image_type)
         return screen or self.sop_class.startswith(SecondaryCaptureImageStorage)
+
+    @property
+    def spacing_mm(self) -> Vector | None:
+        """(between rows, between columns) of the first frame, unless pixels cannot be so large."""
+        spacing = self.planes[0].spacing
+        return None if spacing is None or min(spacing) <= 0 else spacing
 
     @property
     def colour(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from medvlp.archive.dicom.values import Fields, Vector, tag_name
-from medvlp.archive.text.marks import Marks, frame_marks, marks_of
+from medvlp.archive.text.marks import FrameMarks, Marks, marks_of
 from medvlp.archive.verdict import Reject
 
 FLOAT32_SAFE = 1e30
@@ -63,7 +63,7 @@ def _plane(fields: Fields) -> Plane:
         spacing=spacing,
         slope=slope,
         intercept=intercept,
-        marks=marks_of(fields.dataset),
+        marks=marks_of(fields),
     )
 
 
@@ -93,10 +93,11 @@ def planes_of(fields: Fields, frames: int) -> tuple[Plane, ...]:
     if len(per_frame) != frames:
         raise Reject("frame_count", tag_name("PerFrameFunctionalGroupsSequence"))
     shared = (*fields.items("SharedFunctionalGroupsSequence"), Fields(_EMPTY, fields))[0]
-    return tuple(_frame_plane(fields, frame, shared) for frame in per_frame)
+    marks = FrameMarks(fields, shared)
+    return tuple(_frame_plane(frame, shared, marks) for frame in per_frame)
 
 
-def _frame_plane(fields: Fields, frame: Fields, shared: Fields) -> Plane:
+def _frame_plane(frame: Fields, shared: Fields, marks: FrameMarks) -> Plane:
     position = _group(frame, shared, "PlanePositionSequence")
     orientation = _group(frame, shared, "PlaneOrientationSequence")
     measures = _group(frame, shared, "PixelMeasuresSequence")
@@ -107,7 +108,7 @@ def _frame_plane(fields: Fields, frame: Fields, shared: Fields) -> Plane:
         spacing=measures.finite("PixelSpacing", 2),
         slope=slope,
         intercept=intercept,
-        marks=frame_marks(fields.dataset, frame.dataset, shared.dataset),
+        marks=marks.of(frame),
     )
 
 

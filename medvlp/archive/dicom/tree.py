@@ -124,7 +124,7 @@ def _accept_file(intake: Intake, beside: _Beside, scan: Scan, domain: Domain) ->
         view=header.view or None,
         laterality=header.laterality or None,
         shape=(header.rows, header.columns),
-        spacing_mm=header.planes[0].spacing,
+        spacing_mm=header.spacing_mm,
         reader="pydicom",
         flags=(*scan.flags, *burned_in_flags(header, intake.config.burned_in)),
         pixels_digest=scan.pixels.digest,

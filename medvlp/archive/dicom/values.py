@@ -21,6 +21,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from medvlp.archive.dicom.sequences import items_of
 from medvlp.archive.verdict import Reject
 
 Vector = tuple[float, ...]
@@ -74,13 +75,15 @@ class Fields:
         Raises:
             Reject: ``bad_value`` where it is no sequence.
         """
-        if keyword not in self:
+        element = self._element(keyword)
+        if element is None or not element.value:
             return ()
-        try:
-            found = list(self.dataset[_described(keyword)[0]].value or ())
-        except Exception:
-            raise Reject("bad_value", tag_name(keyword)) from None
-        if not all(isinstance(item, Dataset) for item in found):
+        found: Any = None
+        if not isinstance(element, RawDataElement):
+            found = element.value
+        elif element.VR in (None, "SQ", "UN"):
+            found = items_of(element)
+        if not isinstance(found, Sequence) or not all(isinstance(i, Dataset) for i in found):
             raise Reject("bad_value", tag_name(keyword))
         return [Fields(item, self) for item in found]
 
@@ -157,6 +160,26 @@ class Fields:
         if not all(map(_NUMBER.fullmatch, items)):
             raise Reject("bad_number", tag_name(keyword))
         return tuple(map(float, items))
+
+    def words(self, keyword: str) -> str:
+        r"""What stands in an element, to compare with another file; empty where it is unreadable.
+
+        Text as it is in any character set, numbers in decimal, several values with ``\``. It is
+        for what merely tells images apart: nothing is refused or flagged.
+        """
+        try:
+            element = self._element(keyword)
+            if element is None or not isinstance(element, RawDataElement):
+                return "" if element is None else _again(element.value).decode(errors="replace")
+            wanted = _described(keyword)[1]
+            vr = element.VR if element.VR in _FORMATS else wanted[0]
+            if vr in _FORMATS:
+                order = "<" if element.is_little_endian else ">"
+                numbers = _binary(element.value or b"", vr, order, keyword)
+                return "\\".join(f"{number:.15g}" for number in numbers)
+        except Reject:
+            return ""
+        return (element.value or b"").decode("latin-1").strip("\0 \t\r\n")
 
     def content(self, keyword: str) -> bytes:
         """An element's own bytes; empty where it is absent or was converted to something else."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
+from medvlp.archive.dicom.values import Fields
+from medvlp.archive.verdict import Reject
 
 Marks = tuple[str, ...]
 """One value for each of `MARKS`, empty where the file does not say."""
@@ -57,64 +59,69 @@ _FRAME = {
     "acquisition": ("FrameContentSequence", "FrameAcquisitionNumber"),
     "time": ("FrameContentSequence", "FrameAcquisitionDateTime"),
 }
+_GROUPS = tuple(dict.fromkeys(group for group, _ in _FRAME.values()))
 
 
-_EMPTY = Dataset()
-"""What an absent group is like; never changed, for making one a frame takes long."""
-
-
-def marks_of(ds: Dataset) -> Marks:
+def marks_of(fields: Fields) -> Marks:
     """The marks of a file that holds one slice, or several frames without a description each."""
-    values = {name: _text(ds, keyword) for name, keyword in _PLAIN.items()}
-    values["time"] = _text(ds, "AcquisitionDateTime") or _text(ds, "AcquisitionTime")
+    values = {name: fields.words(keyword) for name, keyword in _PLAIN.items()}
+    values["time"] = fields.words("AcquisitionDateTime") or fields.words("AcquisitionTime")
     return tuple(values.get(name, "") for name in MARKS)
 
 
-def frame_marks(ds: Dataset, frame: Dataset, shared: Dataset) -> Marks:
-    """The marks of one frame of an enhanced file (PS3.3 C.7.6.16 and C.7.6.17).
+class FrameMarks:
+    """The marks of an enhanced file's frames (PS3.3 C.7.6.16 and C.7.6.17).
 
     Args:
-        ds: The file's data set.
-        frame: The frame's item of the per-frame functional groups.
+        fields: The file's fields.
         shared: The item of the shared functional groups.
     """
-    values = {
-        name: _text(_first(frame, group) or _first(shared, group), keyword)
-        for name, (group, keyword) in _FRAME.items()
-    }
-    values["dimension"] = _dimension(ds, _first(frame, "FrameContentSequence"))
-    values["number"] = _text(ds, "SeriesNumber")
-    values["reference"] = _text(ds, "FrameOfReferenceUID")
-    return tuple(values.get(name, "") for name in MARKS)
+
+    def __init__(self, fields: Fields, shared: Fields) -> None:
+        self._shared = {group: _first(shared, group) for group in _GROUPS}
+        self._pointers = [_pointer(item) for item in _items(fields, "DimensionIndexSequence")]
+        self._plain = {
+            "number": fields.words("SeriesNumber"),
+            "reference": fields.words("FrameOfReferenceUID"),
+        }
+
+    def of(self, frame: Fields) -> Marks:
+        """The marks of the frame with this item of the per-frame functional groups."""
+        own = {group: _first(frame, group) for group in _GROUPS}
+        values = dict(self._plain)
+        for name, (group, keyword) in _FRAME.items():
+            holder = own[group] or self._shared[group]
+            values[name] = "" if holder is None else holder.words(keyword)
+        values["dimension"] = self._dimension(own["FrameContentSequence"])
+        return tuple(values.get(name, "") for name in MARKS)
+
+    def _dimension(self, content: Fields | None) -> str:
+        """The frame's indices along every dimension but those that count along the volume."""
+        indices = [] if content is None else content.words("DimensionIndexValues").split("\\")
+        if len(self._pointers) != len(indices):
+            return ""
+        pairs = zip(self._pointers, indices, strict=True)
+        return ",".join(index for pointer, index in pairs if pointer not in _POSITION_POINTERS)
 
 
-def _dimension(ds: Dataset, content: Dataset) -> str:
-    """The frame's indices along every dimension but those that count along the volume."""
-    indices = _value(content, "DimensionIndexValues")
-    items = _value(ds, "DimensionIndexSequence")
-    if indices is None or items is None:
-        return ""
-    indices = [indices] if isinstance(indices, int) else list(indices)
-    pointers = [_value(item, "DimensionIndexPointer") for item in items]
-    if len(pointers) != len(indices):
-        return ""
-    pairs = zip(pointers, indices, strict=True)
-    return ",".join(str(index) for pointer, index in pairs if pointer not in _POSITION_POINTERS)
+def _pointer(item: Fields) -> int:
+    """The element along which a dimension counts; 0 where it does not say."""
+    data = item.content("DimensionIndexPointer")
+    if len(data) != 4:
+        return 0
+    group, number = struct.unpack(item.order("DimensionIndexPointer") + "HH", data)
+    return int(group << 16 | number)
 
 
-def _first(ds: Dataset, keyword: str) -> Dataset:
-    items = _value(ds, keyword)
-    return items[0] if items else _EMPTY
+def _first(fields: Fields, keyword: str) -> Fields | None:
+    """The first item of a group, if it says anything."""
+    items = _items(fields, keyword)
+    return items[0] if items and len(items[0].dataset) else None
 
 
-def _value(ds: Dataset, keyword: str) -> Any:
-    """The attribute's value, or None: what merely tells slices apart may be unreadable."""
+def _items(fields: Fields, keyword: str) -> Sequence[Fields]:
+    """The items; none where they are unreadable, for they merely tell slices apart."""
     try:
-        return ds.get(keyword)
-    except Exception:
-        return None
-
-
-def _text(ds: Dataset, keyword: str) -> str:
-    value = _value(ds, keyword)
-    return "" if value is None else str(value).strip()
+        return fields.items(keyword)
+    except Reject:
+        return ()
