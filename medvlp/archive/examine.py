@@ -166,7 +166,9 @@ def _of_files(path: Path, settings: Sequence[str]) -> list[Finding]:
         return found
     with tempfile.TemporaryDirectory(prefix="medvlp-inspect-") as folder:
         out = Path(folder) / "manifest"
-        index_archive(path, kind="dicom", out=out, overrides=settings, allow_empty=True)
+        # Of a single file everything is wanted, also whether two decoders agree.
+        first = ("options.cross_check=1",) if path.is_file() else ()
+        index_archive(path, kind="dicom", out=out, overrides=[*first, *settings], allow_empty=True)
         listed = findings_of(Manifest.open(out))
     listed = [_bare(f) for f in listed if not set(f.files) & owned.keys()]
     others = [f for f in listed if f.verdict == _OTHER]

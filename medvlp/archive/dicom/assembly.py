@@ -7,13 +7,16 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.dicom.burned_in import burned_in_flags
 from medvlp.archive.dicom.conflicts import Register
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.scan import Scan
+from medvlp.archive.dicom.second import SHARE
 from medvlp.archive.intake import Intake
 from medvlp.archive.series.bodypart import Facts, body_part_flags
 from medvlp.archive.series.grouping import Group, group_series
@@ -44,6 +47,9 @@ class SeriesOptions(Policy):
 
     accept_not_hu: bool = False
     """Take in CT series whose values cannot be Hounsfield units, with a flag."""
+
+    cross_check: Annotated[float, Field(ge=0, le=1)] = SHARE
+    """The part of all compressed files that a second decoder must read likewise."""
 
 
 class Assembler:

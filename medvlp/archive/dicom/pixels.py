@@ -176,6 +176,37 @@ def decode(ds: Dataset, header: Header) -> NDArray[Any]:
     return np.asarray(stored)
 
 
+def decode_frame(ds: Dataset, header: Header, index: int, plugin: str) -> NDArray[Any] | None:
+    """One frame as `decode` gives it, by a decoder of choice.
+
+    Args:
+        ds: The data set, through `check`.
+        header: What it declares.
+        index: Which frame, from 0.
+        plugin: pydicom's name of the decoder.
+
+    Returns:
+        The frame; None where the decoder is not installed or gives up.
+    """
+    element: Any = ds.get_item(PIXEL_DATA)
+    decoder = get_decoder(UID(header.transfer_syntax))
+    if plugin not in decoder.available_plugins:
+        return None
+    try:
+        stored, _ = decoder.as_array(
+            element.value,
+            index=index,
+            decoding_plugin=plugin,
+            **_options(header, element.VR),
+        )
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # As in `decode`: a panic may be no Exception.
+        return None
+    return np.asarray(stored)
+
+
 def _options(header: Header, vr: str | None) -> dict[str, Any]:
     return {
         "rows": header.rows,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.containers import refuse_packed
+from medvlp.archive.dicom import second
 from medvlp.archive.dicom.dicomdir import dicomdir_verdict, is_dicomdir
 from medvlp.archive.dicom.files import open_image, quiet, read_bytes
 from medvlp.archive.dicom.header import Header
@@ -57,28 +58,38 @@ class Scan:
     pixels: PixelFacts
 
 
-def scanning(units: Mapping[str, str], *, legacy: bool = False) -> Reading[Scan]:
+def scanning(
+    units: Mapping[str, str], *, legacy: bool = False, cross_check: float = second.SHARE
+) -> Reading[Scan]:
     """The reading of DICOM files.
 
     Args:
         units: Modality to ``file`` or ``series``; others are ignored.
         legacy: Whether files without preamble are taken, with a flag.
+        cross_check: The part of all files that a second decoder reads, too; see `second`.
     """
     return Reading(
         read=Ref("medvlp.archive.dicom.scan:scan_file"),
         result=Scan,
         version=_VERSION,
-        settings={"units": dict(units), "legacy": legacy},
+        settings={"units": dict(units), "legacy": legacy, "cross_check": cross_check},
     )
 
 
-def scan_file(paths: Sequence[Path], *, units: Mapping[str, str], legacy: bool = False) -> Scan:
+def scan_file(
+    paths: Sequence[Path],
+    *,
+    units: Mapping[str, str],
+    legacy: bool = False,
+    cross_check: float = second.SHARE,
+) -> Scan:
     """Read, parse and decode one file.
 
     Args:
         paths: The file.
         units: As in `scanning`.
         legacy: As in `scanning`.
+        cross_check: As in `scanning`.
 
     Raises:
         Reject: The file is bad.
@@ -92,15 +103,16 @@ def scan_file(paths: Sequence[Path], *, units: Mapping[str, str], legacy: bool =
     dataset, header, flags = open_image(data, path, legacy=legacy)
     if header.modality not in units:
         raise Ignore("other_modality" if header.modality else "no_modality")
+    sha256 = digest_bytes(data)
     with quiet():
         stored = decode(dataset, header)
+        if second.is_sampled(sha256, cross_check):
+            second.cross_check(dataset, header, stored)
         if units[header.modality] == "file":
             values = shown_values(stored, dataset, header)
             if values.min() == values.max():
                 flags = (*flags, "no_information")
-    return Scan(
-        sha256=digest_bytes(data), header=header, flags=flags, pixels=_facts(stored, header)
-    )
+    return Scan(sha256=sha256, header=header, flags=flags, pixels=_facts(stored, header))
 
 
 def _facts(stored: NDArray[Any], header: Header) -> PixelFacts:
