@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 
 from medvlp.archive.privacy.rewrite import Opened
+from medvlp.archive.privacy.stored import StoredReadings
 from medvlp.archive.privacy.withdraw import withdraw
 from medvlp.archive.privacy.withdrawals import Withdrawals
-from medvlp.digest import digest_file
 from medvlp.errors import InputError
 from medvlp.progress import track
 
@@ -77,7 +77,9 @@ def check_forgotten(manifest: Path, places: Sequence[Path]) -> str:
             searched += 1
             found += len(names)
             where += [place.name] if names else []
-    if found:
+    readings = StoredReadings(opened.manifest.private).held(opened.withdrawals)
+    if found or readings:
+        found, where = found + readings, where + [opened.manifest.private.name] * bool(readings)
         raise InputError(
             f"{found} withdrawn pseudonyms or digests stand in {len(where)} files of "
             f"{', '.join(sorted(set(where)))}",
@@ -171,9 +173,8 @@ def _clean_index(folder: Path, held: Withdrawals) -> str:
 
 
 def _clean_scores(folder: Path, held: Withdrawals) -> str:
-    from medvlp.evaluate.metrics import plain_rows
     from medvlp.evaluate.protocol import load_protocol
-    from medvlp.evaluate.run import compute_metrics
+    from medvlp.evaluate.run import compute_metrics, told_rows
 
     gone: Counter[str] = Counter()
     removed = pl.DataFrame()
@@ -182,7 +183,7 @@ def _clean_scores(folder: Path, held: Withdrawals) -> str:
         mask = _kept(frame, held)
         gone[file.name] = frame.height - int(mask.sum())
         removed = frame.filter(~mask) if file.name == "predictions.parquet" else removed
-        frame.filter(mask).write_parquet(file)
+        _without_answers(frame.filter(mask), held).write_parquet(file)
     if not gone.total():
         return "no prediction was theirs"
     _clean_examples(folder / "examples", removed)
@@ -192,14 +193,21 @@ def _clean_scores(folder: Path, held: Withdrawals) -> str:
     if metrics.is_file():
         rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
         told = json.loads(metrics.read_text(encoding="utf-8"))
-        metrics.unlink()
-        beside = sorted(path for path in folder.rglob("*") if path.is_file())
-        told |= {
-            "rows": plain_rows(rows),
-            "artefacts": {str(p.relative_to(folder)): digest_file(p) for p in beside},
-        }
+        told |= told_rows(rows, folder)
+        since = told["counts"].get("withdrawn_since", 0) + gone["predictions.parquet"]
+        told["counts"]["withdrawn_since"] = since
         metrics.write_text(json.dumps(told, indent=1, allow_nan=False), encoding="utf-8")
     return f"{gone['predictions.parquet']} predictions removed, metrics computed again"
+
+
+def _without_answers(frame: pl.DataFrame, held: Withdrawals) -> pl.DataFrame:
+    """The rows without those among a query's answers that name somebody who has withdrawn."""
+    if "answers" not in frame.columns or frame.is_empty():
+        return frame
+    names = frame["answers"].explode().drop_nulls().unique().to_list()
+    gone = [name for name in names if held.found_in(name)]
+    kept = pl.col("answers").list.eval(pl.element().filter(~pl.element().is_in(gone)))
+    return frame.with_columns(kept)
 
 
 def _clean_examples(folder: Path, removed: pl.DataFrame) -> None:
@@ -222,8 +230,9 @@ def _texts(file: Path, place: Path) -> Iterator[str]:
     if file.suffix == ".parquet":
         frame = pl.read_parquet(file)
         for name, kind in frame.schema.items():
-            if kind == pl.String:
-                yield "\n".join(value for value in frame[name].unique().to_list() if value)
+            cells = frame[name].explode() if kind == pl.List(pl.String) else frame[name]
+            if cells.dtype == pl.String:
+                yield "\n".join(value for value in cells.unique().to_list() if value)
     elif file.suffix == ".sqlite":
         yield from _rows(file)
         yield file.read_bytes().decode("latin-1")

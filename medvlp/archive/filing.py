@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TypeVar
 from medvlp.archive.books import Books
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.privacy.pseudonyms import Pseudonyms
+from medvlp.archive.privacy.withdrawals import CODE as WITHDRAWN
+from medvlp.archive.privacy.withdrawals import Withdrawals
 from medvlp.archive.spool import Spool
 from medvlp.archive.stage.ledger import Ledger, State
 from medvlp.archive.stage.reading import Item, Reading
+from medvlp.archive.stage.results import stamp
 from medvlp.archive.stage.run import read_items
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.walk import Entry, walk
@@ -37,6 +41,8 @@ class Filing:
         skip: Folders under the root that are no part of the archive (an earlier manifest).
         ledger: Where states and readings are kept; by default nothing outlives the run.
         assemble: Called when all of a reading is done, before its results are handed out.
+        withdrawn: Whose data are not taken in; their files are counted as ignored, and neither
+            their paths nor what was read of them is kept.
     """
 
     def __init__(
@@ -47,8 +53,13 @@ class Filing:
         skip: Sequence[Path] = (),
         ledger: Ledger | None = None,
         assemble: Callable[[], None] = lambda: None,
+        withdrawn: Withdrawals | None = None,
     ) -> None:
         self.root = root
+        self.withdrawn = withdrawn or Withdrawals(pseudonyms)
+        self._gone: dict[Path, str] = {}
+        """Files of patients who have withdrawn, as they are now."""
+
         self.config = config
         self.pseudonyms = pseudonyms
         self._ledger = Ledger() if ledger is None else ledger
@@ -111,16 +122,19 @@ class Filing:
     def cover(self, paths: Iterable[Path]) -> None:
         """Accept files that belong to a sample without being its pixels (reports, masks)."""
         for path in paths:
-            self._ledger.settle(path, State.ACCEPTED)
+            if path not in self._gone:
+                self._ledger.settle(path, State.ACCEPTED)
 
     def reject(self, path: Path, stage: str, code: str, message: str = "") -> None:
         """Quarantine a file."""
-        if self._ledger.settle(path, State.QUARANTINED):
+        if path not in self._gone and self._ledger.settle(path, State.QUARANTINED):
             self._refuse(self.source(path), stage, code, message)
 
     def ignore(self, path: Path, code: str) -> None:
         """Set a file aside that is none of ours."""
-        if self._ledger.settle(path, State.IGNORED):
+        if code == WITHDRAWN:
+            self._hide(path)
+        elif self._ledger.settle(path, State.IGNORED):
             self._refuse(self.source(path), "ignored", code, "")
 
     def reject_row(self, table: Path, row: int, code: str, message: str = "") -> None:
@@ -157,12 +171,28 @@ class Filing:
             label: What the progress bar says; blank for none.
         """
         kept = self._ledger.spool.keep(items)
-        workers, engine = self.config.workers, self.config.engine
-        for found in read_items(
-            self._ledger, reading, kept, workers=workers, label=label, engine=engine
-        ):
-            self._assemble()
-            yield found
+        wanted = kept
+        if self.withdrawn.stones:
+            wanted = self._ledger.spool.keep(item for item in kept if not self._buried(item))
+        found = read_items(
+            self._ledger,
+            reading,
+            wanted,
+            workers=self.config.workers,
+            label=label,
+            engine=self.config.engine,
+            refuse=self._of_withdrawn,
+        )
+        if wanted is kept:
+            for one in found:
+                self._assemble()
+                yield one
+            return
+        yield from self._with_buried(kept, found)
+
+    def tombstones(self) -> Withdrawals:
+        """Those that the run was given, and those of the withdrawn files that it came across."""
+        return self.withdrawn.with_files(self._gone)
 
     def at_finish(self, close: Callable[[], None]) -> None:
         """Call `close` when the kind is done, before unclaimed files are quarantined."""
@@ -174,9 +204,53 @@ class Filing:
         for path in self._ledger.unsettled():
             self.reject(path, "walk", "unclaimed")
 
+    def _with_buried(
+        self, items: Iterable[Item], found: Iterator[tuple[Item, R | Verdict]]
+    ) -> Iterator[tuple[Item, R | Verdict]]:
+        """What was found of all items, in order; withdrawn ones were not read."""
+        ahead = next(found, None)
+        self._assemble()
+        for item in items:
+            if ahead is not None and ahead[0] == item:
+                yield ahead
+                ahead = next(found, None)
+            else:
+                for path in (file for place in item for file in _files(place)):
+                    self._hide(path)
+                yield item, Ignore(WITHDRAWN)
+
+    def _buried(self, item: Item) -> bool:
+        """Whether every file of an item is one that was withdrawn, and has not changed since."""
+        files = [file for path in item for file in _files(path)]
+        return bool(files) and all(f in self._gone or self.withdrawn.holds_file(f) for f in files)
+
+    def _of_withdrawn(self, item: Item, text: str) -> Verdict | None:
+        """Keep nothing that was read of a patient who has withdrawn."""
+        if not self.withdrawn.stones:
+            return None
+        some, all_ = self.withdrawn.holds_reading(json.loads(text))
+        if some:
+            self._ledger.hide_reading(item)
+        if not all_:
+            return None
+        for path in item:
+            self._hide(path)
+        return Ignore(WITHDRAWN)
+
+    def _hide(self, path: Path) -> None:
+        """Ignore a file of a patient who has withdrawn; its path is written nowhere."""
+        if self._ledger.state(path) is None:
+            self._ledger.settle(path, State.IGNORED)
+            self._ledger.hide(path)
+            self._gone[path] = stamp([path])
+            name = self.pseudonyms.source(f"{WITHDRAWN}\x1f{path_to_text(path)}")
+            self._refuse(name, "ignored", WITHDRAWN, "")
+
     def _enter(self, entry: Entry) -> None:
         self._ledger.find(entry.path, listed=True)
-        if entry.ignored:
+        if entry.path != self.root and self.withdrawn.holds_file(entry.path):
+            self._hide(entry.path)
+        elif entry.ignored:
             self.ignore(entry.path, entry.ignored)
         elif entry.rejected:
             self.reject(entry.path, "walk", entry.rejected)
@@ -184,3 +258,7 @@ class Filing:
     def _refuse(self, source: str, stage: str, code: str, message: str) -> None:
         row = {"source": source, "stage": stage, "code": code, "message": message}
         self.books.add("rejects", [row])
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

@@ -146,7 +146,8 @@ class _Run:
         info |= {"kind": self.kind, "key_id": self.pseudonyms.key_id, "job": self.job}
         records = intake.books.records()
         files = {QUALITY: records} if len(records) else {}
-        private = {WITHDRAWN: withdrawn.to_bytes()} if withdrawn.stones else {}
+        stones = intake.tombstones()
+        private = {WITHDRAWN: stones.to_bytes()} if stones.stones else {}
         write_manifest(
             self.out,
             tables,

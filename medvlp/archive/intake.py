@@ -59,13 +59,12 @@ class Intake(Filing):
         assemble: Callable[[], None] = lambda: None,
         withdrawn: Withdrawals | None = None,
     ) -> None:
-        super().__init__(root, config, pseudonyms, skip, ledger, assemble)
+        super().__init__(root, config, pseudonyms, skip, ledger, assemble, withdrawn)
         self.domain = domain or config.domain
         self.headings: Headings = load_headings(config.headings)
         self.notes: Counter[str] = Counter()
         """Counts worth knowing that are about no file: ``reports_without_study``, ..."""
 
-        self.withdrawn = withdrawn or Withdrawals(pseudonyms)
         self._root: dict[str, str] = {}
         """Pseudonym under the whole key -> under its oldest link, where the key was rotated."""
 

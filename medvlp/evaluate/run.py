@@ -114,8 +114,6 @@ def _told(scorer: Scorer, predicted: Predicted) -> dict[str, Any]:
 def _metrics(
     protocol: Protocol, study: Study, predicted: Predicted, rows: Sequence[Row], folder: Path
 ) -> dict[str, Any]:
-    """`metrics.json`; `artefacts` refers to what is no table of scores, by name and digest."""
-    beside = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "metrics.json")
     return {
         "medvlp": __version__,
         "domain": protocol.domain,
@@ -124,6 +122,14 @@ def _metrics(
         "digest": protocol.digest,
         "manifests": [manifest.digest for manifest in study.manifests],
         "counts": predicted.counts,
+        **told_rows(rows, folder),
+    }
+
+
+def told_rows(rows: Sequence[Row], folder: Path) -> dict[str, Any]:
+    """What `metrics.json` says of the metrics and of the files beside it, by name and digest."""
+    beside = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "metrics.json")
+    return {
         "artefacts": {str(p.relative_to(folder)): digest_file(p) for p in beside},
         "rows": plain_rows(rows),
         "undefined_draws": [

@@ -108,9 +108,17 @@ class Pseudonyms:
 
     def lineage(self, identifier: str) -> tuple[str, ...]:
         """A patient number's pseudonyms under the key as it was after each rotation."""
-        names = [self.root(identifier)]
-        for number in range(1, len(self._links)):
-            names.append(self._link(number, "p", names[-1]))
+        return self._lineage("p", self._issued(identifier))
+
+    def study_lineage(self, identifier: str) -> tuple[str, ...]:
+        """As `lineage`, of a study's identifier."""
+        return self._lineage("s", identifier.strip())
+
+    def _lineage(self, kind: str, value: str) -> tuple[str, ...]:
+        names: list[str] = []
+        for number in range(len(self._links)):
+            value = self._link(number, kind, value)
+            names.append(value)
         return tuple(names)
 
     def tombstone(self, name: str) -> str:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-import sqlite3
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from medvlp.archive.duplicates.find import FLAG
 from medvlp.archive.privacy.pseudonyms import NAME
 from medvlp.archive.privacy.rewrite import MAPPING, Opened, Row
-from medvlp.archive.stage.results import LEDGER
+from medvlp.archive.privacy.stored import StoredReadings
 from medvlp.archive.stage.turn import Turn
 from medvlp.data.audit import AuditLog
 from medvlp.data.manifest import write_manifest
+from medvlp.data.paths import path_to_text
 from medvlp.data.seal import WITHDRAWN
+
+_SHARED = ("study", "series")
+"""Columns of samples whose values several samples, by mistake of several patients, may share."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,23 @@ class _Withdrawal:
         """Rewrite the manifest and the private folder."""
         tables, sources = self.opened.tables(), self.opened.sources()
         samples = [row for row in tables["samples"] if row["patient"] in self.patients]
-        items = list(self._readings())
-        names = self._names(tables, sources, samples, items)
+        ledger = StoredReadings(self.private)
+        theirs = ledger.of(self.opened.pseudonyms, self.patients, _studies(samples, tables))
+        self.raw |= theirs.patients
+        names = self._names(tables, sources, samples, theirs.files)
         kept = {name: [r for r in rows if not _mentions(r, names)] for name, rows in tables.items()}
+        _flag_copies(kept)
         kept_sources = [row for row in sources if row["source"] not in names]
         lines = {
             name: [line for line in told if not names & set(NAME.findall(line))]
             for name, told in self.opened.lines().items()
         }
         digests = {row["sha256"] for row in samples} - {r["sha256"] for r in kept["samples"]}
-        buried = self.opened.withdrawals.with_names({*names, *digests, *self._older(names)})
+        paths = {row["path"] for row in sources} - {row["path"] for row in kept_sources}
+        paths |= {path_to_text(path) for path in theirs.files}
+        buried = self.opened.withdrawals.with_names(
+            {*names, *digests, *self._older(names), *theirs.study_names}
+        ).with_files(ledger.stamps(paths))
         gone = Counter({name: len(rows) - len(kept[name]) for name, rows in tables.items()})
         gone += Counter({n: len(v) - len(lines[n]) for n, v in self.opened.lines().items()})
         info = self.opened.info()
@@ -94,25 +102,25 @@ class _Withdrawal:
             private_files={WITHDRAWN: buried.to_bytes(), **self._mapping(names)},
             remarks={"withdrawn": str(len(self.patients))},
         )
-        paths = {row["path"] for row in sources} - {row["path"] for row in kept_sources}
-        gone["readings"] = _forget_readings(self.private, paths, items)
+        gone["readings"] = ledger.forget(paths, theirs.items, self._named_in, buried)
         return Withdrawn(len(self.patients), gone, frozenset(log))
 
     def _names(
-        self, tables: dict[str, list[Row]], sources: list[Row], samples: list[Row], items: list[str]
+        self, tables: dict[str, list[Row]], sources: list[Row], samples: list[Row], files: set[Path]
     ) -> set[str]:
         """Every pseudonym that is theirs alone."""
         ids = {row["sample"] for row in samples}
         names = self.patients | ids
-        names |= {row[k] for row in samples for k in ("study", "series") if row[k]}
+        names |= {row[k] for row in samples for k in _SHARED if row[k]}
+        names -= {r[k] for r in tables["samples"] if r["sample"] not in ids for k in _SHARED}
         refs = {row["ref"] for row in tables["regions"] if row["sample"] in ids and row["ref"]}
         theirs = {row["source"] for row in samples} | {r for r in refs if NAME.fullmatch(r)}
-        paths = {path for item in items for path in json.loads(item)}
+        paths = {path_to_text(path) for path in files}
         by_source: dict[str, set[str]] = {}
         for row in sources:
             by_source.setdefault(row["source"], set()).add(row["path"])
-        theirs |= {source for source, files in by_source.items() if files <= paths}
-        theirs |= {s for s, files in by_source.items() if any(map(self._named_in, files))}
+        theirs |= {source for source, told in by_source.items() if told <= paths}
+        theirs |= {s for s, told in by_source.items() if any(map(self._named_in, told))}
         others = {r["source"] for r in tables["samples"] if r["sample"] not in ids}
         return names | (theirs - others)
 
@@ -120,13 +128,6 @@ class _Withdrawal:
         """Whether a path names one of the patients by number."""
         words = set(path.replace("\\", "/").replace(".", "/").replace("_", "/").split("/"))
         return not words.isdisjoint({raw for raw in self.raw if len(raw) > 3})
-
-    def _readings(self) -> Iterator[str]:
-        """The items whose stored reading is of one of the patients."""
-        for item, result in _stored(self.private):
-            patient = _patient(result)
-            if patient and self.opened.pseudonyms.patient(patient) in self.patients:
-                yield item
 
     def _older(self, names: Iterable[str]) -> set[str]:
         """What they were called before the key was rotated."""
@@ -174,42 +175,16 @@ def _mentions(row: Row, names: set[str]) -> bool:
     return any(not names.isdisjoint(NAME.findall(cell)) for cell in cells)
 
 
-def _stored(private: Path) -> Iterator[tuple[str, Any]]:
-    """The items of the ledger's readings, and what was found."""
-    if not (private / LEDGER).is_file():
-        return
-    with closing(sqlite3.connect(private / LEDGER)) as db:
-        rows = db.execute("SELECT item, result FROM readings WHERE result IS NOT NULL")
-        for item, result in rows:
-            try:
-                yield item, json.loads(zlib.decompress(result).decode("utf-8", "surrogatepass"))
-            except (ValueError, zlib.error):
-                continue
+def _flag_copies(tables: dict[str, list[Row]]) -> None:
+    """Take the flag from samples whose copies in another split are gone."""
+    pairs = [row for row in tables["duplicates"] if row["across_splits"]]
+    copied = {row[name] for row in pairs for name in ("sample", "other")}
+    for row in tables["samples"]:
+        row["flags"] = [f for f in row["flags"] if f != FLAG or row["sample"] in copied]
 
 
-def _patient(result: Any) -> str:
-    """The raw patient number in a stored reading, wherever it stands."""
-    if isinstance(result, dict):
-        told = result.get("patient")
-        found = (_patient(value) for value in result.values())
-        return told if isinstance(told, str) and told else next(filter(None, found), "")
-    if isinstance(result, list):
-        return next(filter(None, map(_patient, result)), "")
-    return ""
-
-
-def _forget_readings(private: Path, paths: set[str], items: list[str]) -> int:
-    """Remove what the ledger holds of files, also from the pages that SQLite keeps for reuse."""
-    if not (private / LEDGER).is_file():
-        return 0
-    files = paths | {path for item in items for path in json.loads(item)}
-    with closing(sqlite3.connect(private / LEDGER, isolation_level=None)) as db:
-        db.execute("PRAGMA secure_delete=ON").fetchall()
-        rows = db.execute("SELECT item FROM readings").fetchall()
-        gone = {item for (item,) in rows if not files.isdisjoint(json.loads(item))} | set(items)
-        db.execute("BEGIN IMMEDIATE")
-        db.executemany("DELETE FROM readings WHERE item = ?", [(item,) for item in gone])
-        db.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in files])
-        db.execute("COMMIT")
-        db.execute("VACUUM")
-    return len(gone)
+def _studies(samples: list[Row], tables: dict[str, list[Row]]) -> set[str]:
+    """The studies that are of these samples alone."""
+    ids = {row["sample"] for row in samples}
+    others = {row["study"] for row in tables["samples"] if row["sample"] not in ids}
+    return {row["study"] for row in samples} - others

@@ -1,7 +1,7 @@
 """Who has withdrawn: kept as tombstones, which only the key can try a name on.
 
-`withdrawn.json` in the private folder lists keyed digests of the pseudonyms and file digests of
-withdrawn patients. No later import takes them in again, and whatever was made from the manifest
+`withdrawn.json` in the private folder lists keyed digests of the pseudonyms, files and file digests
+of withdrawn patients. No later import takes them in again, and whatever was made from the manifest
 can be searched for them, while nobody can read from it who they were.
 """
 
@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from medvlp.archive.privacy.persons import Person, persons_in
 from medvlp.archive.privacy.pseudonyms import NAME, Pseudonyms
+from medvlp.archive.stage.results import stamp
+from medvlp.data.paths import path_to_text
 from medvlp.data.seal import WITHDRAWN
 from medvlp.errors import ArchiveError
 
 _DIGEST = re.compile(r"(?<![0-9a-z])[0-9a-f]{64}(?![0-9a-f])")
 _STONE = re.compile(r"[0-9a-f]{64}")
+
+CODE = "withdrawn"
+"""The code of files of patients who have withdrawn."""
 
 
 class Withdrawals:
@@ -58,6 +65,26 @@ class Withdrawals:
         """Whether the patient with a raw identifier has withdrawn."""
         return bool(self.stones) and any(map(self.holds_name, self._pseudonyms.lineage(identifier)))
 
+    def holds_study(self, identifier: str) -> bool:
+        """Whether a raw study identifier or accession number is a withdrawn one."""
+        names = self._pseudonyms.study_lineage(identifier)
+        return bool(self.stones) and any(map(self.holds_name, names))
+
+    def holds_person(self, person: Person) -> bool:
+        """Whether somebody named in a reading has withdrawn; studies decide where no patient is."""
+        if person.patients:
+            return any(map(self.holds, person.patients))
+        return any(map(self.holds_study, person.studies))
+
+    def holds_reading(self, result: Any) -> tuple[bool, bool]:
+        """Whether the JSON of a reading names somebody who has withdrawn, and nobody else."""
+        held = [self.holds_person(person) for person in persons_in(result)]
+        return any(held), bool(held) and all(held)
+
+    def holds_file(self, path: Path, now: str = "") -> bool:
+        """Whether a file, with its stamp of `now`, is a withdrawn one that has not changed."""
+        return bool(self.stones) and self.holds_name(_sign(path, now or stamp([path])))
+
     def holds_name(self, name: str) -> bool:
         """Whether a pseudonym or a file's digest is a withdrawn one."""
         return not self.stones.isdisjoint(self._pseudonyms.tombstones(name))
@@ -66,6 +93,10 @@ class Withdrawals:
         """These and the tombstones of further pseudonyms and digests."""
         added = {self._pseudonyms.tombstone(name) for name in names}
         return Withdrawals(self._pseudonyms, self.stones | added)
+
+    def with_files(self, stamps: Mapping[Path, str]) -> Withdrawals:
+        """These and tombstones of files, each as it was when its stamp was taken."""
+        return self.with_names(_sign(path, now) for path, now in stamps.items())
 
     def merged(self, other: Withdrawals) -> Withdrawals:
         """These and those of another folder with the same key."""
@@ -79,3 +110,7 @@ class Withdrawals:
     def to_bytes(self) -> bytes:
         """The file's contents."""
         return json.dumps({"tombstones": sorted(self.stones)}, indent=0).encode()
+
+
+def _sign(path: Path, now: str) -> str:
+    return f"{path_to_text(path)}\x1f{now}".encode("utf-8", "surrogatepass").hex()

@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 
-from medvlp.archive.spool import Rows
+from medvlp.archive.spool import Item, Rows, item_to_text
 from medvlp.archive.stage.results import CHUNK, Results
 from medvlp.data.paths import path_from_text, path_to_text
 
@@ -40,8 +40,9 @@ class Ledger(Results):
         super().__init__(folder)
         self._run(
             "CREATE TABLE files (place INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, state TEXT,"
-            " listed INTEGER NOT NULL DEFAULT 0)"
+            " listed INTEGER NOT NULL DEFAULT 0, hidden INTEGER NOT NULL DEFAULT 0)"
         )
+        self._run("CREATE TABLE hidden (item TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def find(self, path: Path, *, listed: bool = False) -> None:
         """Count a file as found; finding it again changes nothing.
@@ -75,6 +76,16 @@ class Ledger(Results):
             state.value,
         )
         return True
+
+    def hide(self, path: Path) -> None:
+        """Keep a file's path, and what was read of it or its folder, out of the ledger's file."""
+        self._run("UPDATE files SET hidden = 1 WHERE path = ?", path_to_text(path))
+        for place in (path, *path.parents):
+            self.hide_reading((place,))
+
+    def hide_reading(self, item: Item) -> None:
+        """Forget what was read of an item when the run ends."""
+        self._run("INSERT OR IGNORE INTO hidden VALUES (?)", item_to_text(item))
 
     def drop(self, path: Path) -> None:
         """Forget a container whose members are counted in its place."""
@@ -115,9 +126,11 @@ class Ledger(Results):
             Files of the run before that are not there any more.
         """
         with self._errors():
-            vanished = self._forget("files", "path", "SELECT 1 FROM files WHERE path = ?")
+            known = "SELECT 1 FROM files WHERE path = ? AND NOT hidden"
+            vanished = self._forget("files", "path", known)
+            self._run("DELETE FROM used WHERE item IN (SELECT item FROM hidden)")
             self._forget_unused()
-        rows = iter(Rows(self.spool.db, "files", "path, state", tuple))
+        rows = iter(Rows(self.spool.db, "files", "path, state", tuple, "NOT hidden"))
         while chunk := list(islice(rows, CHUNK)):
             with self._write():
                 self._db.executemany(

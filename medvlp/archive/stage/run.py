@@ -7,7 +7,7 @@ order. The ledger keeps them: what was read before and did not change is not rea
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from medvlp.archive.options import EngineName
@@ -43,6 +43,7 @@ def read_items(
     workers: int,
     label: str,
     engine: EngineName = "local",
+    refuse: Callable[[Item, str], Verdict | None] = lambda item, text: None,
 ) -> Iterator[tuple[Item, R | Verdict]]:
     """Each item with its result or verdict, in order; only what is not stored is read.
 
@@ -55,6 +56,7 @@ def read_items(
         workers: Items read at a time.
         label: What the progress bar says; blank for none, inside other work that has one.
         engine: Whether items are read on this machine or through Ray.
+        refuse: Given an item and the text of its result, may put a verdict in its place.
     """
     carries_out = _engine(engine, workers)
     try:
@@ -65,7 +67,7 @@ def read_items(
     finally:
         carries_out.close()
     for item, text in ledger.results(reading.key, items):
-        yield item, reading.parse(text)
+        yield item, refuse(item, text) or reading.parse(text)
 
 
 def _engine(name: EngineName, workers: int) -> Engine:
