@@ -260,7 +260,7 @@ def test_annotations_beside_the_table(hospital, tmp_path):
     index(hospital, tmp_path / "m", "regions=boxes.csv")
     manifest = Manifest.open(tmp_path / "m")
     assert manifest.regions.select("name", "geometry").rows() == [("Pneu", [1, 2, 3, 4])]
-    assert manifest.info["notes"] == {"annotations_without_sample": 1}
+    assert manifest.info["notes"]["annotations_without_sample"] == 1
 
 
 @pytest.mark.parametrize("setting", ["reports=x.csv", "labels=x.csv", "regions=x.csv"])
