@@ -18,7 +18,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from medvlp import __version__
-from medvlp.custody import forget, rekey, splits
+from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
 from medvlp.errors import MedvlpError
 
@@ -112,16 +112,6 @@ def index(
     out.print(summary.table())
     if as_json:
         typer.echo(json.dumps(summary.counts()))
-
-
-@app.command()
-def verify(
-    manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
-) -> None:
-    """Check a manifest's schema, digests, references and splits."""
-    from medvlp.data.verify import verify_manifest
-
-    typer.echo(verify_manifest(manifest))
 
 
 @app.command()
@@ -261,7 +251,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-for keep in (rekey, forget, splits):
+for keep in (verify, rekey, forget, splits):
     app.command()(keep)
 
 

@@ -1,4 +1,4 @@
-"""The commands that guard patients: `rekey`, `forget` and `splits`."""
+"""The commands that guard patients: `verify`, `rekey`, `forget` and `splits`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def verify(
+    manifests: Annotated[list[Path], typer.Argument(help="Manifest folders.")],
+) -> None:
+    """Check schema, digests, references and splits; of several manifests also what they share."""
+    from medvlp.data.verify import verify_manifest
+
+    for manifest in manifests:
+        typer.echo(verify_manifest(manifest))
+    if len(manifests) > 1:
+        from medvlp.archive.duplicates.across import compare_manifests
+
+        found = compare_manifests(manifests)
+        typer.echo(str(found))
+        if found.across_splits:
+            raise typer.Exit(2)
 
 
 def rekey(

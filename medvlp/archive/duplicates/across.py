@@ -1,0 +1,138 @@
+"""Copies between manifests that are used together: what is tested must not be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medvlp.archive.duplicates.find import image_copies
+from medvlp.archive.privacy.stored import StoredReadings
+from medvlp.archive.spool import item_from_text
+from medvlp.data.manifest import Manifest, open_all
+from medvlp.data.tables import TEXT_ONLY
+from medvlp.digest import digest_plain
+
+
+@dataclass(frozen=True)
+class Together:
+    """What several manifests have in common."""
+
+    patients: int
+    """Patients who stand in more than one."""
+    samples: int
+    compared: int
+    """Samples whose decoded pixels could be compared, too: their private folder is at hand."""
+    exact: int
+    """Samples with equal files or pixels in another manifest."""
+    near: int
+    """Pairs of near copies."""
+    other_patient: int
+    """Samples with either in another manifest under another patient."""
+    across_splits: int
+    """Samples with either in another manifest and another split."""
+
+    def __str__(self) -> str:
+        return "\n".join(
+            (
+                f"together: one key, {self.samples:,} samples, {self.patients:,} patients shared, "
+                "none in two splits",
+                f"  copies between them: exact {self.exact:,} samples, near {self.near:,} pairs "
+                f"(pixels of {self.compared:,} samples compared)",
+                f"  samples with a copy of another patient {self.other_patient:,}, in another "
+                f"split {self.across_splits:,}",
+            )
+        )
+
+
+def compare_manifests(paths: Sequence[Path]) -> Together:
+    """What manifests that are used together have in common.
+
+    Args:
+        paths: Two manifests or more; near copies are looked for where their private folders are.
+
+    Raises:
+        ManifestError: Their keys differ, a sample stands in two of them, or a patient stands in
+            two splits.
+    """
+    manifests = open_all(paths)
+    columns = ("sample", "patient", "split", "sha256", "source", "kind")
+    samples = pl.concat(
+        [m.samples.select(*columns, place=pl.lit(i)) for i, m in enumerate(manifests)]
+    ).filter(pl.col("kind") != TEXT_ONLY)
+    prints = pl.from_dicts(
+        [row for manifest in manifests for row in _prints(manifest)],
+        schema={name: pl.String() for name in ("sample", "digest", "fingerprint")},
+    )
+    seen = samples.join(prints, on="sample", how="left")
+    exact = _linked(seen, "sha256") | _linked(seen, "digest")
+    near = _near(seen)
+    people = samples.group_by("patient").agg(pl.col("place").n_unique())
+
+    def differing(column: str) -> int:
+        same = (_linked(seen, digest, column) for digest in ("sha256", "digest"))
+        return len(_ends(near, seen, column).union(*same))
+
+    return Together(
+        patients=people.filter(pl.col("place") > 1).height,
+        samples=samples.height,
+        compared=prints.height,
+        exact=len(exact),
+        near=len(near),
+        other_patient=differing("patient"),
+        across_splits=differing("split"),
+    )
+
+
+def _linked(seen: pl.DataFrame, digest: str, differs: str = "place") -> set[str]:
+    """Samples that share a digest with one of another manifest (and of another `differs`)."""
+    known = seen.filter(pl.col(digest).is_not_null())
+    sizes = known.group_by(digest).agg(
+        places=pl.col("place").n_unique(), others=pl.col(differs).n_unique()
+    )
+    shared = sizes.filter((pl.col("places") > 1) & (pl.col("others") > 1))
+    return set(known.join(shared, on=digest, how="semi")["sample"])
+
+
+def _near(seen: pl.DataFrame) -> list[tuple[str, str]]:
+    """Pairs of near copies in different manifests."""
+    place = dict(seen.select("sample", "place").iter_rows())
+    patient = dict(seen.select("sample", "patient").iter_rows())
+    rows = seen.filter(pl.col("digest").is_not_null())
+    prints = rows.select("sample", "digest", "fingerprint").iter_rows(named=True)
+    pairs = [(c.sample, c.other) for c in image_copies(prints, patient) if c.kind == "image"]
+    return [(one, other) for one, other in pairs if place[one] != place[other]]
+
+
+def _ends(pairs: Iterable[tuple[str, str]], seen: pl.DataFrame, column: str) -> set[str]:
+    """The samples of pairs that differ in a column."""
+    value = dict(seen.select("sample", column).iter_rows())
+    return {name for pair in pairs if value[pair[0]] != value[pair[1]] for name in pair}
+
+
+def _prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:
+    """Digest of pixels and fingerprint of each sample of which the ledger knows them."""
+    if not manifest.private.is_dir():
+        return
+    facts: dict[tuple[Path, ...], tuple[str, str]] = {}
+    for item, result in StoredReadings(manifest.private):
+        if found := _pixels(result):
+            facts[item_from_text(item)] = found
+    for sample, source in manifest.samples.select("sample", "source").iter_rows():
+        paths = manifest.paths(source)
+        parts = [facts[path,] for path in paths if (path,) in facts]
+        if len(parts) == len(paths) and (shown := parts[len(parts) // 2][1]):
+            digests = [digest for digest, _ in parts]
+            digest = digests[0] if len(digests) == 1 else digest_plain(digests)
+            yield {"sample": sample, "digest": digest, "fingerprint": shown}
+
+
+def _pixels(result: Any) -> tuple[str, str] | None:
+    """Digest and fingerprint in the JSON of a reading, if it is of pixels."""
+    told = result.get("result", {}) if isinstance(result, dict) else {}
+    pixels = told.get("pixels") or told.get("probe") or {}
+    digest = pixels.get("digest") or pixels.get("pixels_digest")
+    return (digest, pixels["fingerprint"]) if digest and pixels.get("fingerprint") else None
