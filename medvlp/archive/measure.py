@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medvlp.archive.dicom.burned_in import allowed
 from medvlp.archive.probe import Probe
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.verdict import Reject
@@ -15,7 +16,7 @@ from medvlp.digest import digest_file, digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import InputError
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +45,32 @@ class Measured:
         }
 
 
-def measuring(domain: str) -> Reading[Measured]:
-    """The reading of what a path names, a file or a folder, as one sample of a domain."""
+def measuring(domain: str, *, burned_in: str = "hold") -> Reading[Measured]:
+    """The reading of what a path names, a file or a folder, as one sample of a domain.
+
+    Args:
+        domain: The domain's name.
+        burned_in: ``hold`` or ``allow``, as in `IndexConfig.burned_in`.
+    """
     return Reading(
         read=Ref("medvlp.archive.measure:measure"),
         result=Measured,
         version=_VERSION,
-        settings={"domain": domain},
+        settings={"domain": domain, "burned_in": burned_in},
     )
 
 
-def measure(paths: Sequence[Path], *, domain: str) -> Measured:
+def measure(paths: Sequence[Path], *, domain: str, burned_in: str = "hold") -> Measured:
     """Find the one sample in a file or folder, probe it and digest its files.
 
     Args:
         paths: The file or folder.
         domain: The domain's name.
+        burned_in: As in `measuring`.
 
     Raises:
-        Reject: ``no_sample``, ``several_samples``, or what the domain says of bad files.
+        Reject: ``no_sample``, ``several_samples``, ``burned_in_risk``, or what the domain says of
+            bad files.
         Ignore: What the domain says of files that are none of its own.
     """
     (path,) = paths
@@ -73,7 +81,9 @@ def measure(paths: Sequence[Path], *, domain: str) -> Measured:
         raise Reject("no_sample") from None
     if len(samples) != 1:
         raise Reject("several_samples", f"{len(samples)} samples")
-    return measured(samples[0], reads.probe.load()(samples[0]))
+    probe = reads.probe.load()(samples[0])
+    flags = (*probe.flags, *allowed(probe.burned_in, burned_in))
+    return measured(samples[0], replace(probe, flags=flags))
 
 
 def measured(paths: Sequence[Path], probe: Probe) -> Measured:

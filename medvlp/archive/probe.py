@@ -31,5 +31,8 @@ class Probe:
     flags: tuple[str, ...] = ()
     """What reading it remarked, for the sample's flags."""
 
+    burned_in: str = ""
+    """Number of the element that says that names may be burned into the pixels."""
+
     bad_frames: tuple[int, ...] = ()
     """Places of a video's frames that do not decode, as far as it was looked at."""

@@ -85,7 +85,8 @@ def _accept_text(intake: Intake, report: _Report) -> None:
 
 def _accept_images(intake: Intake, pairs: Sequence[tuple[Path, _Report]]) -> None:
     items = ((path,) for path, _ in pairs)
-    found_in_order = intake.read(measuring("cxr"), items, "Reading X-rays")
+    reading = measuring("cxr", burned_in=intake.config.burned_in)
+    found_in_order = intake.read(reading, items, "Reading X-rays")
     for (path, report), (_, found) in zip(pairs, found_in_order, strict=True):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):

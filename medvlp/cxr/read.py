@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.archive.dicom.burned_in import risk_of, unstated_flags
 from medvlp.archive.dicom.files import may_be_dicom, open_image, read_bytes, read_image, xray
 from medvlp.archive.dicom.part10 import NO_PREAMBLE
 from medvlp.archive.dicom.pixels import stored_digest
@@ -72,7 +73,8 @@ def probe(paths: Sequence[Path]) -> Probe:
         reader="pydicom",
         pixels_digest=stored_digest(values),
         fingerprint=fingerprint(values),
-        flags=flags,
+        flags=(*flags, *unstated_flags(header)),
+        burned_in=risk_of(header),
     )
 
 

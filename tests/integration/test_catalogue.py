@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from catalogue import all_cases
 from catalogue.case import Case, Verdicts, agrees
+from catalogue.raw import file_of, xray
 
+from medvlp.archive.dicom import tree
+from medvlp.archive.dicom.scan import scanning
 from medvlp.archive.index import index_archive
+from medvlp.domain import Ref
 
 CASES = all_cases()
 ARCHIVES = sorted({case.archive for case in CASES})
@@ -67,6 +72,28 @@ def test_the_verdict(case, catalogue):
     assert np.isfinite(array).all()
     if case.oracle is not None:
         np.testing.assert_array_equal(array, case.oracle())
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    """Number 65: it is read once more, then refused."""
+    restless = Ref("catalogue.restless:scan_file")
+    monkeypatch.setattr(
+        tree, "scanning", lambda *a, **settings: replace(scanning(*a, **settings), read=restless)
+    )
+    root = tmp_path / "in"
+    root.mkdir()
+    for name in ("calm", "once", "restless"):
+        (root / f"{name}.dcm").write_bytes(file_of(xray(name)))
+    index_archive(root, kind="dicom", out=tmp_path / "out")
+    verdicts = Verdicts(tmp_path / "out")
+    assert agrees(verdicts.of(root / "calm.dcm"), "ACCEPT")
+    assert agrees(verdicts.of(root / "once.dcm"), "ACCEPT")
+    assert agrees(verdicts.of(root / "restless.dcm"), "REJECT:changed")
+
+
+def test_every_entry_of_the_catalogue_has_a_case():
+    numbers = {case.number for case in CASES} | {65}
+    assert set(range(1, 78)) <= numbers
 
 
 def test_names_are_unique_and_a_fix_has_an_oracle():

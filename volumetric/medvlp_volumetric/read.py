@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from medvlp.archive.dicom.burned_in import risk_of, unstated_flags
 from medvlp.archive.dicom.files import may_be_dicom, read_header
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.part10 import NO_PREAMBLE
@@ -54,6 +55,8 @@ def probe(paths: Sequence[Path]) -> Probe:
         spacing_mm=layout.spacing_mm,
         modality=group.header.modality,
         reader="pydicom",
+        flags=unstated_flags(group.header),
+        burned_in=risk_of(group.header),
     )
 
 

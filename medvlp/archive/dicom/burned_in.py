@@ -35,12 +35,29 @@ def burned_in_flags(header: Header, policy: str) -> tuple[str, ...]:
     Raises:
         Reject: ``burned_in_risk``: it is held.
     """
+    return allowed(risk_of(header), policy) or unstated_flags(header)
+
+
+def allowed(risk: str, policy: str) -> tuple[str, ...]:
+    """Flags of a picture with a risk that `risk_of` found, under a policy.
+
+    Raises:
+        Reject: ``burned_in_risk``: it is held.
+    """
+    if risk and policy == "hold":
+        raise Reject("burned_in_risk", risk)
+    return ("burned_in_allowed",) if risk else ()
+
+
+def unstated_flags(header: Header) -> tuple[str, ...]:
+    """`UNSTATED` for a picture of a safe class that makes no statement."""
+    return () if header.burned_in or risk_of(header) else (UNSTATED,)
+
+
+def risk_of(header: Header) -> str:
+    """The number of the element for which a picture is held; empty where there is none."""
     reason = _reason(header)
-    if reason is not None:
-        if policy == "hold":
-            raise Reject("burned_in_risk", tag_name(reason))
-        return ("burned_in_allowed",)
-    return () if header.burned_in else (UNSTATED,)
+    return "" if reason is None else tag_name(reason)
 
 
 def _reason(header: Header) -> str | None:

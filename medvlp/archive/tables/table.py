@@ -81,7 +81,8 @@ def index_table(root: Path, intake: Intake) -> None:
     lines = list(_lines(intake, table))
     with_files = {line.path: line for line in lines if line.path is not None}
     items = ((path,) for path in with_files)
-    for (path,), found in intake.read(measuring(domain.name), items, "Reading files"):
+    reading = measuring(domain.name, burned_in=intake.config.burned_in)
+    for (path,), found in intake.read(reading, items, "Reading files"):
         _take_file(intake, domain, beside, with_files[path], found)
     for line in lines:
         if line.path is None:
