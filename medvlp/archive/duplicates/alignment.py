@@ -33,8 +33,13 @@ _SIMILAR = 0.72
 _LIKE, _COPY = 0.4, 0.96
 """Other candidates of one query that fit between these show what its kind of image looks like."""
 _OTHERS, _ENOUGH = 9, 3
-_ALONE, _CROWDED = 0.12, 0.33
-"""What is taken off a plain correlation without others, and among others (which may be copies)."""
+_SHARPEST = (0.5, 1.0)
+_ALONE, _CROWDED, _TOGETHER = 0.12, 0.28, 0.17
+"""What is taken off a plain correlation without others, off that of the sharpest detail among
+others (which may be copies themselves), and off the mean of both with the partial one."""
+_USUAL, _ALIKE = 0.5, 0.3
+"""Where others agree with the query by more than the first, the partial correlation loses so much
+of the excess: what few others share with a stranger is not all taken out."""
 _PLACES = 400
 
 
@@ -60,8 +65,9 @@ def agreement(pictures: NDArray[np.uint8], candidates: Sequence[Candidate]) -> F
     """How well the detail of each candidate's pictures agrees where they overlap, 0 to 1.
 
     The score is the partial correlation of the finest detail, given what pictures that are no
-    copies show at the same places; where fewer than three such pictures are known, the plain
-    correlation less `_ALONE`. It is 0 where the pictures do not agree at all.
+    copies show at the same places, or what the plain correlation of still finer detail makes of
+    it; where fewer than three such pictures are known, the plain correlation less `_ALONE`. It is 0
+    where the pictures do not agree at all.
 
     Args:
         pictures: (n, SIDE, SIDE), as `fingerprint.picture` gives them.
@@ -117,8 +123,14 @@ def _partial(
     left, right = (v - axes @ (axes.T @ v) for v in (stack.template[0][own], seen[0][own]))
     norms = float(np.sqrt((left @ left) * (right @ right)))
     value = abs(float(left @ right)) / norms if norms > 1e-9 else 0.0
-    plain = abs(float(np.corrcoef(stack.template[0][own], seen[0][own])[0, 1]))
-    return max(value, plain - _CROWDED) if len(others) >= _ENOUGH else max(value - _ALONE, 0.0)
+    if len(others) < _ENOUGH:
+        return max(value - _ALONE, 0.0)
+    sharp = _stack(pictures, shown[:1], _SHARPEST, step=1)
+    pair = sharp.template[0][own], _seen(sharp, maps[:1])[0][0][own]
+    plain = abs(float(np.corrcoef(*pair)[0, 1]))
+    alike = np.median(np.abs(np.corrcoef(stack.template[0][own], known.T[1:])[0, 1:]))
+    less = _ALIKE * max(float(alike) - _USUAL, 0.0)
+    return max(value - less, plain - _CROWDED, (value + 2 * plain) / 3 - _TOGETHER)
 
 
 def _between(first: Candidate, second: Candidate) -> NDArray[np.float64]:

@@ -44,6 +44,13 @@ _REACH = 7
 _FADE = 4.5
 _PATCHES = 20_000
 """From so many patches the components are learnt."""
+_TAUGHT = 512
+"""About so many pictures, evenly through the archive, teach the words."""
+_BLOCK = 256
+"""Pictures in work at once while an index is made."""
+_MARK = 36
+"""An entry is one number: a word above so many bits, the landmark that has it in them."""
+_MARKS = (1 << _MARK) - 1
 _PROBES = 3
 """The least certain bits of a word, tried both ways."""
 _SHIFT = 8
@@ -207,16 +214,21 @@ class Index:
 
     def __init__(self, pictures: NDArray[np.uint8], most: int = 512) -> None:
         self.pictures = pictures
-        parts = [_compact(pictures, start) for start in range(0, len(pictures), _BLOCK)]
-        self._image = np.concatenate([image for image, _, _ in parts])
-        self._place = np.concatenate([place for _, place, _ in parts])
+        some = pictures[:: max(1, len(pictures) // _TAUGHT)]
         bits = min(int(np.ceil(np.log2(max(len(pictures), _SMALL)))) + 7, 24)
-        sample = np.concatenate([patch[:: max(1, len(parts) // 8)] for _, _, patch in parts])
-        self.words = Words.learn(sample.astype(np.float32), bits)
-        probed = np.concatenate([self.words.probed(p.astype(np.float32)) for _, _, p in parts])
-        order = np.argsort(probed, axis=None, kind="stable")
-        self._word = probed.ravel()[order].astype(np.int32)
-        self._mark = (order // probed.shape[1]).astype(np.int32)
+        self.words = Words.learn(find(some, (SIDE, SIDE)).patch, bits)
+        images, places, entries, marks = [], [], [], 0
+        for start in range(0, len(pictures), _BLOCK):
+            # Patches are 225 numbers a landmark: only their words outlive a block.
+            found = find(pictures[start : start + _BLOCK], (SIDE, SIDE))
+            images.append((found.image + start).astype(np.int32))
+            places.append(found.place.astype(np.uint8))
+            own = np.arange(marks, marks + len(found))[:, None]
+            entries.append((self.words.probed(found.patch) << _MARK | own).ravel())
+            marks += len(found)
+        self._image, self._place = np.concatenate(images), np.concatenate(places)
+        self._entries = np.concatenate(entries)
+        self._entries.sort()
         self._most = most
 
     def candidates(self, start: int, stop: int, keep: int) -> Iterator[Candidate]:
@@ -245,12 +257,12 @@ class Index:
     def _look(
         self, query: int, mirrored: bool, words: Ints, place: Floats, levels: Ints
     ) -> list[Candidate]:
-        first = np.searchsorted(self._word, words, "left")
-        count = np.searchsorted(self._word, words, "right") - first
+        first = np.searchsorted(self._entries, words << _MARK)
+        count = np.searchsorted(self._entries, (words + 1) << _MARK) - first
         count[count > self._most] = 0
         starts = np.cumsum(count) - count
         asked = np.repeat(np.arange(len(words)), count)
-        marks = self._mark[np.arange(len(asked)) + (first - starts)[asked]]
+        marks = self._entries[np.arange(len(asked)) + (first - starts)[asked]] & _MARKS
         base = self._image[marks]
         total = len(self.pictures)
         rarity = np.log(max(total, _SMALL))
@@ -269,18 +281,6 @@ class Index:
             for b, level, y, x, v in zip(*votes, strict=True)
             if v >= enough
         ]
-
-
-_BLOCK = 256
-
-
-def _compact(pictures: NDArray[np.uint8], start: int) -> tuple[Any, Any, Any]:
-    marks = find(pictures[start : start + _BLOCK], (SIDE, SIDE))
-    return (
-        (marks.image + start).astype(np.int32),
-        marks.place.astype(np.float32),
-        marks.patch.astype(np.float16),
-    )
 
 
 def _vote(base: Any, level: Any, shift: Any, weight: Any) -> tuple[Any, ...]:

@@ -55,19 +55,33 @@ def near_copies(fingerprints: Sequence[str], *, workers: int = 1) -> list[Pair]:
     return sorted(pairs)
 
 
+def copies_of(index: Index, start: int, stop: int, least: float = COPY) -> list[Pair]:
+    """The near copies of the pictures from `start` to `stop` among all in an index.
+
+    Whether a pair is found may depend on which of the two is looked up; where both are, it may
+    come twice.
+
+    Args:
+        index: Of all pictures.
+        start: First place of those looked up.
+        stop: One after the last.
+        least: Score from which a pair is told.
+    """
+    asked = list(index.candidates(start, stop, _CANDIDATES))
+    scores = agreement(index.pictures, asked)
+    return [
+        Pair(min(c.query, c.base), max(c.query, c.base), float(score))
+        for c, score in zip(asked, scores, strict=True)
+        if score >= least
+    ]
+
+
 def _among(pictures: NDArray[np.uint8], workers: int) -> Iterator[Pair]:
     index = Index(pictures)
     best: dict[tuple[int, int], float] = {}
 
-    def look(start: int) -> list[tuple[int, int, float]]:
-        stop = min(start + _CHUNK, len(pictures))
-        asked = list(index.candidates(start, stop, _CANDIDATES))
-        scores = agreement(pictures, asked)
-        return [
-            (min(c.query, c.base), max(c.query, c.base), float(score))
-            for c, score in zip(asked, scores, strict=True)
-            if score >= COPY
-        ]
+    def look(start: int) -> list[Pair]:
+        return copies_of(index, start, min(start + _CHUNK, len(pictures)))
 
     starts = range(0, len(pictures), _CHUNK)
     with ThreadPoolExecutor(workers) as pool:
