@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.scan import Scan
+from medvlp.archive.dicom.second import has_second
 from medvlp.archive.dicom.values import tag_name
 from medvlp.archive.spool import Item, Rows, Spool
 from medvlp.archive.verdict import Ignore, Reject, Verdict
@@ -22,7 +24,7 @@ _TABLES = (
     """CREATE TABLE dicom_files (
         place INTEGER PRIMARY KEY, path TEXT NOT NULL, unit TEXT NOT NULL, sop TEXT NOT NULL,
         image TEXT NOT NULL, patient TEXT NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL,
-        bucket TEXT NOT NULL, code TEXT, tag TEXT NOT NULL DEFAULT '')""",
+        bucket TEXT NOT NULL, codec TEXT NOT NULL, code TEXT, tag TEXT NOT NULL DEFAULT '')""",
     """CREATE TABLE dicom_slices (
         place INTEGER PRIMARY KEY, path TEXT NOT NULL, bucket TEXT NOT NULL)""",
 )
@@ -75,9 +77,16 @@ class Register:
             "study": header.study,
             "series": header.series,
             "bucket": json.dumps(_bucket(path, header)),
+            "codec": f"{header.transfer_syntax} {header.scanner}" if has_second(header) else "",
         }
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         self._db.execute(f"INSERT INTO dicom_files ({names}) VALUES ({marks})", (*row.values(),))
+
+    def refuse(self, refusals: Mapping[Path, Verdict]) -> None:
+        """Files that are not believed, whatever the others say."""
+        rows = ((v.code, v.message, path_to_text(path)) for path, v in refusals.items())
+        self._db.execute("CREATE INDEX IF NOT EXISTS dicom_by_path ON dicom_files (path)")
+        self._db.executemany("UPDATE dicom_files SET code = ?, tag = ? WHERE path = ?", rows)
 
     def settle(self) -> None:
         """Find the files that contradict each other, and those that are there twice."""
@@ -106,15 +115,23 @@ class Register:
         )
 
     @property
+    def codecs(self) -> Rows[Item]:
+        """The first file of each transfer syntax and scanner that two decoders can read."""
+        first = "place IN (SELECT min(place) FROM dicom_files WHERE codec <> '' GROUP BY codec)"
+        return self._items(first)
+
+    @property
+    def compressed(self) -> Rows[Item]:
+        """All the files that two decoders can read."""
+        return self._items("codec <> ''")
+
+    @property
     def singles(self) -> Rows[Item]:
         """Files that are a sample each."""
-        return Rows(
-            self._db,
-            "dicom_files",
-            "path",
-            lambda row: (path_from_text(row[0]),),
-            "code IS NULL AND unit = 'file'",
-        )
+        return self._items("code IS NULL AND unit = 'file'")
+
+    def _items(self, which: str) -> Rows[Item]:
+        return Rows(self._db, "dicom_files", "path", lambda row: (path_from_text(row[0]),), which)
 
     @property
     def slices(self) -> Rows[Item]:

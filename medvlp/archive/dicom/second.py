@@ -1,7 +1,8 @@
 """A second decoder for some of the compressed files: decoders can be quietly wrong.
 
-Which files are looked at twice follows from their digests alone, so that every process and every
-run says the same of a file. A decoder that is wrong about a kind of file is wrong about many.
+Which files are looked at twice follows from their digests, so that every process and every run
+says the same of a file; and over an archive one of each transfer syntax and scanner is. Where one
+disagrees, all compressed files of the archive are looked at twice (`tree`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from medvlp.archive.dicom.pixels import decode_frame
 from medvlp.archive.dicom.values import tag_name
 from medvlp.archive.verdict import Reject
 
+DISAGREES = "decoder_disagrees"
 SHARE = 0.04
 """The part of all files whose decoding is checked; together they take as much of the time."""
 SECOND: Mapping[str, tuple[str, ...]] = {
@@ -50,6 +52,11 @@ def is_sampled(sha256: str, share: float) -> bool:
     return int(sha256[:8], 16) < share * 2**32
 
 
+def has_second(header: Header) -> bool:
+    """Whether there are two decoders for such a file."""
+    return header.transfer_syntax in SECOND
+
+
 def cross_check(ds: Dataset, header: Header, stored: NDArray[Any]) -> None:
     """Hold the middle frame against what a second decoder makes of it, where there is one.
 
@@ -71,7 +78,7 @@ def cross_check(ds: Dataset, header: Header, stored: NDArray[Any]) -> None:
             continue
         rounding = _ROUNDING.get(syntax, 0)
         if second.shape != first.shape or _apart(first, second) > rounding:
-            raise Reject("decoder_disagrees", tag_name("PixelData"))
+            raise Reject(DISAGREES, tag_name("PixelData"))
         return
 
 

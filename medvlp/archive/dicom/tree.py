@@ -9,7 +9,7 @@ ledger.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medvlp.archive.containers import SUFFIXES as PACKED
@@ -19,7 +19,9 @@ from medvlp.archive.dicom.conflicts import Register
 from medvlp.archive.dicom.files import may_be_dicom
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.scan import Scan, scanning
+from medvlp.archive.dicom.second import DISAGREES
 from medvlp.archive.intake import Intake
+from medvlp.archive.spool import Rows
 from medvlp.archive.stage.reading import Item, Reading
 from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.text.reports import ReportIndex, load_reports
@@ -71,20 +73,41 @@ def _registered(
     Returns:
         The register, and the files without an image, which are not settled.
     """
-    register, imageless = Register(intake.spool), []
+    register, imageless, disagreed = Register(intake.spool), [], False
     for (path,), scan in intake.read(reading, _candidates(intake), "Reading DICOM"):
         with intake.judge([path], "read"):
             if isinstance(scan, Verdict):
                 if scan.code == "no_pixels":
                     imageless.append(path)
                     continue
+                disagreed |= scan.code == DISAGREES
                 raise scan
             register.add(path, scan, readers[scan.header.modality].dicom_unit)
+    _cross_check(intake, reading, register, disagreed=disagreed)
     register.settle()
     for path, verdict in register.refused:
         with intake.judge([path], "conflict"):
             raise verdict
     return register, imageless
+
+
+def _cross_check(
+    intake: Intake, reading: Reading[Scan], register: Register, *, disagreed: bool
+) -> None:
+    """Check the decoder on one file of each kind; on all where any decoding is in doubt."""
+    share = reading.settings["cross_check"]
+    if not 0 < share < 1:
+        return
+    checking = replace(reading, settings={**reading.settings, "cross_check": 1.0})
+
+    def refuse(items: Rows[Item]) -> bool:
+        found = intake.read(checking, items, "Checking decoders")
+        refused = {path: scan for (path,), scan in found if isinstance(scan, Verdict)}
+        register.refuse(refused)
+        return bool(refused)
+
+    if refuse(register.codecs) or disagreed:
+        refuse(register.compressed)
 
 
 def _with_structured(

@@ -1,13 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from catalogue.case import Verdicts
+from catalogue.clamping import clamped
 from pydicom import dcmread
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from medvlp.archive.dicom import pixels as pixel_reading
-from medvlp.archive.dicom.scan import scan_file
+from medvlp.archive.dicom import tree
+from medvlp.archive.dicom.scan import scan_file, scanning
 from medvlp.archive.dicom.second import SECOND, is_sampled
+from medvlp.archive.index import index_archive
 from medvlp.archive.verdict import Reject
+from medvlp.domain import Ref
 
 UNITS = {"CT": "series"}
 SYNTAXES = [JPEG2000Lossless, JPEGLSLossless, RLELossless]
@@ -34,23 +41,8 @@ def clamping(monkeypatch):
     """``clamping(syntax)``: from now on the first decoder cuts negative values off."""
 
     def plant(syntax):
-        wanted = pixel_reading.PLUGINS[syntax]
-        decoder = get_decoder(syntax)
-        right = decoder._available[wanted]
-
-        def wrong(src, runner):
-            data = np.frombuffer(right(src, runner), np.int16)
-            return bytearray(np.maximum(data, 0).tobytes())
-
-        if syntax == RLELossless:
-            # Its decoders give one plane of bytes after the other.
-            def wrong(src, runner):
-                data = bytearray(right(src, runner))
-                half = len(data) // 2
-                data[half:] = bytes(min(x, 0x7F) for x in data[half:])
-                return data
-
-        monkeypatch.setitem(decoder._available, wanted, wrong)
+        available, plugin = get_decoder(syntax)._available, pixel_reading.PLUGINS[syntax]
+        monkeypatch.setitem(available, plugin, clamped(syntax, available[plugin]))
 
     return plant
 
@@ -95,3 +87,30 @@ def test_no_decoder_is_checked_by_itself():
     for syntax, plugins in SECOND.items():
         assert pixel_reading.PLUGINS[syntax] not in plugins
         assert set(plugins) & set(get_decoder(syntax).available_plugins)
+
+
+def codes_of(root, out, *settings):
+    index_archive(root, kind="dicom", out=out, allow_empty=True, overrides=settings)
+    verdicts = Verdicts(out)
+    return [verdicts.of(path).partition("+")[0] for path in sorted(root.iterdir())]
+
+
+def test_one_wrong_file_of_a_scanner_makes_all_suspect(packed, monkeypatch, tmp_path):
+    """None of the files is in the sample of one in a million: the scanners' first ones are."""
+    few = "options.cross_check=1e-6"
+    root = tmp_path / "in"
+    root.mkdir()
+    kinds = [JPEG2000Lossless] * 8 + [RLELossless] * 3
+    for k, syntax in enumerate(kinds):
+        packed(syntax, k).rename(root / f"{k:02d}.dcm")
+    sound = codes_of(root, tmp_path / "sound", few)
+    assert "REJECT:decoder_disagrees" not in sound
+    clamping = Ref("catalogue.clamping:scan_file")
+    monkeypatch.setattr(
+        tree, "scanning", lambda *a, **settings: replace(scanning(*a, **settings), read=clamping)
+    )
+    found = codes_of(root, tmp_path / "wrong", few)
+    assert found[:8] == ["REJECT:decoder_disagrees"] * 8
+    assert "REJECT:decoder_disagrees" not in found[8:]
+    unchecked = codes_of(root, tmp_path / "off", "options.cross_check=0")
+    assert "REJECT:decoder_disagrees" not in unchecked
