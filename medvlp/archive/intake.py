@@ -297,7 +297,8 @@ class Intake(Filing):
         split = self.config.split
         # The oldest link of the key decides, so that rotating the key moves nobody.
         people = self.books.patients().with_columns(pl.col("patient").replace(self._root))
-        copies = found_copies(self.books, people, workers=self.config.workers)
+        near = self.config.duplicates != "exact"
+        copies = found_copies(self.books, people, near=near, workers=self.config.workers)
         linked = groups(copies, people) if self.config.duplicates == "group" else {}
         assignment = assign_splits(people, split.policy, split.fractions, linked)
         names = {root: name for name, root in self._root.items()}

@@ -94,8 +94,9 @@ class IndexConfig:
     columns: Columns = Field(default_factory=Columns)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
-    duplicates: Literal["report", "group"] = "report"
-    """Report copies of images; or also put patients whom a copied image links into one split."""
+    duplicates: Literal["report", "group", "exact"] = "report"
+    """Report copies of images; or also put patients whom a copied image links into one split; or
+    report equal pixels alone, without the search for near copies."""
 
     headings: Path | None = None
     """YAML file with section headings in place of the English ones."""

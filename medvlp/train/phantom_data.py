@@ -43,7 +43,8 @@ def phantom_manifest(
         kind=phantom.kind,
         out=manifest,
         config=archive / "index.yaml",
-        overrides=overrides,
+        # Every phantom is drawn anew: there are no near copies to look for.
+        overrides=("duplicates=exact", *overrides),
         key=key,
     )
     return manifest

@@ -44,16 +44,19 @@ class Copies(list[Copy]):
         self.notes = notes
 
 
-def found_copies(books: Books, people: pl.DataFrame, *, workers: int = 1) -> Copies:
+def found_copies(
+    books: Books, people: pl.DataFrame, *, near: bool = True, workers: int = 1
+) -> Copies:
     """Every copy among the samples in the books.
 
     Args:
         books: The run's books.
         people: Columns ``sample, patient``.
+        near: Whether near copies of images are looked for, not only equal pixels.
         workers: Threads.
     """
     patient = dict(people.select("sample", "patient").iter_rows())
-    images = image_copies(books.prints(), patient, workers=workers)
+    images = image_copies(books.prints(), patient, near=near, workers=workers)
     reports = (
         (row["sample"], patient[row["sample"]], row["text"])
         for row in books.texts()
@@ -97,13 +100,18 @@ def _row(copy: Copy, one: tuple[str, str], other: tuple[str, str]) -> dict[str, 
 
 
 def image_copies(
-    prints: Iterable[Mapping[str, str]], patient: Mapping[str, str], *, workers: int = 1
+    prints: Iterable[Mapping[str, str]],
+    patient: Mapping[str, str],
+    *,
+    near: bool = True,
+    workers: int = 1,
 ) -> list[Copy]:
     """Samples with equal pixels, then near copies.
 
     Args:
         prints: Rows ``sample, digest, fingerprint``; a blank fingerprint has no near copies.
         patient: The patient of each sample.
+        near: Whether near copies are looked for.
         workers: Threads.
     """
     first: dict[str, str] = {}
@@ -114,7 +122,7 @@ def image_copies(
             copies.append(Copy(first[digest], sample, "exact", 1.0))
             continue
         first[digest] = sample
-        if row["fingerprint"]:
+        if near and row["fingerprint"]:
             samples.append(sample)
             texts.append(row["fingerprint"])
     for pair in near_copies(texts, workers=workers):
