@@ -210,3 +210,25 @@ def test_splits_are_published_only_where_nobody_stands_out(archive, tmp_path):
     blanks = [pl.read_csv(tmp_path / f"{name}.csv")["age_band"].null_count() for name in "st"]
     assert blanks[1] < blanks[0]
     assert "3 audit entries" in verify_manifest(tmp_path / "m")
+
+
+def test_a_copy_of_a_withdrawn_image_is_one_no_longer(tmp_path):
+    lines = ["path,patient,study,split"]
+    for i in range(4):
+        pixels = np.random.default_rng(min(i, 2)).integers(0, 255, (32, 32), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{GONE[:-1]}{i},S,{'train' if i < 3 else 'test'}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    settings = ["domain=cxr", "workers=1", "split.policy=source"]
+    index_archive(tmp_path / "t.csv", kind="table", out=tmp_path / "m", overrides=settings)
+    flagged = pl.col("flags").list.contains("duplicate_across_splits")
+    assert Manifest.open(tmp_path / "m").samples.filter(flagged).height == 2
+    forget(tmp_path / "m", [f"{GONE[:-1]}3"], [])
+    left = Manifest.open(tmp_path / "m")
+    assert left.samples.height == 3, "those who share the name of a study stay"
+    assert left.samples.filter(flagged).is_empty()
+    verify_manifest(tmp_path / "m")
+    summary = index_archive(
+        tmp_path / "t.csv", kind="table", out=tmp_path / "m", overrides=settings, replace=True
+    )
+    assert summary.read == 0, "the table's other pictures are known, and this one is withdrawn"
