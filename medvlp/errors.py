@@ -31,6 +31,12 @@ class ArchiveError(MedvlpError):
     """A source that cannot be indexed at all (a single bad file is a reject, not an error)."""
 
 
+class DiskError(ArchiveError):
+    """A database of a run that its disk does not take or give back."""
+
+    exit_code = 3
+
+
 class ManifestError(MedvlpError):
     """A manifest that is missing, damaged, of another schema, or that leaks patients."""
 

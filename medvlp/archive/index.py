@@ -24,7 +24,7 @@ from medvlp.data.seal import INFO, WITHDRAWN
 from medvlp.data.swap import folders, interrupted, private_folder
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, domains, get_domain
-from medvlp.errors import ArchiveError, ConfigError
+from medvlp.errors import ArchiveError, ConfigError, DiskError
 
 _UNREAD = ("walk", "ignored")
 """Reject stages that say that nothing of this kind was there to read."""
@@ -90,7 +90,7 @@ def index_archive(
                     summary, read=ledger.tally["read"], known=ledger.tally["known"]
                 )
         except sqlite3.OperationalError as error:
-            raise ArchiveError(
+            raise DiskError(
                 f"{turn.private.name} cannot take the rows of this run ({error.sqlite_errorname})",
                 remedy="see that its disk is there and not full, then run the command again",
             ) from error

@@ -131,7 +131,8 @@ def item_from_text(text: str) -> Item:
 
 
 def _connect(name: str) -> sqlite3.Connection:
-    db = sqlite3.connect(name, isolation_level=None, factory=Database)
+    # Whichever thread collects garbage may be the one that closes it.
+    db = sqlite3.connect(name, isolation_level=None, factory=Database, check_same_thread=False)
     settings = (
         "journal_mode=OFF",
         "synchronous=OFF",

@@ -109,7 +109,7 @@ def test_no_marker_leaves_the_private_folder(tmp_path):
     marks = Markers()
     archive = tmp_path / "in" / "archive"
     plant_dicom(archive, marks)
-    table = plant_pictures(tmp_path / "in" / "pictures", marks)
+    table = plant_pictures(tmp_path / "in" / "pictures", marks, count=24)
     plant_volumes(tmp_path / "in" / "volumes", marks)
     assert len(marks.made) >= WANTED
     made = tmp_path / "made"
@@ -121,7 +121,16 @@ def test_no_marker_leaves_the_private_folder(tmp_path):
         ["index", tmp_path / "in" / "volumes", "--kind", "nifti", "--out", made / "v"],
         ["verify", made / "m"],
         ["verify", made / "t"],
-        ["inspect", archive, "--out", made / "page.html", "--json", made / "page.json"],
+        [
+            "inspect",
+            archive,
+            "--out",
+            made / "page.html",
+            "--json",
+            made / "page.json",
+            "--views",
+            4,
+        ],
         ["splits", made / "m", "--out", made / "splits.csv", "--suppress"],
         ["rekey", made / "m", "--out", made / "n"],
     ]

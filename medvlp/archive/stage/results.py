@@ -22,7 +22,7 @@ from medvlp.archive.spool import Database, Item, Rows, Spool, item_to_text
 from medvlp.archive.stage.owner import Owner
 from medvlp.data.paths import path_to_text
 from medvlp.digest import digest_plain
-from medvlp.errors import ArchiveError
+from medvlp.errors import ArchiveError, DiskError
 
 LEDGER = "ledger.sqlite"
 LEASE_S = 900.0
@@ -324,7 +324,7 @@ class Results:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise ArchiveError(
+            raise DiskError(
                 f"{self._name} cannot be used ({error.sqlite_errorname})",
                 remedy="see that its disk is there and not full, then run the command again",
             ) from error
@@ -345,7 +345,9 @@ def _open(file: Path | None) -> sqlite3.Connection:
     if file is not None:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     name = file or ":memory:"
-    db = sqlite3.connect(name, timeout=_BUSY_S, isolation_level=None, factory=Database)
+    db = sqlite3.connect(
+        name, timeout=_BUSY_S, isolation_level=None, factory=Database, check_same_thread=False
+    )
     # What is deleted is overwritten, for it may be what a patient asked to be forgotten.
     for setting in ("journal_mode=DELETE", "secure_delete=ON"):
         db.execute(f"PRAGMA {setting}").fetchall()
