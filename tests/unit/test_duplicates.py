@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from medvlp.archive.duplicates import landmarks
 from medvlp.archive.duplicates.copied_texts import LEAST_WORDS, TEMPLATE_PATIENTS, copied_texts
 from medvlp.archive.duplicates.find import Copy, groups, image_copies
-from medvlp.archive.duplicates.fingerprint import fingerprint
+from medvlp.archive.duplicates.fingerprint import SIDE, fingerprint
 from medvlp.archive.duplicates.near_copies import near_copies
 
 
@@ -50,6 +52,29 @@ def test_a_changed_copy_is_found_among_other_images(change: str) -> None:
 def test_equal_fingerprints_are_paired_with_the_first_alone() -> None:
     prints = [fingerprint(_image(seed)) for seed in (0, 1, 0, 0, 0)]
     assert [(pair.one, pair.other) for pair in near_copies(prints)] == [(0, 2), (0, 3), (0, 4)]
+
+
+def test_an_index_made_in_blocks_is_the_index_made_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = [_image(seed) for seed in range(12)]
+    prints = [fingerprint(image) for image in (*images, images[0][10:, 6:], images[9][:-12])]
+    whole = near_copies(prints)
+    monkeypatch.setattr(landmarks, "_BLOCK", 5)
+    assert [(pair.one, pair.other) for pair in whole] == [(0, 12), (9, 13)]
+    assert near_copies(prints) == whole
+
+
+def test_an_index_keeps_words_and_no_patches() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, SIDE, SIDE), dtype=np.uint8)
+    marks = len(landmarks.find(noise, (SIDE, SIDE)))
+    tracemalloc.start()
+    index = landmarks.Index(noise)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert index.pictures is noise
+    # Eight entries of eight bytes, a picture's number and a place; a patch would add 450 or more.
+    assert kept < 100 * marks
 
 
 def test_blank_and_foreign_fingerprints_pair_with_nothing() -> None:
