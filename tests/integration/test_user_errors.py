@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,8 +12,6 @@ from PIL import Image
 
 from medvlp import cli
 from medvlp.archive.index import index_archive
-
-MEDVLP = [sys.executable, "-m", "medvlp.cli"]
 
 
 @pytest.fixture
@@ -164,25 +158,3 @@ def test_full_disk_leaves_nothing(refused, pictures, bundle, little_disk, tmp_pa
     refused("embed", bundle, pictures, "--out", tmp_path / "index",
             code=3, says=["the disk is full"])  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["m.private"]
-
-
-def test_interrupted_training_is_kept(refused, experiment, tmp_path):
-    run = tmp_path / "run"
-    child = subprocess.Popen(
-        [*MEDVLP, "train", str(experiment), "--out", str(run)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    log = run / "metrics.csv"
-    deadline = time.monotonic() + 100
-    while not (log.exists() and log.read_text().count("\n") > 3):
-        assert child.poll() is None, child.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
-    _, shown = child.communicate(timeout=100)
-    assert child.returncode == 130
-    assert shown.startswith("medvlp: interrupted")
-    assert shown.count("\n") == 1
-    assert not (run / "bundle").exists()
-    done = len(log.read_text().splitlines()) - 1
-    refused("train", experiment, "--out", run, f"trainer.steps={done + 2}", says=["trainer.steps"])
