@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from medvlp.archive.dicom.values import Fields, Vector, tag_name
-from medvlp.archive.text.marks import FrameMarks, Marks, marks_of
+from medvlp.archive.series.marks import FrameMarks, Marks, marks_of
 from medvlp.archive.verdict import Reject
 
 FLOAT32_SAFE = 1e30
@@ -30,7 +30,7 @@ class Plane:
     slope: float = 1.0
     intercept: float = 0.0
     marks: Marks = ()
-    """What tells this frame from others in its place; see `medvlp.archive.text.marks`."""
+    """What tells this frame from others in its place; see `medvlp.archive.series.marks`."""
 
 
 def rescale_of(fields: Fields) -> tuple[float, float]:

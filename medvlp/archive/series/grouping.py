@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from medvlp.archive.dicom.files import pixel_digest
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.planes import Plane
+from medvlp.archive.series.marks import MARKS
 from medvlp.archive.series.policy import NO_REPAIR, SPLIT, Policy, part_flag
 from medvlp.archive.series.spacing import SAME_PLACE_MM, measure
-from medvlp.archive.text.marks import MARKS
 
 COSINE_TOLERANCE = 1e-3
 _SPACING_TOLERANCE_MM = 1e-4

@@ -18,10 +18,10 @@ from medvlp.archive.dicom.files import read_planes
 from medvlp.archive.series.grouping import Group, group_series
 from medvlp.archive.series.hounsfield import HuReport, Values, count_hu, judge_hu
 from medvlp.archive.series.layout import Layout, Survey, check_kind, settle, survey
+from medvlp.archive.series.marks import MARKS
 from medvlp.archive.series.policy import NO_REPAIR, Policy
 from medvlp.archive.series.read import read_headers
 from medvlp.archive.series.spacing import MAX_GAP_MM
-from medvlp.archive.text.marks import MARKS
 from medvlp.archive.verdict import Reject, Verdict
 
 _BODY_PARTS = (

@@ -10,10 +10,10 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from medvlp.archive.dicom.files import read_header
 from medvlp.archive.series.grouping import group_series
 from medvlp.archive.series.layout import lay_out
+from medvlp.archive.series.marks import MARKS
 from medvlp.archive.series.policy import Policy, part_of
 from medvlp.archive.series.read import read_series
 from medvlp.archive.series.spacing import measure
-from medvlp.archive.text.marks import MARKS
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 
 AXIAL = [(0, 0, 3.0 * k) for k in range(6)]
