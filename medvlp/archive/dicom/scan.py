@@ -6,7 +6,7 @@ The file is read, parsed and decoded once, in a reading process.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,11 @@ class Scan:
 
 
 def scanning(
-    units: Mapping[str, str], *, legacy: bool = False, cross_check: float = second.SHARE
+    units: Mapping[str, str],
+    *,
+    legacy: bool = False,
+    cross_check: float = second.SHARE,
+    fingerprints: bool = True,
 ) -> Reading[Scan]:
     """The reading of DICOM files.
 
@@ -67,12 +71,18 @@ def scanning(
         units: Modality to ``file`` or ``series``; others are ignored.
         legacy: Whether files without preamble are taken, with a flag.
         cross_check: The part of all files that a second decoder reads, too; see `second`.
+        fingerprints: Whether near copies will be looked for.
     """
     return Reading(
         read=Ref("medvlp.archive.dicom.scan:scan_file"),
         result=Scan,
         version=_VERSION,
-        settings={"units": dict(units), "legacy": legacy, "cross_check": cross_check},
+        settings={
+            "units": dict(units),
+            "legacy": legacy,
+            "cross_check": cross_check,
+            "fingerprints": fingerprints,
+        },
     )
 
 
@@ -82,6 +92,7 @@ def scan_file(
     units: Mapping[str, str],
     legacy: bool = False,
     cross_check: float = second.SHARE,
+    fingerprints: bool = True,
 ) -> Scan:
     """Read, parse and decode one file.
 
@@ -90,6 +101,7 @@ def scan_file(
         units: As in `scanning`.
         legacy: As in `scanning`.
         cross_check: As in `scanning`.
+        fingerprints: As in `scanning`.
 
     Raises:
         Reject: The file is bad.
@@ -112,20 +124,22 @@ def scan_file(
             values = shown_values(stored, dataset, header)
             if values.min() == values.max():
                 flags = (*flags, "no_information")
-    return Scan(sha256=sha256, header=header, flags=flags, pixels=_facts(stored, header))
+        facts = _facts(stored, header)
+        if fingerprints:
+            facts = replace(facts, fingerprint=_fingerprint(stored, header))
+    return Scan(sha256=sha256, header=header, flags=flags, pixels=facts)
 
 
 def _facts(stored: NDArray[Any], header: Header) -> PixelFacts:
     low, high = _range(stored, header)
     counts = _counts(stored, header) if header.modality == "CT" and not header.colour else ()
+    return PixelFacts(digest=stored_digest(stored), low=low, high=high, counts=counts)
+
+
+def _fingerprint(stored: NDArray[Any], header: Header) -> str:
+    """Of the middle frame, colours averaged."""
     frames = stored.reshape(header.frames, header.rows, header.columns, -1)
-    return PixelFacts(
-        digest=stored_digest(stored),
-        low=low,
-        high=high,
-        counts=counts,
-        fingerprint=fingerprint(frames[header.frames // 2].mean(axis=-1, dtype=np.float32)),
-    )
+    return fingerprint(frames[header.frames // 2].mean(axis=-1, dtype=np.float32))
 
 
 def _counts(stored: NDArray[Any], header: Header) -> tuple[int, ...]:

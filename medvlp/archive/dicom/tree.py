@@ -48,7 +48,12 @@ def index_dicom(root: Path, intake: Intake) -> None:
     reports, annotations = load_reports(intake), Annotations.load(intake)
     options = intake.options(SeriesOptions)
     units = {modality: domain.dicom_unit for modality, domain in readers.items()}
-    reading = scanning(units, legacy=options.legacy, cross_check=options.cross_check)
+    reading = scanning(
+        units,
+        legacy=options.legacy,
+        cross_check=options.cross_check,
+        fingerprints=intake.config.duplicates != "exact",
+    )
     register, imageless = _registered(intake, reading, readers)
     if options.structured_reports and imageless:
         reports = _with_structured(intake, reports, imageless)

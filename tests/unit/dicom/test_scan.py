@@ -113,3 +113,12 @@ def test_a_decoder_that_takes_its_process_down_costs_one_file(shared, tmp_path):
     assert [isinstance(found[item], Verdict) for item in items] == [False, True, False]
     # Whichever way this build of the decoder fails.
     assert found[(bad,)].code in ("decoder_crash", "codec")
+
+
+def test_a_fingerprint_is_made_only_where_copies_are_looked_for(dicom):
+    pixels = np.random.default_rng(0).integers(0, 1000, (80, 70), dtype=np.int16)
+    path = dicom("one.dcm", pixels)
+    assert scan_file([path], units=UNITS).pixels.fingerprint
+    without = scan_file([path], units=UNITS, fingerprints=False)
+    assert without.pixels.fingerprint == ""
+    assert without.pixels.digest == scan_file([path], units=UNITS).pixels.digest
