@@ -24,8 +24,11 @@ from medvlp.archive.privacy.withdrawals import Withdrawals
 from medvlp.errors import InputError
 from medvlp.progress import track
 
-_ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}\.npy")
+_ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}\.(?:npy|b2nd)")
 _OLD_ENTRY = re.compile(r"[0-9a-f]{64}\.npy")
+_ARRAYS = {".npy", ".b2nd"}
+"""Files that hold numbers alone; their names are searched."""
+
 _LARGEST_TEXT = 64 << 20
 
 
@@ -104,7 +107,7 @@ def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[
     old = sum(bool(_OLD_ENTRY.fullmatch(path.name)) for path in place.rglob("*.npy"))
     if old:
         yield f"{place.name}: {old} entries of an older medvlp do not say whose they are: delete it"
-    entries = [path for path in place.rglob("*.npy") if _ENTRY.fullmatch(path.name)]
+    entries = [path for path in place.rglob("*") if _ENTRY.fullmatch(path.name)]
     gone = [path for path in entries if held.holds_name(path.name[:64])]
     for path in gone:
         path.unlink()
@@ -236,7 +239,7 @@ def _texts(file: Path, place: Path) -> Iterator[str]:
     elif file.suffix == ".sqlite":
         yield from _rows(file)
         yield file.read_bytes().decode("latin-1")
-    elif file.name != "withdrawn.json" and file.suffix != ".npy":
+    elif file.name != "withdrawn.json" and file.suffix not in _ARRAYS:
         with file.open("rb") as stream:
             yield stream.read(_LARGEST_TEXT).decode("latin-1")
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.data.cache_entry import (
+    SUFFIXES,
+    Entry,
+    Format,
+    open_entry,
+    whole,
+    window_of,
+    write_entry,
+)
 from medvlp.data.items import Item
 from medvlp.data.preprocess import Span
 from medvlp.digest import digest_plain
@@ -28,82 +32,95 @@ _MOST_MAPPED = 16_384
 class ArrayCache:
     """Stored arrays by (file content, span, preprocessing contract).
 
-    An entry is a ``.npy`` file, named by both digests, with a checksum behind the array; it is
-    verified when a process first reads it and memory-mapped from then on. A damaged entry is
-    written anew.
+    An entry is one file (`medvlp.data.cache_entry`), named by both digests; its bytes are checked
+    when a process first reads it, and it stays mapped from then on. A damaged entry is written
+    anew. Entries of either format are read, whichever format new ones are written in.
 
     Args:
         folder: Where entries are kept, shared by runs and processes; None keeps them in memory.
         contract: Digest of the preprocessing contract (`contract_digest`).
+        form: The format of new entries.
+        threads: Threads that decompress one entry.
     """
 
-    def __init__(self, folder: Path | None, contract: str) -> None:
+    def __init__(
+        self, folder: Path | None, contract: str, form: Format = "auto", threads: int = 1
+    ) -> None:
         self.folder = folder
         self.contract = contract
+        self.form = form
+        self._threads = threads
         self._memory: dict[str, NDArray[Any]] = {}
-        self._mapped: dict[str, NDArray[Any]] = {}
+        self._opened: dict[str, Entry] = {}
 
     def get(self, item: Item, read: Read) -> NDArray[Any]:
         """The item's stored array, made by `read` if it is not there yet; the caller's own copy."""
-        # The content's digest comes first: whoever withdraws can be found by it.
-        key = f"{item.sha256}-{digest_plain([item.span, self.contract])[:32]}"
         if self.folder is None:
-            return self._from_memory(key, item, read)
-        path = self.folder / key[:2] / f"{key}.npy"
-        array = self._load(path, key)
-        if array is None:
-            _store(path, read(item.source_paths, item.span, item.flags))
-            array = self._load(path, key)
-            if array is None:
-                raise OSError(f"cache entry {key[:12]} is damaged as soon as it is written")
-        return array
+            return self._from_memory(item, read).copy()
+        entry = self._entry(item, read)
+        return entry.crop(whole(entry.shape))
 
-    def _from_memory(self, key: str, item: Item, read: Read) -> NDArray[Any]:
+    def crop(
+        self, item: Item, read: Read, start: Sequence[int], size: Sequence[int]
+    ) -> NDArray[Any]:
+        """A window of the item's stored array; of the file, only what it touches is read.
+
+        Args:
+            item: The item.
+            read: As in `get`.
+            start: The window's first index along each axis.
+            size: Its extent along each axis.
+
+        Raises:
+            InputError: The window does not lie within the array.
+        """
+        if self.folder is None:
+            array = self._from_memory(item, read)
+            return array[window_of(array.shape, start, size)].copy()
+        entry = self._entry(item, read)
+        return entry.crop(window_of(entry.shape, start, size))
+
+    def key(self, item: Item) -> str:
+        """The name of the item's entry."""
+        # The content's digest comes first: whoever withdraws can be found by it.
+        return f"{item.sha256}-{digest_plain([item.span, self.contract])[:32]}"
+
+    def files(self, item: Item) -> list[Path]:
+        """The item's files, sound or not: usually one, none before it is read."""
+        if self.folder is None:
+            return []
+        stem = self.folder / self.key(item)[:2] / self.key(item)
+        named = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES.values())
+        return [path for path in named if path.is_file()]
+
+    def _from_memory(self, item: Item, read: Read) -> NDArray[Any]:
+        key = self.key(item)
         if key not in self._memory:
             self._memory[key] = read(item.source_paths, item.span, item.flags)
-        return self._memory[key].copy()
+        return self._memory[key]
 
-    def _load(self, path: Path, key: str) -> NDArray[Any] | None:
-        mapped = self._mapped.get(key)
-        if mapped is None:
-            mapped = _open(path)
-            if mapped is None:
-                return None
-            if len(self._mapped) >= _MOST_MAPPED:
-                self._mapped.pop(next(iter(self._mapped)))
-            self._mapped[key] = mapped
-        return mapped.copy()
+    def _entry(self, item: Item, read: Read) -> Entry:
+        key = self.key(item)
+        opened = self._opened.get(key) or self._open(item) or self._made(item, read)
+        if key not in self._opened:
+            if len(self._opened) >= _MOST_MAPPED:
+                self._opened.pop(next(iter(self._opened)))
+            self._opened[key] = opened
+        return opened
 
+    def _open(self, item: Item) -> Entry | None:
+        found = (open_entry(path, self._threads) for path in self.files(item))
+        return next((entry for entry in found if entry is not None), None)
 
-def _open(path: Path) -> NDArray[Any] | None:
-    """Map a sound entry; None if it is missing or damaged."""
-    if not _is_sound(path):
-        return None
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return array
-
-
-def _is_sound(path: Path) -> bool:
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    return len(data) > 4 and zlib.crc32(data[:-4]).to_bytes(4, "little") == data[-4:]
-
-
-def _store(path: Path, array: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-            file.seek(0)
-            file.write(zlib.crc32(file.read()).to_bytes(4, "little"))
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    def _made(self, item: Item, read: Read) -> Entry:
+        assert self.folder is not None
+        key = self.key(item)
+        array = read(item.source_paths, item.span, item.flags)
+        path = write_entry(self.folder / key[:2], key, array, self.form)
+        for other in self.files(item):
+            if other != path:  # a damaged one of the other format
+                other.unlink(missing_ok=True)
+        entry = open_entry(path, self._threads)
+        if entry is None:
+            raise OSError(f"cache entry {key[:12]} is damaged as soon as it is written")
+        return entry

@@ -15,6 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
+from medvlp.data.cache_entry import Format
 from medvlp.data.label_vectors import LabelVectors, intervals_of
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span
@@ -99,6 +100,10 @@ class DataConfig:
 
     cache: Path | Literal["memory"] | None = None
     """Folder for decoded arrays (made if need be), ``memory`` for small sets, or none."""
+
+    cache_format: Format = "auto"
+    """How new entries of the folder are written: ``npy`` plain and mapped, ``blosc2`` compressed,
+    ``auto`` compressed for CT volumes alone. `medvlp cache bench` measures both."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
 

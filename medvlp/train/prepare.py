@@ -195,4 +195,4 @@ def array_cache(experiment: Experiment) -> ArrayCache | None:
     if config.cache is None:
         return None
     folder = None if config.cache == "memory" else Path(config.cache)
-    return ArrayCache(folder, contract_digest(experiment.preprocess))
+    return ArrayCache(folder, contract_digest(experiment.preprocess), config.cache_format)

@@ -95,12 +95,14 @@ def made_from(manifest, folder):
     """An array cache, an index of embeddings and predictions of every sample."""
     samples = manifest.samples
     cache = ArrayCache(folder / "cache", "c" * 64)
-    for row in samples.iter_rows(named=True):
+    for n, row in enumerate(samples.iter_rows(named=True)):
         item = Item(
             sample=row["sample"], patient=row["patient"], sha256=row["sha256"], source_paths=(),
             span=None, texts=(), labels_L=np.zeros(0, np.float32), split=row["split"],
         )  # fmt: skip
-        cache.get(item, lambda *_: np.zeros(3))
+        stored = np.zeros((2, 2, 2), np.int16) if n % 2 else np.zeros(3)
+        cache.get(item, lambda *_, stored=stored: stored)
+    assert {file.suffix for file in (folder / "cache").rglob("*.*")} == {".npy", ".b2nd"}
     (folder / "index").mkdir()
     samples.select(
         "sample", "source", item=pl.int_range(samples.height),
