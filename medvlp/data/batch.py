@@ -37,14 +37,19 @@ class Batch:
     sample: tuple[str, ...]
     """Pseudonymous sample ids, for messages and predictions."""
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on `device`."""
+    def to(self, device: torch.device, *, images: bool = True) -> Batch:
+        """The same batch with its tensors on `device`; the images only if `images`."""
         moved: dict[str, Any] = {
             f.name: value.to(device, non_blocking=True)
             for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
+            if isinstance(value := getattr(self, f.name), Tensor) and (images or f.name != "image")
         }
         return dataclasses.replace(self, **moved)
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the samples."""
+        taken = {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
+        return dataclasses.replace(self, **taken)
 
 
 @dataclass(frozen=True, kw_only=True)

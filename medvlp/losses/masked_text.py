@@ -14,8 +14,7 @@ from medvlp.config import STRICT
 from medvlp.data.batch import Batch, TokenIds
 from medvlp.encoding import Encodings, Sizes
 from medvlp.errors import ConfigError
-from medvlp.losses.gather import global_sum, world
-from medvlp.losses.objective import Objective
+from medvlp.losses.objective import Objective, SampleObjective
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -42,10 +41,9 @@ class MaskedTextConfig:
         return MaskedTextObjective(self, sizes.text, sizes.tokens)
 
 
-class MaskedTextObjective(Objective):
+class MaskedTextObjective(SampleObjective):
     """Cross-entropy of the hidden tokens, averaged over all ranks' hidden tokens."""
 
-    scope: ClassVar[Literal["batch", "sample"]] = "sample"
     reads: ClassVar[frozenset[str]] = frozenset({"read", "text_BNT", "text_mask_BNT"})
 
     def __init__(self, config: MaskedTextConfig, width: int, tokens: TokenIds) -> None:
@@ -55,16 +53,23 @@ class MaskedTextObjective(Objective):
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.decoder = nn.Linear(width, tokens.count)
 
-    def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
-        """The loss of a fresh draw of hidden tokens."""
+    def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+        """A fresh draw: the altered texts, and where a token is hidden."""
         ids_MT, mask_MT = batch.text_BNT.flatten(0, 1), batch.text_mask_BNT.flatten(0, 1)
         altered_MT, hidden_MT = hide(ids_MT, mask_MT, self.fraction, self.tokens)
-        features = encodings.read(altered_MT, mask_MT)
+        shape = batch.text_BNT.shape
+        return (altered_MT.view(shape), hidden_MT.view(shape)), hidden_MT.sum()
+
+    def total(self, encodings: Encodings, batch: Batch, targets: tuple[Tensor, ...]) -> Tensor:
+        """The cross-entropies of the hidden tokens."""
+        altered_MT, hidden_MT = (target.flatten(0, 1) for target in targets)
+        features = encodings.read(altered_MT, batch.text_mask_BNT.flatten(0, 1))
         logits_KV = self.decoder(self.transform(features.tokens_MTD[hidden_MT])).float()
-        loss = F.cross_entropy(logits_KV, ids_MT[hidden_MT], reduction="sum")
-        count = global_sum(hidden_MT.sum()).clamp(min=1)
+        wanted_K = batch.text_BNT.flatten(0, 1)[hidden_MT]
         # A batch in which nothing is hidden still depends on the tower's weights.
-        return world()[1] * loss / count + 0.0 * features.pooled_MD.sum()
+        return (
+            F.cross_entropy(logits_KV, wanted_K, reduction="sum") + 0.0 * features.pooled_MD.sum()
+        )
 
 
 def hide(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from medvlp.data.batch import Batch
 from medvlp.encoding import Encodings
+from medvlp.losses.gather import global_sum, world
 
 
 class Objective(nn.Module):
@@ -15,7 +16,8 @@ class Objective(nn.Module):
 
     scope: ClassVar[Literal["batch", "sample"]]
     """``batch``: needs every sample's embedding (contrastive: cached gradients, gathering across
-    devices). ``sample``: any micro-batch will do (masked modelling, generation, labels)."""
+    devices). ``sample``: any micro-batch will do (masked modelling, generation, labels); such an
+    objective is a `SampleObjective`."""
 
     reads: ClassVar[frozenset[str]]
     """Names of the fields of `Encodings` and `Batch` that it reads."""
@@ -23,3 +25,35 @@ class Objective(nn.Module):
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The term's value, a scalar to be minimised."""
         raise NotImplementedError
+
+
+class SampleObjective(Objective):
+    """A mean over terms (known labels, hidden tokens), each of which depends on one sample.
+
+    What is drawn at random, and over how many terms the mean goes, is settled for the whole batch
+    before anything is encoded. The sum over the terms may then be taken in parts of any size,
+    and the mean over all ranks' terms stays what it is.
+    """
+
+    scope: ClassVar[Literal["batch", "sample"]] = "sample"
+
+    def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What is to be predicted: tensors of B rows each, and the number of terms."""
+        raise NotImplementedError
+
+    def total(self, encodings: Encodings, batch: Batch, targets: tuple[Tensor, ...]) -> Tensor:
+        """The sum of the terms of a batch, or of a part of it with its rows of `targets`."""
+        raise NotImplementedError
+
+    def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
+        """The mean over all ranks' terms."""
+        targets, count = self.targets(batch)
+        return share(count) * self.total(encodings, batch, targets)
+
+
+def share(count: Tensor) -> Tensor:
+    """What a rank's sum over its `count` terms is multiplied by.
+
+    The mean over ranks of the product is the mean over all ranks' terms.
+    """
+    return world()[1] / global_sum(count).clamp(min=1)

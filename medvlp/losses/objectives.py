@@ -13,9 +13,9 @@ from medvlp.config import STRICT
 from medvlp.data.batch import Batch
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
-from medvlp.losses.gather import contrast_clip, contrast_siglip, global_sum, world
+from medvlp.losses.gather import contrast_clip, contrast_siglip
 from medvlp.losses.masked_text import MaskedTextConfig
-from medvlp.losses.objective import Objective
+from medvlp.losses.objective import Objective, SampleObjective
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -104,10 +104,9 @@ class SigLipObjective(Objective):
         )
 
 
-class LabelsObjective(Objective):
+class LabelsObjective(SampleObjective):
     """A linear head and its masked binary cross-entropy, averaged over the known labels."""
 
-    scope: ClassVar[Literal["batch", "sample"]] = "sample"
     reads: ClassVar[frozenset[str]] = frozenset({"image", "labels_BL"})
 
     def __init__(self, config: LabelsConfig, sizes: Sizes) -> None:
@@ -120,14 +119,18 @@ class LabelsObjective(Objective):
         logits_BL: Tensor = self.head(features.pooled_BD)
         return logits_BL.float()
 
-    def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
-        """The mean over all ranks' known labels."""
+    def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Which labels are known, and their values."""
         known_BL, target_BL = self._target(batch.labels_BL)
+        return (known_BL, target_BL), known_BL.sum()
+
+    def total(self, encodings: Encodings, batch: Batch, targets: tuple[Tensor, ...]) -> Tensor:
+        """The cross-entropies of the known labels."""
+        known_BL, target_BL = targets
         loss_BL = F.binary_cross_entropy_with_logits(
             self.scores(encodings.image), target_BL, reduction="none"
         )
-        count = global_sum(known_BL.sum()).clamp(min=1)
-        return world()[1] * torch.where(known_BL, loss_BL, 0.0).sum() / count
+        return torch.where(known_BL, loss_BL, 0.0).sum()
 
     def _target(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
         uncertain_BL = labels_BL == -1

@@ -36,6 +36,12 @@ class TrainerConfig:
     """Batches whose gradients are summed into one optimiser step; each batch is contrasted
     within itself."""
 
+    micro_batch: Count | None = None
+    """Samples that a device encodes at once, however large the batch is: the gradient stays that
+    of the whole batch, memory is that of the micro-batch, and a step costs one more forward pass
+    (gradient caching, arXiv:2101.06983). Needs norm layers that do not mix samples (group norm).
+    None encodes a device's share of the batch at once."""
+
     precision: Literal["bf16", "fp32"] = "fp32"
     devices: Count = 1
     """Devices of this machine; data-parallel if more than one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,8 +13,10 @@ from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.dataset import BadSample
 from medvlp.data.randomness import generator
 from medvlp.errors import RunError
+from medvlp.losses.objective import Objective
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.experiment import Experiment
+from medvlp.train.gradient_cache import GradientCache
 from medvlp.train.optim import build_optimizer, build_schedule
 
 
@@ -36,6 +38,8 @@ class Task(LightningModule):
         names = _names([config.kind for config in configs])
         self.configs = dict(zip(names, configs, strict=True))
         self.objectives = nn.ModuleDict({n: c.build(sizes) for n, c in self.configs.items()})
+        size = experiment.trainer.micro_batch
+        self.cache = None if size is None else self._gradient_cache(size)
 
     def trained(self) -> dict[str, tuple[Any, nn.Module]]:
         """Each objective's configuration and module, as a bundle stores them."""
@@ -43,6 +47,8 @@ class Task(LightningModule):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum, ``loss``, and each objective's own value."""
+        if self.cache is not None:
+            return self.cache(batch, self.device)
         encodings = self.model(batch)
         named = {name: objective(encodings, batch) for name, objective in self.objectives.items()}
         total = torch.stack(
@@ -93,7 +99,13 @@ class Task(LightningModule):
         """
         if isinstance(batch, BadSample):
             raise batch.error()
-        return batch.to(device)
+        # With micro-batches, images go to the device a micro-batch at a time.
+        return batch.to(device, images=self.cache is None)
+
+    def _gradient_cache(self, size: int) -> GradientCache:
+        weights = {name: config.weight for name, config in self.configs.items()}
+        objectives = cast(dict[str, Objective], dict(self.objectives.items()))
+        return GradientCache(self.model, objectives, weights, size)
 
     def _key(self, batch_idx: int, purpose: str) -> None:
         rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), purpose)
