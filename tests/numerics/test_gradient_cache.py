@@ -187,7 +187,7 @@ def test_what_cannot_be_split_is_refused():
         GradientCache(model(flat), *build(model(), ["clip"]), 2)
     mixed = build(model(), ["clip"])
     mixed[0]["clip"].reads = frozenset({"image_BE", "see"})
-    with pytest.raises(ConfigError, match="clip reads .* see of the whole batch"):
+    with pytest.raises(ConfigError, match=r"clip reads .* see of the whole batch"):
         GradientCache(model(), *mixed, 2)
 
 
