@@ -18,6 +18,11 @@ from rich.progress import (
 T = TypeVar("T")
 
 
+def tell(line: str) -> None:
+    """Tell the user something that ends no command: one line on stderr."""
+    Console(stderr=True, soft_wrap=True).print(f"medvlp: {line}", highlight=False, markup=False)
+
+
 def progress_bar(*, hidden: bool = False) -> Progress:
     """A bar with count, elapsed time and time to go; silent where stderr is not a terminal.
 

@@ -1,15 +1,13 @@
-"""What happens beside the steps: rows of metrics, checkpoints, the bar, and a clean stop."""
+"""What is told of the steps: rows of metrics and the bar."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
-import signal
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,15 +20,13 @@ from medvlp.progress import progress_bar
 from medvlp.train.experiment import TrainerConfig
 
 
-class Stopped(Exception):
-    """The user asked for a stop, and the last checkpoint is written."""
-
-
-def _stepped(config: TrainerConfig, batch_idx: int) -> bool:
+def completes_step(config: TrainerConfig, batch_idx: int) -> bool:
+    """Whether an optimiser step follows this batch."""
     return (batch_idx + 1) % config.accumulate == 0
 
 
-def _validates(trainer: Trainer, config: TrainerConfig, step: int) -> bool:
+def is_validated(trainer: Trainer, config: TrainerConfig, step: int) -> bool:
+    """Whether the validation split is passed over after this step."""
     return sum(trainer.num_val_batches) > 0 and (
         step % config.valid_every == 0 or step == config.steps
     )
@@ -56,14 +52,31 @@ class MetricsLog(Callback):
         self.start = start
         self.micro: list[dict[str, Tensor]] = []
         self.row: dict[str, Any] = {}
+        self.pending = False
         self.samples = 0
         self.since = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The row that waits for the end of validation, where a checkpoint is taken before."""
+        return {"row": self.row, "pending": self.pending}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up `state_dict`."""
+        self.row, self.pending = state_dict["row"], state_dict["pending"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The rows up to a checkpoint are on the disk before it is."""
+        if trainer.is_global_zero and self.file.is_file():
+            with self.file.open("rb") as file:
+                os.fsync(file.fileno())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the files."""
         self.since = time.perf_counter()
         if trainer.is_global_zero:
-            _keep_rows(self.file, self.columns, self.start)
+            _keep_rows(self.file, self.columns, self.start - self.pending)
             self.writer = SummaryWriter(str(self.board), purge_step=self.start + 1)
 
     def on_train_batch_end(
@@ -73,12 +86,13 @@ class MetricsLog(Callback):
         """Collect the step; write it if it is due."""
         self.micro.append(outputs["named"])
         self.samples += len(batch.sample) * trainer.world_size
-        if not _stepped(self.config, batch_idx):
+        if not completes_step(self.config, batch_idx):
             return
         step = trainer.global_step
-        due = _validates(trainer, self.config, step)
+        due = is_validated(trainer, self.config, step)
         if due or step % self.config.log_every == 0 or step == self.config.steps:
             self.row = self._measure(trainer, step)
+            self.pending = due
             if not due:
                 self._write(trainer)
         self.micro.clear()
@@ -87,6 +101,7 @@ class MetricsLog(Callback):
         """Complete the step's row."""
         self.row["valid_loss"] = float(trainer.callback_metrics["valid_loss"])
         self._write(trainer)
+        self.pending = False
         self.since, self.samples = time.perf_counter(), 0
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -113,67 +128,6 @@ class MetricsLog(Callback):
         for name, value in self.row.items():
             if name != "step":
                 self.writer.add_scalar(name, value, self.row["step"])
-
-
-class Checkpoints(Callback):
-    """Keeps ``last`` and, by validation loss, ``best``; stops cleanly when asked.
-
-    Where a step is validated, it is saved after that, so that a resumed run skips nothing.
-
-    Args:
-        folder: The checkpoints' folder.
-        config: The trainer's configuration.
-    """
-
-    def __init__(self, folder: Path, config: TrainerConfig) -> None:
-        self.last = folder / "last.safetensors"
-        self.best = folder / "best.safetensors"
-        self.config = config
-        self.lowest = math.inf
-        self.asked = False
-        self.stopping = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """The lowest validation loss so far."""
-        return {"lowest": self.lowest}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up `state_dict`."""
-        self.lowest = state_dict["lowest"]
-
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: stop after this step; a second signal interrupts at once."""
-        self.asked = True
-        signal.signal(number, signal.default_int_handler)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch,
-        batch_idx: int,
-    ) -> None:  # fmt: skip
-        """Save if the step is due and is not validated first."""
-        if not _stepped(self.config, batch_idx):
-            return
-        step = trainer.global_step
-        # Ranks must agree, or one would wait for the others for ever.
-        self.stopping = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-        if step == self.config.steps:
-            trainer.should_stop = True  # Lightning validates once more when it is told to stop.
-        if not _validates(trainer, self.config, step):
-            self._save(trainer, step)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best weights; save the step."""
-        loss = float(trainer.callback_metrics["valid_loss"])
-        if loss < self.lowest:
-            self.lowest = loss
-            trainer.save_checkpoint(self.best, weights_only=True)
-        self._save(trainer, trainer.global_step)
-
-    def _save(self, trainer: Trainer, step: int) -> None:
-        if self.stopping or step % self.config.save_every == 0 or step == self.config.steps:
-            trainer.save_checkpoint(self.last)
-        if self.stopping and step < self.config.steps:
-            raise Stopped
 
 
 class StepBar(Callback):
@@ -215,15 +169,13 @@ class StepBar(Callback):
 
 
 def _keep_rows(file: Path, columns: Sequence[str], start: int) -> None:
-    """Start the table, or drop what an attempt wrote after the checkpoint."""
-    rows: list[dict[str, str]] = []
-    if file.is_file():
-        with file.open(newline="", encoding="utf-8") as old:
-            rows = [row for row in csv.DictReader(old) if int(row["step"] or 0) <= start]
+    """Start the table, or drop what an attempt wrote after the checkpoint, or wrote in part."""
+    whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.is_file() else ""
+    rows = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) <= start]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(row for row in rows if row["step"])
+    writer.writerows(rows)
     temporary = file.with_name(".metrics.csv.tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(file)

@@ -56,6 +56,9 @@ class TrainerConfig:
     save_every: Count = 100
     """Steps between checkpoints."""
 
+    save_async: bool = False
+    """Write checkpoints while training goes on; takes the memory of one more copy of the state."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Experiment:

@@ -7,9 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-import signal
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -30,11 +28,14 @@ from medvlp.errors import RunError
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.calibrate import calibrate
-from medvlp.train.callbacks import Checkpoints, MetricsLog, StepBar, Stopped
-from medvlp.train.checkpoint import SafeCheckpointIO, read_checkpoint
+from medvlp.train.callbacks import MetricsLog, StepBar
+from medvlp.train.checkpoint import read_checkpoint
+from medvlp.train.checkpoint_io import SafeCheckpointIO
 from medvlp.train.experiment import Experiment, load_experiment
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.run_folder import claim, record_data
+from medvlp.train.saving import BEST, LAST, Checkpoints, checkpoint_io, resume_point
+from medvlp.train.signals import Stopped, StopSignals, preempted
 from medvlp.train.task import Task
 
 _PRECISION = {"bf16": "bf16-mixed", "fp32": "32-true"}
@@ -57,10 +58,22 @@ def train_run(config_path: Path, overrides: Sequence[str], run: Path) -> str:
     Raises:
         ConfigError: A configuration that cannot be used.
         RunError: A folder of another run, a sample that cannot be read, a loss that is no number.
+        SaveError: The disk does not take a checkpoint.
         KeyboardInterrupt: Stopped by the user, after the last checkpoint was written.
+        Preempted: Stopped by SIGTERM or SIGUSR1, after the last checkpoint was written.
     """
-    experiment = _with_prompts(load_experiment(config_path, overrides), config_path.parent)
     first = _rank() == 0
+    try:
+        with StopSignals() as signals:
+            return _train(config_path, overrides, run, signals, first=first)
+    except Stopped as stopped:
+        raise preempted(stopped, first=first) from None
+
+
+def _train(
+    config_path: Path, overrides: Sequence[str], run: Path, signals: StopSignals, *, first: bool
+) -> str:
+    experiment = _with_prompts(load_experiment(config_path, overrides), config_path.parent)
     if first:
         claim(run, experiment)
     else:
@@ -71,7 +84,7 @@ def train_run(config_path: Path, overrides: Sequence[str], run: Path) -> str:
     prepared = prepare(experiment, run)
     if first:
         record_data(run, prepared.facts)
-    task = _fit(experiment, prepared, run)
+    task = _fit(experiment, prepared, run, signals)
     if task is None:
         return ""
     _export(experiment, prepared, task, run)
@@ -90,32 +103,31 @@ def build_model(experiment: Experiment, prepared: Prepared) -> TwoTower:
     return model
 
 
-def _fit(experiment: Experiment, prepared: Prepared, run: Path) -> Task | None:
+def _fit(
+    experiment: Experiment, prepared: Prepared, run: Path, signals: StopSignals
+) -> Task | None:
     """Train to the end; None in processes other than the first."""
-    config = experiment.trainer
+    config, folder = experiment.trainer, run / "checkpoints"
     task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
-    checkpoints = Checkpoints(run / "checkpoints", config)
-    resume = checkpoints.last if checkpoints.last.is_file() else None
-    start = 0 if resume is None else int(read_checkpoint(resume)["global_step"])
+    resume, start = resume_point(folder, first=_rank() == 0)
     log = MetricsLog(run, config, list(task.configs), start)
     data = PairData(experiment, prepared, start * config.accumulate)
+    io = checkpoint_io(folder, config)
+    callbacks = [log, Checkpoints(folder, config, io, signals), StepBar(config, log, start)]
     with _quiet():
-        trainer = _trainer(experiment, [log, checkpoints, StepBar(config, log, start)])
+        trainer = _trainer(experiment, callbacks, io)
         if start < config.steps:
-            with _stop_on_interrupt(checkpoints):
-                _run(trainer, task, data, resume)
+            _run(trainer, task, data, resume)
+    signals.training = False
     if not trainer.is_global_zero:
         return None
-    chosen = checkpoints.best if checkpoints.best.is_file() else checkpoints.last
+    chosen = folder / (BEST if (folder / BEST).is_file() else LAST)
     task.load_state_dict(read_checkpoint(chosen)["state_dict"])
     return task
 
 
 def _run(trainer: Trainer, task: Task, data: PairData, resume: Path | None) -> None:
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=resume)
-    except Stopped:
-        raise KeyboardInterrupt from None
+    trainer.fit(task, datamodule=data, ckpt_path=resume)
     if trainer.global_step < task.experiment.trainer.steps:
         raise RunError(
             f"training ended at step {trainer.global_step} of {task.experiment.trainer.steps}",
@@ -123,7 +135,7 @@ def _run(trainer: Trainer, task: Task, data: PairData, resume: Path | None) -> N
         )
 
 
-def _trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
+def _trainer(experiment: Experiment, callbacks: list[Any], io: SafeCheckpointIO) -> Trainer:
     config = experiment.trainer
     # Some objectives leave parameters without a gradient (CLIP reads no bias, the supervised
     # control no text); data-parallel training would wait for them for ever.
@@ -145,7 +157,7 @@ def _trainer(experiment: Experiment, callbacks: list[Any]) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        plugins=[SafeCheckpointIO()],
+        plugins=[io],
     )
 
 
@@ -247,18 +259,6 @@ def _await(file: Path) -> None:
                 "the first process has written no data.json",
                 remedy="look at the first process's message",
             )
-
-
-@contextmanager
-def _stop_on_interrupt(checkpoints: Checkpoints) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, checkpoints.ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import yaml
 
 import medvlp
 from medvlp.errors import ConfigError, RunError
-from medvlp.train.callbacks import Checkpoints
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.fit import train_run
+from medvlp.train.saving import Checkpoints
 
 Losses = Callable[[Path], list[float]]
 
@@ -66,7 +66,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     original = Checkpoints.on_train_batch_end
 
     def ask_at(self, trainer, *rest):
-        self.asked = trainer.global_step == stop
+        self.signals.asked = signal.SIGINT if trainer.global_step == stop else 0
         original(self, trainer, *rest)
 
     with monkeypatch.context() as patch:
@@ -74,7 +74,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
         with pytest.raises(KeyboardInterrupt):
             train_run(experiment_file, options, halted)
     assert read_checkpoint(halted / "checkpoints/last.safetensors")["global_step"] == stop
-    assert len(read_losses(halted)) == stop
+    # The row of a step that is to be validated yet waits in the checkpoint.
+    assert len(read_losses(halted)) == stop - (stop == 4)
     train_run(experiment_file, options, halted)
     columns = ["step", "loss", "lr", "valid_loss"]
     both = [pl.read_csv(run / "metrics.csv").select(columns) for run in (straight, halted)]
@@ -207,7 +208,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert errors.count("\n") == 1
     assert not (run / "bundle").exists()
     done = read_checkpoint(run / "checkpoints/last.safetensors")["global_step"]
-    assert len(read_losses(run)) == done
+    assert len(read_losses(run)) == done - (done % 4 == 0)
 
 
 @pytest.mark.slow
