@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -70,8 +69,7 @@ class CxrPreprocessConfig:
         return CxrPreprocess(self)
 
 
-@plain_dataclass(frozen=True)
-class Pose:
+class Pose(NamedTuple):
     """One drawn augmentation."""
 
     shift_x: float
@@ -83,7 +81,7 @@ class Pose:
 
 
 def draw_pose(config: CxrAugmentConfig, rng: np.random.Generator) -> Pose:
-    """Draw an augmentation; applying it is `apply_pose`'s part."""
+    """Draw an augmentation; applying it is `apply_poses`' part."""
 
     def within(limit: float) -> float:
         return float(rng.uniform(-limit, limit))
@@ -98,14 +96,21 @@ def draw_pose(config: CxrAugmentConfig, rng: np.random.Generator) -> Pose:
     )
 
 
-def apply_pose(grey_1HW: Tensor, pose: Pose) -> Tensor:
-    """Move, turn and re-expose greys in [0,1]; what comes into view from outside is black."""
-    cos, sin = (f(pose.rotation_rad) / pose.scale for f in (math.cos, math.sin))
+def apply_poses(grey_B1HW: Tensor, pose_BK: Tensor) -> Tensor:
+    """Move, turn and re-expose greys in [0,1]; what comes into view from outside is black.
+
+    Args:
+        grey_B1HW: The images.
+        pose_BK: Each image's `Pose`, on the CPU.
+    """
+    x, y, scale, rotation_rad, *exposure = pose_BK.unbind(1)
+    cos, sin = rotation_rad.cos() / scale, rotation_rad.sin() / scale
     # Maps output to input coordinates in [-1,1], whose full width is 2.
-    theta = torch.tensor([[cos, -sin, -2 * pose.shift_x], [sin, cos, -2 * pose.shift_y]])
-    grid = F.affine_grid(theta[None], [1, *grey_1HW.shape], align_corners=False)
-    moved = F.grid_sample(grey_1HW[None], grid, align_corners=False)[0]
-    return ((moved - 0.5) * pose.contrast + 0.5 + pose.brightness).clamp(0, 1)
+    theta_B23 = torch.stack([cos, -sin, -2 * x, sin, cos, -2 * y], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta_B23.to(grey_B1HW), list(grey_B1HW.shape), align_corners=False)
+    moved = F.grid_sample(grey_B1HW, grid, align_corners=False)
+    contrast, brightness = (value.to(grey_B1HW).view(-1, 1, 1, 1) for value in exposure)
+    return ((moved - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
 class CxrPreprocess:
@@ -165,12 +170,16 @@ class CxrPreprocess:
         scale = size / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
-        """(1,size,size) float32, standardised; augmented if `rng` is given."""
-        grey_1HW = torch.from_numpy(stored.astype(np.float32) / _FULL)[None]
-        if rng is not None:
-            grey_1HW = apply_pose(grey_1HW, draw_pose(self.config.augment, rng))
-        return (grey_1HW - self.config.mean) / self.config.std
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """A `Pose`."""
+        return np.array(draw_pose(self.config.augment, rng))
+
+    def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
+        """(B,1,size,size) float32, standardised; augmented by `drawn_BK`."""
+        grey_B1HW = stored.unsqueeze(1).to(torch.float32) / _FULL
+        if drawn_BK is not None:
+            grey_B1HW = apply_poses(grey_B1HW, drawn_BK)
+        return (grey_B1HW - self.config.mean) / self.config.std
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """The image as RGB, (size,size,3); `at` has no meaning here."""

@@ -8,11 +8,14 @@ joint embedding's width.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from medvlp.data.preprocess import Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +23,7 @@ class Batch:
     """One step's input; objectives read it, nothing changes it."""
 
     image: Tensor
-    """(B,C,H,W), (B,C,D,H,W) or (B,F,C,H,W), float32."""
+    """(B,C,H,W), (B,C,D,H,W) or (B,F,C,H,W), float32; before `ready`, the stored arrays."""
 
     text_BNT: Tensor
     """Token ids, padded."""
@@ -37,18 +40,36 @@ class Batch:
     sample: tuple[str, ...]
     """Pseudonymous sample ids, for messages and predictions."""
 
+    drawn_BK: Tensor | None = None
+    """Augmentation that was drawn and waits for `ready`; it stays on the CPU, which steers it."""
+
     def to(self, device: torch.device, *, images: bool = True) -> Batch:
         """The same batch with its tensors on `device`; the images only if `images`."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=True)
+        stays = () if images else ("image",)
+        return self._with(lambda value: value.to(device, non_blocking=True), but=stays)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU fetches while it computes."""
+        return self._with(Tensor.pin_memory)
+
+    def ready(self, preprocess: Preprocess) -> Batch:
+        """The batch with its stored arrays turned into the model input, on their device."""
+        image = preprocess.tensor(self.image, self.drawn_BK)
+        return dataclasses.replace(self, image=image, drawn_BK=None)
+
+    def _with(self, change: Callable[[Tensor], Tensor], but: Collection[str] = ()) -> Batch:
+        changed: dict[str, Any] = {
+            f.name: change(value)
             for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor) and (images or f.name != "image")
+            if isinstance(value := getattr(self, f.name), Tensor)
+            and f.name not in ("drawn_BK", *but)
         }
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **changed)
 
     def part(self, rows: slice) -> Batch:
         """Some of the samples."""
-        taken = {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
+        held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        taken = {name: value[rows] for name, value in held.items() if value is not None}
         return dataclasses.replace(self, **taken)
 
 

@@ -6,9 +6,11 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
@@ -31,6 +33,11 @@ class Example:
     """One item ready to be batched."""
 
     image: Tensor
+    """The stored array."""
+
+    drawn_K: Tensor | None
+    """Its augmentation, if any."""
+
     ids: tuple[list[int], ...]
     levels: tuple[int, ...]
     labels_L: Tensor
@@ -67,7 +74,7 @@ class PairDataset(Dataset[Example | BadSample]):
         policy: How a text is chosen among an item's.
         seed: The run's seed.
         max_tokens: Longer texts are cut.
-        augment: Whether the image is augmented (training).
+        augment: Whether an augmentation of the image is drawn (training).
     """
 
     def __init__(
@@ -99,27 +106,31 @@ class PairDataset(Dataset[Example | BadSample]):
         epoch, i = index
         item = self.items[i]
         try:
-            image = self._image(item, epoch)
+            # A reader may give a view of memory that is not its own.
+            image = torch.from_numpy(np.require(self._stored(item), requirements=("C", "W")))
         except Exception as error:
             return BadSample(item.sample, _reason(error))
         nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
         return Example(
             image=image,
+            drawn_K=self._drawn(item, epoch),
             ids=tuple(encode(self.tokenizer, node.text, self.max_tokens) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
             sample=item.sample,
         )
 
-    def _image(self, item: Item, epoch: int) -> Tensor:
+    def _stored(self, item: Item) -> NDArray[Any]:
         read = self.preprocess.read
-        stored = (
-            read(item.source_paths, item.span, item.flags)
-            if self.cache is None
-            else self.cache.get(item, read)
-        )
-        rng = generator(self.seed, epoch, item.key, "augment") if self.augment else None
-        return self.preprocess.tensor(stored, rng)
+        if self.cache is None:
+            return read(item.source_paths, item.span, item.flags)
+        return self.cache.get(item, read)
+
+    def _drawn(self, item: Item, epoch: int) -> Tensor | None:
+        if not self.augment:
+            return None
+        rng = generator(self.seed, epoch, item.key, "augment")
+        return torch.from_numpy(self.preprocess.draw(rng))
 
 
 def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> list[TextNode]:
@@ -162,6 +173,7 @@ def _collate(
             text_BNT[b, n, : len(ids)] = torch.tensor(ids)
             mask_BNT[b, n, : len(ids)] = True
             level_BN[b, n] = example.levels[n]
+    drawn = [example.drawn_K for example in good if example.drawn_K is not None]
     return Batch(
         image=torch.stack([example.image for example in good]),
         text_BNT=text_BNT,
@@ -169,6 +181,7 @@ def _collate(
         level_BN=level_BN,
         labels_BL=torch.stack([example.labels_L for example in good]),
         sample=tuple(example.sample for example in good),
+        drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
     )
 
 

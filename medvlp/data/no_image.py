@@ -55,9 +55,13 @@ class NoImage:
         """
         raise no_image_error()
 
-    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
-        """The empty image as the model input, (1,1,1)."""
-        return torch.zeros(1, 1, 1)
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Nothing."""
+        return np.empty(0)
+
+    def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
+        """Empty images as the model input, (B,1,1,1)."""
+        return torch.zeros(len(stored), 1, 1, 1, device=stored.device)
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """A black pixel."""

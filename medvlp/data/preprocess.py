@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +19,11 @@ Span = tuple[float, float]
 
 
 class Preprocess(Protocol):
-    """Files to model input, in two steps: `read` is deterministic and cached, `tensor` is cheap."""
+    """Files to model input, in steps.
+
+    `read` is deterministic and cached, `draw` draws an augmentation where the sample is read, and
+    `tensor` computes whole batches on their device.
+    """
 
     config: Any
 
@@ -37,11 +42,40 @@ class Preprocess(Protocol):
     ) -> NDArray[Any]:
         """A user's own decoded array as the stored array."""
 
-    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
-        """The stored array as the float32 model input; augmented if `rng` is given."""
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """One sample's augmentation as K numbers, all of its randomness among them."""
+
+    def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
+        """A batch of stored arrays as the float32 model input, on the same device.
+
+        A sample's values never depend on the batch that it is in.
+
+        Args:
+            stored: (B,...), in the stored type.
+            drawn_BK: What `draw` gave for each sample, on the CPU; None leaves them as they are.
+        """
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """A view for people, (H,W,3): the image, or the slice or frame at the fraction `at`."""
+
+
+def model_input(
+    preprocess: Preprocess,
+    arrays: Sequence[NDArray[Any]],
+    device: torch.device | str = "cpu",
+    rngs: Sequence[np.random.Generator] | None = None,
+) -> Tensor:
+    """Stored arrays of one shape as the model input, (B,...) float32 on `device`.
+
+    Args:
+        preprocess: The contract's preprocessing.
+        arrays: The stored arrays.
+        device: Where the input is computed and stays.
+        rngs: A generator for each sample, which is then augmented.
+    """
+    drawn = None if rngs is None else np.stack([preprocess.draw(rng) for rng in rngs])
+    stored = torch.from_numpy(np.stack(arrays)).to(device)
+    return preprocess.tensor(stored, None if drawn is None else torch.from_numpy(drawn))
 
 
 def contract_digest(config: Any) -> str:

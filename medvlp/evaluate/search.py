@@ -24,7 +24,7 @@ from rich.table import Table
 from medvlp.archive.verdict import Verdict
 from medvlp.data.items import windows
 from medvlp.data.manifest import Manifest
-from medvlp.data.preprocess import Span
+from medvlp.data.preprocess import Span, model_input
 from medvlp.domain import get_domain
 from medvlp.errors import InputError
 from medvlp.evaluate.files import (
@@ -306,7 +306,7 @@ def _encode(
     model: Bundle, arrays: Sequence[NDArray[Any]]
 ) -> tuple[Floats, NDArray[np.float16] | None]:
     """Unit vectors, and where patches have three axes those of their planes along the first."""
-    image = torch.stack([model.preprocess.tensor(array) for array in arrays]).to(model.device)
+    image = model_input(model.preprocess, arrays, model.device)
     features, image_BE, patch_BPE = model.model.encode_image(image)
     slab_BDE = None
     if len(features.grid) == 3:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medvlp.archive.verdict import Verdict
 from medvlp.config import validate
 from medvlp.data.no_image import CORE_PREPROCESS
-from medvlp.data.preprocess import Preprocess, contract_digest
+from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import load_tokenizer, token_ids
 from medvlp.domain import Domain, Ref, get_domain
@@ -211,7 +211,7 @@ class Bundle:
     def heatmap_stored(self, stored: NDArray[Any], text: str) -> Heatmap:
         """`heatmap` of a stored array."""
         text_E = torch.from_numpy(self.embed_text(text)[0]).to(self.device)
-        image = self.preprocess.tensor(stored)[None].to(self.device)
+        image = model_input(self.preprocess, [stored], self.device)
         features, image_1E, patch_1PE = self.model.encode_image(image)
         cosines = patch_cosines(patch_1PE[0], text_E, features.grid)
         index = None if cosines.ndim == 2 else best_slice(cosines, len(stored))
@@ -263,8 +263,8 @@ class Bundle:
     ) -> Floats:
         parts = [np.empty((0, width), np.float32)]
         for chunk in chunks(arrays, batch_size):
-            image = torch.stack([self.preprocess.tensor(array) for array in chunk])
-            features, image_BE, _ = self.model.encode_image(image.to(self.device))
+            image = model_input(self.preprocess, chunk, self.device)
+            features, image_BE, _ = self.model.encode_image(image)
             parts.append(output(features, image_BE).cpu().numpy())
         return np.concatenate(parts)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medvlp.data.batch import Batch
+from medvlp.data.preprocess import Preprocess
 from medvlp.encoding import Encodings, ImageFeatures
 from medvlp.errors import ConfigError
 from medvlp.losses.objective import Objective, SampleObjective, share
@@ -43,6 +45,7 @@ class GradientCache:
         objectives: The objectives by name.
         weights: Each objective's weight in the loss.
         size: Samples that are encoded together; the last micro-batch may be smaller.
+        preprocess: Makes the model's input of each micro-batch; None if the batch is ready.
 
     Raises:
         ConfigError: A norm layer that mixes samples, or an objective that cannot be split.
@@ -54,12 +57,14 @@ class GradientCache:
         objectives: Mapping[str, Objective],
         weights: Mapping[str, float],
         size: int,
+        preprocess: Preprocess | None = None,
     ) -> None:
         _refuse_batch_norm(model)
         self.model = model
         self.objectives = dict(objectives)
         self.weights = dict(weights)
         self.size = size
+        self.preprocess = preprocess
         whole = {n: o for n, o in objectives.items() if not isinstance(o, SampleObjective)}
         for name, objective in whole.items():
             _check_reads(name, objective)
@@ -109,8 +114,14 @@ class GradientCache:
         if learn:
             _backward(contrasts)
         if learn or targets:
-            self._again(_parts(batch, rows, device), rows, first, targets, values, learn=learn)
+            self._again(self._parts(batch, rows, device), rows, first, targets, values, learn=learn)
         return values
+
+    def _parts(self, batch: Batch, rows: Sequence[slice], device: torch.device) -> Iterator[Batch]:
+        parts = (batch.part(part).to(device) for part in rows)
+        if self.preprocess is None:
+            return parts
+        return map(methodcaller("ready", self.preprocess), parts)
 
     @torch.no_grad()
     def _embed(
@@ -120,7 +131,7 @@ class GradientCache:
         states: list[list[Tensor]] = []
         kept: list[list[Tensor]] = []
         grid: tuple[int, ...] = ()
-        for part in _parts(batch, rows, device):
+        for part in self._parts(batch, rows, device):
             states.append(_random_states(device))
             encodings = self.model(part)
             kept.append(_pick(encodings, self.reads))
@@ -243,10 +254,6 @@ def _own_gradients(
 def _learning(*modules: nn.Module) -> list[nn.Parameter]:
     found = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
     return list(found.values())
-
-
-def _parts(batch: Batch, rows: Sequence[slice], device: torch.device) -> Iterator[Batch]:
-    return (batch.part(part).to(device) for part in rows)
 
 
 def _pick(encodings: Encodings, reads: frozenset[str]) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.dataset import BadSample
+from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
 from medvlp.errors import RunError
 from medvlp.losses.objective import Objective
@@ -33,6 +34,7 @@ class Task(LightningModule):
         super().__init__()
         self.experiment = experiment
         self.model = model
+        self.preprocess: Preprocess = experiment.preprocess.build()
         sizes = model.sizes(len(experiment.data.labels), tokens)
         configs = experiment.active_objectives
         names = _names([config.kind for config in configs])
@@ -92,20 +94,22 @@ class Task(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch | BadSample, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move the batch.
+        """Move the batch, and make the model's input of it there.
 
         Raises:
             RunError: A sample of the batch could not be read.
         """
         if isinstance(batch, BadSample):
             raise batch.error()
-        # With micro-batches, images go to the device a micro-batch at a time.
-        return batch.to(device, images=self.cache is None)
+        if self.cache is not None:
+            # With micro-batches, images go to the device a micro-batch at a time.
+            return batch.to(device, images=False)
+        return batch.to(device).ready(self.preprocess)
 
     def _gradient_cache(self, size: int) -> GradientCache:
         weights = {name: config.weight for name, config in self.configs.items()}
         objectives = cast(dict[str, Objective], dict(self.objectives.items()))
-        return GradientCache(self.model, objectives, weights, size)
+        return GradientCache(self.model, objectives, weights, size, self.preprocess)
 
     def _key(self, batch_idx: int, purpose: str) -> None:
         rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), purpose)

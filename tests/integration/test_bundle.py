@@ -13,6 +13,7 @@ from transformers import BertConfig, BertModel
 
 import medvlp
 from medvlp.cxr.preprocess import CxrPreprocessConfig
+from medvlp.data.preprocess import model_input
 from medvlp.data.prompts import prompts_from_labels
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.digest import digest_file, digest_plain
@@ -107,9 +108,8 @@ def test_round_trip_is_exact(made):
     bundle = medvlp.load(folder)
     assert isinstance(bundle, Bundle)
     assert bundle.digest == digest
-    image = torch.stack(
-        [bundle.preprocess.tensor(bundle.preprocess.from_array(a)) for a in arrays(3)]
-    )
+    stored = [bundle.preprocess.from_array(a) for a in arrays(3)]
+    image = model_input(bundle.preprocess, stored)
     with torch.inference_mode():
         features, expected, _ = model.encode_image(image)
         labels = objectives["labels"][1].scores(features).sigmoid()
@@ -291,7 +291,7 @@ def test_heatmap_is_the_cosine_of_patches_and_averages_to_the_similarity(made):
     assert result.similarity == pytest.approx(float(bundle.embed_image(array)[0] @ text), abs=1e-5)
     with torch.inference_mode():
         stored = bundle.preprocess.from_array(array)
-        _, _, patches = bundle.model.encode_image(bundle.preprocess.tensor(stored)[None])
+        _, _, patches = bundle.model.encode_image(model_input(bundle.preprocess, [stored]))
     patches = patches[0].numpy()
     lengths = np.linalg.norm(patches, axis=1)
     np.testing.assert_allclose(result.grid.ravel(), patches @ text / lengths, atol=1e-5)

@@ -7,12 +7,13 @@ import torch
 from medvlp.archive.index import index_archive
 from medvlp.archive.verdict import Reject
 from medvlp.config import plain, validate
+from medvlp.data.preprocess import model_input
 from medvlp.errors import ConfigError, InputError
 from medvlp_volumetric.nifti import is_label_map, read_nifti
 from medvlp_volumetric.preprocess import (
     Change,
     CtPreprocessConfig,
-    apply_change,
+    apply_changes,
     crop_pad,
     resample,
 )
@@ -87,7 +88,7 @@ def test_each_window_is_a_channel_clipped_to_one():
     )
     assert config.channels == 2
     stored = np.array([[[-3000, 0, 50, 2000]]], dtype=np.int16)
-    tensor = config.build().tensor(stored)
+    (tensor,) = model_input(config.build(), [stored])
     assert tensor.shape == (2, 1, 1, 4)
     expected = torch.tensor([[-1, 0, 0.05, 1], [-1, -1, 0, 1]])
     torch.testing.assert_close(tensor.flatten(1), expected)
@@ -105,8 +106,9 @@ def test_augmentation_is_the_generator_s_and_never_mirrors():
     preprocess = CtPreprocessConfig(shape=(20, 20, 20), spacing_mm=(2, 2, 2)).build()
     stored = preprocess.from_array(body(), (2, 2, 2))  # the mark at small D, small H, large W
     for seed in range(20):
-        tensor = preprocess.tensor(stored, np.random.default_rng(seed))
-        assert torch.equal(tensor, preprocess.tensor(stored, np.random.default_rng(seed)))
+        (tensor,) = model_input(preprocess, [stored], rngs=[np.random.default_rng(seed)])
+        (again,) = model_input(preprocess, [stored], rngs=[np.random.default_rng(seed)])
+        assert torch.equal(tensor, again)
         bright = (tensor[0] > 0.7).nonzero().float().mean(dim=0)
         assert bright[0] < 10
         assert bright[1] < 10
@@ -114,11 +116,19 @@ def test_augmentation_is_the_generator_s_and_never_mirrors():
 
 
 def test_a_change_shifts_and_jitters_as_it_says():
-    values = np.arange(4, dtype=np.float32).reshape(1, 1, 4)
-    change = Change(shift=(0, 0, 1), scale=2.0, offset_hu=1.0, noise_hu=0.0, noise_seed=0)
-    assert apply_change(values, change, -5).ravel().tolist() == [-9, 1, 3, 5]
-    back = Change(shift=(0, 0, -1), scale=1.0, offset_hu=0.0, noise_hu=0.0, noise_seed=0)
-    assert apply_change(values, back, -5).ravel().tolist() == [1, 2, 3, -5]
+    still = Change(
+        shift_d=0, shift_h=0, shift_w=0, scale=1.0, offset_hu=0.0, noise_hu=0.0, noise_seed=0
+    )
+
+    def changed(shape, **values):
+        change = torch.tensor([still._replace(**values)], dtype=torch.float64)
+        return apply_changes(torch.arange(4.0).reshape(1, *shape), change, -5).ravel().tolist()
+
+    assert changed((1, 1, 4), shift_w=1, scale=2.0, offset_hu=1.0) == [-9, 1, 3, 5]
+    assert changed((1, 1, 4), shift_w=-1) == [1, 2, 3, -5]
+    assert changed((1, 4, 1), shift_h=2) == [-5, -5, 0, 1]
+    assert changed((4, 1, 1), shift_d=9) == [-5] * 4
+    assert changed((4, 1, 1), noise_hu=1.0, noise_seed=1) != changed((4, 1, 1))
 
 
 def test_picture_goes_from_the_feet_to_the_head():

@@ -9,10 +9,11 @@ from medvlp.cxr.preprocess import (
     CxrAugmentConfig,
     CxrPreprocessConfig,
     Pose,
-    apply_pose,
+    apply_poses,
     draw_pose,
 )
 from medvlp.cxr.read import probe, read_xray, resolve
+from medvlp.data.preprocess import model_input
 from medvlp.errors import ConfigError, InputError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -88,7 +89,7 @@ def test_squash_fills_the_square():
 def test_more_than_8_bits_reach_the_tensor():
     ramp = np.arange(4096, dtype=np.float32).reshape(64, 64)
     preprocess = CxrPreprocessConfig(size=64, percentiles=(0, 100)).build()
-    assert len(torch.unique(preprocess.tensor(preprocess.from_array(ramp)))) > 4000
+    assert len(torch.unique(model_input(preprocess, [preprocess.from_array(ramp)]))) > 4000
 
 
 def test_shrinking_averages_instead_of_picking_pixels():
@@ -100,15 +101,15 @@ def test_shrinking_averages_instead_of_picking_pixels():
 
 def test_a_flat_image_is_black_and_finite():
     preprocess = CxrPreprocessConfig(size=16).build()
-    tensor = preprocess.tensor(preprocess.from_array(np.full((9, 9), 7.0)))
+    tensor = model_input(preprocess, [preprocess.from_array(np.full((9, 9), 7.0))])
     assert torch.isfinite(tensor).all()
 
 
 def test_tensor_is_standardised_as_the_contract_says():
     preprocess = CxrPreprocessConfig(size=16, mean=0.4, std=0.2).build()
-    tensor = preprocess.tensor(np.full((16, 16), 65535, np.uint16))
+    tensor = model_input(preprocess, [np.full((16, 16), 65535, np.uint16)])
     assert tensor.dtype == torch.float32
-    assert tensor.shape == (1, 16, 16)
+    assert tensor.shape == (1, 1, 16, 16)
     assert torch.allclose(tensor, torch.tensor((1 - 0.4) / 0.2))
 
 
@@ -117,22 +118,26 @@ def test_augmentation_is_the_generator_s_and_never_mirrors():
     stored = np.zeros((64, 64), np.uint16)
     stored[20:40, 44:56] = 65535  # a mark on the image's right
     for seed in range(60):
-        tensor = preprocess.tensor(stored, np.random.default_rng(seed))
-        again = preprocess.tensor(stored, np.random.default_rng(seed))
+        (tensor,) = model_input(preprocess, [stored], rngs=[np.random.default_rng(seed)])
+        (again,) = model_input(preprocess, [stored], rngs=[np.random.default_rng(seed)])
         assert torch.equal(tensor, again)
         assert tensor[0, :, 32:].sum() > tensor[0, :, :32].sum()
 
 
 def test_a_pose_moves_the_image_the_way_it_says():
-    grey = torch.zeros(1, 32, 32)
-    grey[0, 10, 10] = 1
-    still = {"shift_x": 0.0, "shift_y": 0.0, "scale": 1.0, "rotation_rad": 0.0}
-    plain_pose = Pose(**still, contrast=1.0, brightness=0.0)
-    assert torch.allclose(apply_pose(grey, plain_pose), grey, atol=1e-5)
-    moved = apply_pose(grey, Pose(**{**still, "shift_x": 4 / 32}, contrast=1.0, brightness=0.0))
-    assert moved[0, 10, 14] == pytest.approx(1, abs=1e-4)
-    brighter = apply_pose(grey, Pose(**still, contrast=1.0, brightness=0.25))
-    assert brighter[0, 0, 0] == pytest.approx(0.25)
+    grey = torch.zeros(1, 1, 32, 32)
+    grey[0, 0, 10, 10] = 1
+
+    def posed(**changed):
+        still = Pose(shift_x=0.0, shift_y=0.0, scale=1.0, rotation_rad=0.0, contrast=1.0,
+                     brightness=0.0)  # fmt: skip
+        pose = torch.tensor([still._replace(**changed)], dtype=torch.float64)
+        return apply_poses(grey, pose)[0]
+
+    assert torch.allclose(posed(), grey[0], atol=1e-5)
+    assert posed(shift_x=4 / 32)[0, 10, 14] == pytest.approx(1, abs=1e-4)
+    assert posed(shift_y=4 / 32)[0, 14, 10] == pytest.approx(1, abs=1e-4)
+    assert posed(brightness=0.25)[0, 0, 0] == pytest.approx(0.25)
 
 
 def test_drawn_poses_stay_within_their_limits():

@@ -52,9 +52,12 @@ class Noise:
             raise error
         return np.zeros((4, 4), np.uint8)
 
-    def tensor(self, stored, rng=None):
-        noise = 0.0 if rng is None else rng.normal(size=stored.shape)
-        return torch.as_tensor(stored + noise, dtype=torch.float32)[None]
+    def draw(self, rng):
+        return rng.normal(size=16)
+
+    def tensor(self, stored, drawn_BK=None):
+        noise = 0.0 if drawn_BK is None else drawn_BK.view(-1, 4, 4)
+        return (stored + noise).unsqueeze(1).float()
 
 
 def dataset(augment: bool = True, preprocess: Noise | None = None, **policy: object) -> PairDataset:
@@ -73,15 +76,27 @@ def dataset(augment: bool = True, preprocess: Noise | None = None, **policy: obj
 def test_a_draw_depends_on_epoch_and_item_alone() -> None:
     first, second = dataset(), dataset()
     _ = second[(7, 3)]  # draws made before must not matter
-    assert torch.equal(first[(1, 2)].image, second[(1, 2)].image)
+    assert torch.equal(first[(1, 2)].drawn_K, second[(1, 2)].drawn_K)
     assert first[(1, 2)].ids == second[(1, 2)].ids
-    assert not torch.equal(first[(1, 2)].image, first[(2, 2)].image)
-    assert not torch.equal(first[(1, 2)].image, first[(1, 3)].image)
+    assert not torch.equal(first[(1, 2)].drawn_K, first[(2, 2)].drawn_K)
+    assert not torch.equal(first[(1, 2)].drawn_K, first[(1, 3)].drawn_K)
 
 
-def test_without_augmentation_epochs_give_the_same_image() -> None:
+def test_a_batch_carries_stored_arrays_and_draws_until_it_is_made_ready() -> None:
+    data = dataset()
+    examples = [data[(0, 0)], data[(0, 1)]]
+    batch = collater(0, 1)(examples)
+    assert batch.image.dtype == torch.uint8
+    ready = batch.ready(data.preprocess)
+    assert ready.drawn_BK is None
+    expected = torch.stack([e.drawn_K for e in examples]).view(2, 1, 4, 4).float()
+    assert torch.equal(ready.image, expected)
+
+
+def test_without_augmentation_nothing_is_drawn() -> None:
     data = dataset(augment=False)
-    assert torch.equal(data[(0, 0)].image, data[(1, 0)].image)
+    assert data[(0, 0)].drawn_K is None
+    assert collater(0, 1)([data[(0, 0)], data[(0, 1)]]).drawn_BK is None
 
 
 def test_text_choices() -> None:

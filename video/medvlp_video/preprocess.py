@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -72,6 +72,39 @@ class ClipPreprocessConfig:
         return ClipPreprocess(self)
 
 
+class View(NamedTuple):
+    """One drawn augmentation: a square of the frame in pixels, and factors about 1."""
+
+    side: int
+    y: int
+    x: int
+    bright: float
+    contrast: float
+    red: float
+    green: float
+    blue: float
+
+
+def apply_views(clip_BFCHW: Tensor, view_BK: Tensor) -> Tensor:
+    """Crop, enlarge and colour clips in [0,1].
+
+    Args:
+        clip_BFCHW: The clips.
+        view_BK: Each clip's `View`, on the CPU.
+    """
+    cropped = torch.empty_like(clip_BFCHW)
+    size = clip_BFCHW.shape[-2:]
+    for b, row in enumerate(view_BK[:, :3].int().tolist()):
+        side, y, x = row
+        part = clip_BFCHW[b][..., y : y + side, x : x + side]
+        cropped[b] = F.interpolate(part, size, mode="bilinear", align_corners=False)
+    bright, contrast = (view_BK[:, k].to(cropped).view(-1, 1, 1, 1, 1) for k in (3, 4))
+    colour_BC = 1 + (view_BK[:, 5:].to(cropped) - 1) / 2
+    centre = cropped.mean((1, 2, 3, 4), keepdim=True)
+    gain = bright * colour_BC.view(-1, 1, 3, 1, 1)
+    return (((cropped - centre) * contrast + centre) * gain).clamp_(0, 1)
+
+
 class ClipPreprocess:
     """Video files to (F,3,H,W), by `ClipPreprocessConfig`."""
 
@@ -126,17 +159,26 @@ class ClipPreprocess:
         place_F = self.times((0.0, float(len(frames)))).astype(int).clip(0, len(frames) - 1)
         return self._fitted(np.asarray(frames[place_F], np.uint8))
 
-    def tensor(self, stored: NDArray[np.uint8], rng: np.random.Generator | None = None) -> Tensor:
-        """(F,3,size,size) float32; with `rng` cropped and coloured, all frames alike.
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """A `View`."""
+        size, reach = self.config.size, self.config.jitter
+        side = max(1, round(size * float(rng.uniform(self.config.least_crop, 1.0)) ** 0.5))
+        y, x = rng.integers(0, size - side + 1, 2).tolist()
+        return np.array(View(side, y, x, *rng.uniform(1 - reach, 1 + reach, 5).tolist()))
+
+    def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
+        """(B,F,3,size,size) float32; by `drawn_BK` cropped and coloured, all frames alike.
 
         Nothing is flipped: left and right mean something in an operation.
         """
-        clip_FCHW = torch.from_numpy(np.ascontiguousarray(stored)).permute(0, 3, 1, 2).float() / 255
-        if rng is not None:
-            clip_FCHW = self._augmented(clip_FCHW, rng)
-        mean_C11 = torch.tensor(self.config.mean).view(3, 1, 1)
-        std_C11 = torch.tensor(self.config.std).view(3, 1, 1)
-        return (clip_FCHW - mean_C11) / std_C11
+        clip_BFCHW = stored.permute(0, 1, 4, 2, 3).to(torch.float32) / 255
+        if drawn_BK is not None:
+            clip_BFCHW = apply_views(clip_BFCHW, drawn_BK)
+        mean_C11, std_C11 = (
+            torch.tensor(values).to(clip_BFCHW).view(3, 1, 1)
+            for values in (self.config.mean, self.config.std)
+        )
+        return (clip_BFCHW - mean_C11) / std_C11
 
     def picture(self, stored: NDArray[np.uint8], at: float = 0.5) -> NDArray[np.uint8]:
         """The frame (H,W,3) at the fraction `at` of the clip."""
@@ -158,19 +200,6 @@ class ClipPreprocess:
             image = Image.fromarray(frame_HWC).resize(inner, Image.Resampling.BILINEAR, box=box)
             out_HWC[y : y + inner[1], x : x + inner[0]] = np.asarray(image)
         return out_FHWC
-
-    def _augmented(self, clip_FCHW: Tensor, rng: np.random.Generator) -> Tensor:
-        size = self.config.size
-        side = max(1, round(size * float(rng.uniform(self.config.least_crop, 1.0)) ** 0.5))
-        y, x = rng.integers(0, size - side + 1, 2).tolist()
-        clip_FCHW = clip_FCHW[..., y : y + side, x : x + side]
-        clip_FCHW = F.interpolate(clip_FCHW, (size, size), mode="bilinear", align_corners=False)
-        reach = self.config.jitter
-        bright, contrast, *colour = rng.uniform(1 - reach, 1 + reach, 5).tolist()
-        gain_C11 = bright * (1 + (torch.tensor(colour).view(3, 1, 1) - 1) / 2)
-        centre = clip_FCHW.mean()
-        clip_FCHW = (clip_FCHW - centre) * contrast + centre
-        return torch.clamp(clip_FCHW * gain_C11, 0, 1)
 
 
 def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:

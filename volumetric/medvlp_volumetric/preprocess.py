@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -107,11 +106,12 @@ def crop_pad(hu_DHW: NDArray[np.float32], shape: Sequence[int], fill: float) -> 
     return out
 
 
-@plain_dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One drawn augmentation; `noise_seed` makes the noise field part of it."""
 
-    shift: tuple[int, int, int]
+    shift_d: int
+    shift_h: int
+    shift_w: int
     scale: float
     offset_hu: float
     noise_hu: float
@@ -119,10 +119,12 @@ class Change:
 
 
 def draw_change(config: CtAugmentConfig, rng: np.random.Generator) -> Change:
-    """Draw an augmentation; applying it is `apply_change`'s part."""
+    """Draw an augmentation; applying it is `apply_changes`' part."""
     d, h, w = (round(float(rng.uniform(-limit, limit))) for limit in config.shift)
     return Change(
-        shift=(d, h, w),
+        shift_d=d,
+        shift_h=h,
+        shift_w=w,
         scale=1 + float(rng.uniform(-config.scale_hu, config.scale_hu)),
         offset_hu=float(rng.uniform(-config.offset_hu, config.offset_hu)),
         noise_hu=float(rng.uniform(0, config.noise_hu)),
@@ -130,19 +132,37 @@ def draw_change(config: CtAugmentConfig, rng: np.random.Generator) -> Change:
     )
 
 
-def apply_change(hu_DHW: NDArray[np.float32], change: Change, fill: float) -> NDArray[np.float32]:
-    """Shift by whole voxels (air comes in), then jitter and add noise."""
-    moved = np.full_like(hu_DHW, fill)
-    source, target = [], []
-    for n, shift in zip(hu_DHW.shape, change.shift, strict=True):
-        source.append(slice(max(0, -shift), n - max(0, shift)))
-        target.append(slice(max(0, shift), n - max(0, -shift)))
-    moved[tuple(target)] = hu_DHW[tuple(source)]
-    moved = moved * np.float32(change.scale) + np.float32(change.offset_hu)
-    if change.noise_hu > 0:
-        noise = np.random.default_rng(change.noise_seed).standard_normal(moved.shape, np.float32)
-        moved += np.float32(change.noise_hu) * noise
-    return moved
+def apply_changes(hu_BDHW: Tensor, change_BK: Tensor, fill: float) -> Tensor:
+    """Shift by whole voxels (air comes in), then jitter and add noise.
+
+    The noise is the device's own: the same seed gives another field on a GPU than on a CPU.
+
+    Args:
+        hu_BDHW: The volumes.
+        change_BK: Each volume's `Change`, on the CPU.
+        fill: HU of what comes in.
+    """
+    moved_BDHW = torch.full_like(hu_BDHW, fill)
+    source = torch.Generator(hu_BDHW.device)
+    for hu, moved, row in zip(hu_BDHW, moved_BDHW, change_BK.tolist(), strict=True):
+        change = Change(*row)
+        shift = (int(change.shift_d), int(change.shift_h), int(change.shift_w))
+        old, new = _overlap(shift, hu.shape)
+        moved[new] = hu[old]
+        moved.mul_(change.scale).add_(change.offset_hu)
+        if change.noise_hu > 0:
+            source.manual_seed(int(change.noise_seed))
+            moved.add_(torch.empty_like(moved).normal_(generator=source), alpha=change.noise_hu)
+    return moved_BDHW
+
+
+def _overlap(shift: Sequence[int], shape: Sequence[int]) -> tuple[tuple[slice, ...], ...]:
+    """Which part of a volume stays in view when it is shifted, before and after."""
+    pairs = list(zip(shape, shift, strict=True))
+    return (
+        tuple(slice(max(0, -s), max(0, n - max(0, s))) for n, s in pairs),
+        tuple(slice(max(0, s), max(0, n - max(0, -s))) for n, s in pairs),
+    )
 
 
 class CtPreprocess:
@@ -202,14 +222,17 @@ class CtPreprocess:
             hu_DHW = crop_pad(resample(volume.hu_DHW, grid), self.config.shape, self._air)
         return np.clip(np.rint(hu_DHW), -32768, 32767).astype(np.int16)
 
-    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
-        """(C,D,H,W) float32 in [-1,1], one channel a window; augmented if `rng` is given."""
-        hu_DHW = stored.astype(np.float32)
-        if rng is not None:
-            hu_DHW = apply_change(hu_DHW, draw_change(self.config.augment, rng), self._air)
-        hu = torch.from_numpy(hu_DHW)
-        channels = [(hu - low) * (2 / (high - low)) - 1 for low, high in self.config.windows]
-        return torch.stack(channels).clamp_(-1, 1)
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """A `Change`."""
+        return np.array(draw_change(self.config.augment, rng))
+
+    def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
+        """(B,C,D,H,W) float32 in [-1,1], one channel a window; augmented by `drawn_BK`."""
+        hu_BDHW = stored.to(torch.float32)
+        if drawn_BK is not None:
+            hu_BDHW = apply_changes(hu_BDHW, drawn_BK, self._air)
+        channels = [(hu_BDHW - low) * (2 / (high - low)) - 1 for low, high in self.config.windows]
+        return torch.stack(channels, dim=1).clamp_(-1, 1)
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """The axial slice at the fraction `at` from the feet, first window, (H,W,3).

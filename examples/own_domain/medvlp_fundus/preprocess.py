@@ -59,12 +59,16 @@ class FundusPreprocess:
         square = Image.fromarray(array[top : top + side, left : left + side])
         return np.asarray(square.resize((self.config.size, self.config.size)))
 
-    def tensor(self, stored: NDArray[Any], rng: np.random.Generator | None = None) -> Tensor:
-        """(3,size,size) in [-1,1]; every random draw comes from `rng`, so that a run repeats."""
-        image_CHW = torch.from_numpy(stored.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
-        if rng is not None:
-            image_CHW = image_CHW * (1 + float(rng.uniform(-1, 1)) * self.config.jitter)
-        return image_CHW
+    def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """One photograph's brightness; every draw comes from `rng`, so that a run repeats."""
+        return np.array([1 + rng.uniform(-1, 1) * self.config.jitter])
+
+    def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
+        """(B,3,size,size) in [-1,1], of a whole batch on its device."""
+        image_BCHW = stored.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        if drawn_BK is not None:
+            image_BCHW = image_BCHW * drawn_BK.to(image_BCHW).view(-1, 1, 1, 1)
+        return image_BCHW
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """The photograph for people; `at` has no meaning here."""
