@@ -13,7 +13,11 @@ from medvlp.data.batch import TokenIds
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFeatures:
-    """An image tower's output, whatever the input's number of dimensions."""
+    """An image tower's output, whatever the input's number of dimensions.
+
+    In training under patch dropout, the tokens are those that each sample keeps, still in raster
+    order: `grid` then counts them, as (P,), or (f,P) for clips, and there are no `maps`.
+    """
 
     pooled_BD: Tensor
     tokens_BPD: Tensor

@@ -8,11 +8,13 @@ from typing import Any, Literal, Self
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from transformers import AutoModel, BertConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medvlp.config import STRICT
 from medvlp.encoding import TextEncoder, TextFeatures
 from medvlp.errors import ConfigError
 from medvlp.models.pretrained import describe, from_description, load_pretrained
+from medvlp.models.recompute import recompute_blocks
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -34,6 +36,10 @@ class TextTowerConfig:
 
     freeze: bool = False
     """Leave the tower's weights as they are; the projection still learns."""
+
+    checkpoint_activations: bool = False
+    """In training, keep each block's input alone and compute the block twice: less memory, about
+    a third more time, the same gradient (arXiv:1604.06174)."""
 
     architecture: dict[str, Any] | None = None
     """What `pretrained` decided; a bundle carries it in place of the folder's name."""
@@ -111,6 +117,8 @@ class _TransformerText(TextEncoder):
         self._frozen = config.freeze
         if config.freeze:
             backbone.requires_grad_(False)
+        if config.checkpoint_activations:
+            recompute_blocks(backbone, GradientCheckpointingLayer)
         if config.pretrained:
             self.portable = dataclasses.replace(
                 config, pretrained=None, architecture=describe(backbone)
