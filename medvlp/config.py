@@ -10,53 +10,13 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from medvlp.errors import ConfigError
+from medvlp.plain_files import parse_yaml
+from medvlp.plain_files import read_yaml as read_yaml
 
 C = TypeVar("C")
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 """Every configuration dataclass: ``@dataclass(frozen=True, kw_only=True, config=STRICT)``."""
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML would otherwise drop silently."""
-
-
-def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    values: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in values:
-            line = key_node.start_mark.line + 1
-            raise ConfigError(f"line {line}: key {key!r} is given twice", remedy="keep one of them")
-        values[key] = loader.construct_object(value_node, deep=True)
-    return values
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: Path) -> Any:
-    """The plain values in a YAML file; no tags, no objects, no duplicate keys.
-
-    Raises:
-        ConfigError: The file is missing, unreadable or not YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise ConfigError(f"{path}: {reason}", remedy="name a readable YAML file") from error
-    try:
-        # The loader subclasses SafeLoader: it builds plain values only.
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}", remedy=error.remedy) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f" line {mark.line + 1}"
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{path}{line}: {problem}", remedy="mend the YAML syntax") from error
 
 
 def override(values: dict[str, Any], items: Sequence[str]) -> dict[str, Any]:
@@ -74,8 +34,8 @@ def override(values: dict[str, Any], items: Sequence[str]) -> dict[str, Any]:
                 remedy="write for example trainer.steps=200",
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = parse_yaml(text)
+        except (yaml.YAMLError, ConfigError) as error:
             raise ConfigError(
                 f"override {key}: value is not valid YAML", remedy="quote the value"
             ) from error
@@ -100,6 +60,11 @@ def validate(schema: type[C] | Any, values: Any, where: str) -> C:
         lines = [_line(e["loc"], e["msg"], e["input"]) for e in error.errors()]
         raise ConfigError(
             f"{where}: " + "; ".join(lines), remedy="correct the keys named here"
+        ) from error
+    except ArithmeticError as error:
+        # A check of one size against another, such as width against heads, met a zero.
+        raise ConfigError(
+            f"{where}: a size is 0 or impossibly large", remedy="give sizes above 0"
         ) from error
     return checked
 

@@ -22,6 +22,7 @@ from medvlp.archive.privacy.stored import StoredReadings
 from medvlp.archive.privacy.withdraw import withdraw
 from medvlp.archive.privacy.withdrawals import Withdrawals
 from medvlp.errors import InputError
+from medvlp.plain_files import read_json
 from medvlp.progress import track
 
 _ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}\.(?:npy|b2nd)")
@@ -117,7 +118,7 @@ def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[
         for file in sorted(place.rglob(marker)):
             yield _staged(file.parent, lambda folder, c=clean: c(folder, held))  # type: ignore[misc]
     for file in sorted(place.rglob("data.json")):
-        if set(json.loads(file.read_text(encoding="utf-8")).get("manifests", ())) & digests:
+        if set(read_json(file).get("manifests", ())) & digests:
             yield (
                 f"{file.parent.name}: trained on this manifest; a bundle cannot unlearn, so train "
                 "it again or take it out of use if the patient was in the training split"
@@ -169,7 +170,7 @@ def _clean_index(folder: Path, held: Withdrawals) -> str:
         if (folder / name).is_file():
             values = np.load(folder / name, allow_pickle=False)
             np.save(folder / name, values[mask.to_numpy()], allow_pickle=False)
-    info = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    info = read_json(folder / "index.json")
     text = json.dumps({**info, "items": kept.height}, indent=1)
     (folder / "index.json").write_text(text, encoding="utf-8")
     return f"{items.height - kept.height} of {items.height} embeddings removed"
@@ -195,7 +196,7 @@ def _clean_scores(folder: Path, held: Withdrawals) -> str:
     metrics = folder / "metrics.json"
     if metrics.is_file():
         rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
-        told = json.loads(metrics.read_text(encoding="utf-8"))
+        told = read_json(metrics)
         told |= told_rows(rows, folder)
         since = told["counts"].get("withdrawn_since", 0) + gone["predictions.parquet"]
         told["counts"]["withdrawn_since"] = since
@@ -217,13 +218,14 @@ def _clean_examples(folder: Path, removed: pl.DataFrame) -> None:
     """Remove the pictures that were drawn for removed predictions."""
     if not (folder / "examples.json").is_file():
         return
-    entries = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    entries = read_json(folder / "examples.json")
     keys = {(r["model"], r["name"], r["score"]) for r in removed.iter_rows(named=True)}
     kept = [e for e in entries if (e["model"], e["name"], e["score"]) not in keys]
     for entry in entries:
         if entry not in kept:
             for name in ("picture", "overlay"):
-                (folder / entry[name]).unlink(missing_ok=True)
+                # The last part alone: the list of a changed folder may name files elsewhere.
+                (folder / Path(entry[name]).name).unlink(missing_ok=True)
     (folder / "examples.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 

@@ -28,7 +28,8 @@ from medvlp.data.swap import BOTH, interrupted, recover, replacing
 from medvlp.data.swap import private_folder as private_folder
 from medvlp.data.tables import SCHEMA_VERSION, TABLES
 from medvlp.digest import digest_file
-from medvlp.errors import ManifestError
+from medvlp.errors import ConfigError, ManifestError
+from medvlp.plain_files import own_file, read_json
 
 QUALITY = "qc.jsonl"
 """What was found of each series, one line of JSON each, where a source has series."""
@@ -266,19 +267,19 @@ def _refuse_split_patients(manifests: Sequence[Manifest]) -> None:
 
 
 def _read_info(folder: Path) -> dict[str, Any]:
-    try:
-        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        version = info["schema_version"]
-        if not isinstance(info["tables"], dict) or not isinstance(info["key_id"], str):
-            raise TypeError
-    except FileNotFoundError as error:
+    if not (folder / INFO).is_file():
         raise ManifestError(
             f"{folder.name} is no manifest: it has no {INFO}",
             remedy="run medvlp index again: it was interrupted and finishes its work"
             if interrupted(folder)
             else "name a folder that medvlp index wrote",
-        ) from error
-    except (ValueError, KeyError, TypeError, NotADirectoryError) as error:
+        )
+    try:
+        info = read_json(folder / INFO)
+        version = info["schema_version"]
+        if not _is_typed(info):
+            raise TypeError
+    except (ConfigError, KeyError, TypeError) as error:
         raise ManifestError(f"{folder.name}/{INFO} is damaged", remedy=_REINDEX) from error
     if version != SCHEMA_VERSION:
         raise ManifestError(
@@ -289,10 +290,19 @@ def _read_info(folder: Path) -> dict[str, Any]:
     return checked
 
 
+def _is_typed(info: Mapping[str, Any]) -> bool:
+    maps = (info["tables"], info.get("files", {}))
+    return (
+        all(isinstance(value, dict) for value in (*maps, *info["tables"].values()))
+        and isinstance(info["key_id"], str)
+        and isinstance(info["domains"], list)
+    )
+
+
 def _check_table(folder: Path, name: str, schema: pa.Schema, info: Mapping[str, Any]) -> None:
     file = folder / f"{name}.parquet"
     entry = info["tables"].get(name)
-    if entry is None or not file.is_file():
+    if entry is None or own_file(folder, file.name) is None:
         raise ManifestError(f"{folder.name} lacks {name}.parquet", remedy=_REINDEX)
     if digest_file(file) != entry.get("sha256"):
         raise ManifestError(

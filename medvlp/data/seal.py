@@ -17,6 +17,7 @@ from medvlp.data.audit import LOG, Anchor, AuditLog
 from medvlp.data.keys import KEY, mac, read_key
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import ManifestError
+from medvlp.plain_files import own_file
 
 INFO = "manifest.json"
 SOURCES = "sources.parquet"
@@ -124,7 +125,8 @@ def check_files(folder: Path, info: Mapping[str, Any]) -> None:
             remedy="move them out of the manifest's folder",
         )
     for name, digest in listed.items():
-        if not (folder / name).is_file() or digest_file(folder / name) != digest:
+        file = own_file(folder, name)
+        if file is None or digest_file(file) != digest:
             raise ManifestError(
                 f"{folder.name}/{name} differs from its digest in {INFO}", remedy=_REMEDY
             )

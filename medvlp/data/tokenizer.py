@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
@@ -13,6 +15,16 @@ from transformers import PreTrainedTokenizerFast
 from medvlp.data.batch import TokenIds
 from medvlp.digest import digest_bytes
 from medvlp.errors import InputError
+from medvlp.plain_files import read_json, read_text
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_LARGEST = 1 << 26
+_TOKENS = (
+    *("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"),
+    *("bos_token", "eos_token"),
+)
+_SIDES = ("padding_side", "truncation_side")
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -58,15 +70,14 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     Raises:
         InputError: The folder or file is missing or holds no tokenizer that can be read.
     """
-    vocabulary = path if path.is_file() else path / "vocab.txt"
     try:
-        if path.is_dir() and (path / "tokenizer.json").is_file():
-            tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
-                path, local_files_only=True
-            )
-        else:
-            tokenizer = _from_vocabulary(vocabulary)
-    except (OSError, ValueError, KeyError) as error:
+        with panics_named():
+            if path.is_dir() and (path / TOKENIZER).is_file():
+                tokenizer = _from_folder(path)
+            else:
+                tokenizer = _from_vocabulary(path if path.is_file() else path / "vocab.txt")
+    # The library raises plain Exception at what it cannot parse.
+    except Exception as error:
         raise InputError(
             f"tokenizer: {path.name} holds no readable tokenizer.json or vocab.txt",
             remedy="name a folder with tokenizer.json, or a vocab.txt with one piece a line",
@@ -104,12 +115,56 @@ def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str, max_tokens: int) -> list[int]:
     """Token ids with special tokens, at most `max_tokens`."""
-    ids: list[int] = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+    with panics_named():
+        ids: list[int] = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
     return ids
 
 
+@contextmanager
+def panics_named() -> Iterator[None]:
+    """Turn a panic of the tokenizer's library, which is no `Exception`, into an error.
+
+    A regular expression in the rules that backtracks without end is given up with a panic.
+
+    Raises:
+        InputError: It panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InputError(
+            "tokenizer: its rules fail on a text", remedy="use another tokenizer"
+        ) from error
+
+
+def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
+    """``tokenizer.json`` and, of the files beside it, the special tokens and sides alone.
+
+    Not `from_pretrained`: it takes from those files whatever argument of its classes they name.
+    """
+    rules = read_text(folder / TOKENIZER, _LARGEST, what="JSON")
+    told: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", TOKENIZER_CONFIG):
+        if (folder / name).is_file():
+            told |= read_json(folder / name, _LARGEST)
+    tokens = {name: _token(told[name]) for name in _TOKENS if told.get(name) is not None}
+    sides = {name: told[name] for name in _SIDES if told.get(name) in ("left", "right")}
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer.from_str(rules), **tokens, **sides
+    )
+
+
+def _token(value: Any) -> str:
+    content = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(content, str):
+        raise ValueError("a special token is no text")
+    return content
+
+
 def _from_vocabulary(path: Path) -> PreTrainedTokenizerFast:
-    pieces = path.read_text(encoding="utf-8").splitlines()
+    pieces = read_text(path, _LARGEST, what="vocabulary").splitlines()
     if not set(SPECIAL) <= set(pieces):
         raise ValueError("a WordPiece vocabulary holds " + ", ".join(SPECIAL))
     vocabulary = {piece: i for i, piece in enumerate(pieces)}

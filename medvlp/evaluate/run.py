@@ -21,6 +21,7 @@ from medvlp.evaluate.examples import draw_examples
 from medvlp.evaluate.metrics import Row, metric_rows, plain_rows
 from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
 from medvlp.evaluate.protocol import Protocol, load_protocol
+from medvlp.plain_files import read_json
 from medvlp.train.phantom_data import phantom_manifest
 
 PHANTOM_SPLIT = ("split.fractions={train: 0.3, valid: 0.0, test: 0.7}",)
@@ -87,7 +88,7 @@ def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
 
 def compute_metrics(protocol: Protocol, folder: Path) -> list[Row]:
     """Metric rows from ``predictions.parquet`` and the thresholds in ``bundles.json``."""
-    told = json.loads((folder / "bundles.json").read_text(encoding="utf-8"))
+    told = read_json(folder / "bundles.json")
     thresholds = {bundle["name"]: bundle["thresholds"] for bundle in told}
     return metric_rows(
         pl.read_parquet(folder / "predictions.parquet"),

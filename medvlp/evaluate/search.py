@@ -26,7 +26,7 @@ from medvlp.data.items import windows
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span, model_input
 from medvlp.domain import get_domain
-from medvlp.errors import InputError
+from medvlp.errors import ConfigError, InputError
 from medvlp.evaluate.files import (
     BATCH,
     as_given,
@@ -38,6 +38,7 @@ from medvlp.evaluate.files import (
 )
 from medvlp.models.bundle import Bundle
 from medvlp.models.inputs import Source, chunks, read_each
+from medvlp.plain_files import read_json
 from medvlp.progress import track
 
 FORMAT = 1
@@ -317,9 +318,9 @@ def _encode(
 
 def _read_info(index_dir: Path) -> dict[str, Any]:
     try:
-        info: dict[str, Any] = json.loads((index_dir / INFO).read_text(encoding="utf-8"))
+        info: dict[str, Any] = read_json(index_dir / INFO)
         known = info["format"] == FORMAT and isinstance(info["bundle"], str) and info["digest"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ConfigError, KeyError, TypeError):
         known = False
     if not known:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from medvlp.config import validate
 from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
-from medvlp.data.tokenizer import load_tokenizer, token_ids
+from medvlp.data.tokenizer import load_tokenizer, panics_named, token_ids
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.losses.objectives import CORE_OBJECTIVES, LabelsObjective
+from medvlp.models.bounded import IMPOSSIBLE, Bounded
 from medvlp.models.bundle_file import (
+    INDEX,
     BundleInfo,
     fill,
     read_info,
@@ -121,13 +124,14 @@ class Bundle:
         listed = [texts] if isinstance(texts, str) else list(texts)
         parts = [np.empty((0, self.model.config.embed), np.float32)]
         for chunk in chunks(listed, batch_size):
-            encoded = self.tokenizer(
-                chunk,
-                padding=True,
-                truncation=True,
-                max_length=self.model.text.max_tokens,
-                return_tensors="pt",
-            ).to(self.device)
+            with panics_named():
+                encoded = self.tokenizer(
+                    chunk,
+                    padding=True,
+                    truncation=True,
+                    max_length=self.model.text.max_tokens,
+                    return_tensors="pt",
+                ).to(self.device)
             text_ME, _ = self.model.encode_text(encoded.input_ids, encoded.attention_mask.bool())
             parts.append(text_ME.cpu().numpy())
         return np.concatenate(parts)
@@ -325,17 +329,28 @@ def _modules(
         name: _config(values, CORE_OBJECTIVES, domain.objectives, "objectives")
         for name, values in info.objectives.items()
     }
+    weights = read_weights(folder)
     # Weights are drawn only to be overwritten: the caller's random state is none of ours.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Bounded(weights), _description(folder):
         towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
         model = TwoTower(info.model, *towers)
         sizes = model.sizes(len(info.label_names), token_ids(tokenizer))
         objectives = nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
-    weights = read_weights(folder)
     fill(model, weights_under(weights, "model."), folder.name)
     for name, objective in objectives.items():
         fill(objective, weights_under(weights, f"objectives.{name}."), folder.name)
     return model, objectives
+
+
+@contextmanager
+def _description(folder: Path) -> Iterator[None]:
+    """What the code of an architecture raises at impossible sizes, as an error of the bundle."""
+    try:
+        yield
+    except IMPOSSIBLE as error:
+        raise BundleError(
+            f"{folder.name}: no model can be built from its {INDEX}", remedy="copy the bundle again"
+        ) from error
 
 
 def _config(
@@ -347,5 +362,17 @@ def _config(
             f"{what}: kind {kind!r} is not known (known: {', '.join(sorted(known))})",
             remedy="install the package that brings it",
         )
+    if _names_folder(values):
+        raise BundleError(
+            f"{what}: the bundle names a folder of other weights",
+            remedy="use a bundle that medvlp wrote: it holds all its weights",
+        )
     chosen = core[kind] if kind in core else more[kind].load()
     return validate(chosen, values, what)
+
+
+def _names_folder(values: Any) -> bool:
+    """Whether a tower would fetch weights from somewhere: a bundle brings its own."""
+    if isinstance(values, dict):
+        return bool(values.get("pretrained")) or any(map(_names_folder, values.values()))
+    return isinstance(values, list) and any(map(_names_folder, values))

@@ -20,15 +20,17 @@ from medvlp import __version__
 from medvlp.config import STRICT, plain, validate
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
-from medvlp.data.tokenizer import save_tokenizer
+from medvlp.data.tokenizer import TOKENIZER, TOKENIZER_CONFIG, save_tokenizer
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import BundleError, ConfigError
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.models.zero_shot import Calibration
+from medvlp.plain_files import own_file, read_json
 
 FORMAT = 1
 INDEX = "bundle.json"
 WEIGHTS = "model.safetensors"
+_LARGEST_INDEX = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -138,13 +140,13 @@ def read_info(folder: Path) -> tuple[BundleInfo, str]:
     """The checked contents of ``bundle.json`` and their digest; every file's digest holds.
 
     Raises:
-        BundleError: No bundle, another format, or a file missing or changed.
+        BundleError: No bundle, another format, or a file missing, changed or a link.
     """
     name = folder.name
     try:
-        values = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        values = read_json(folder / INDEX, _LARGEST_INDEX)
         stated, version = values.pop("digest"), values["format"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ConfigError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
             f"{name} holds no readable {INDEX}", remedy="name a bundle's folder"
         ) from error
@@ -159,8 +161,8 @@ def read_info(folder: Path) -> tuple[BundleInfo, str]:
         info: BundleInfo = validate(BundleInfo, values, INDEX)
     except ConfigError as error:
         raise BundleError(f"{name}: {error.message}", remedy="copy the bundle again") from error
-    for file, digest in info.files.items():
-        _check_file(folder, file, digest)
+    for file in sorted({*info.files, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG}):
+        _check_file(folder, file, info.files.get(file))
     return info, stated
 
 
@@ -179,10 +181,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_file(folder: Path, file: str, digest: str) -> None:
-    path = folder / file
-    if Path(file).name != file or not path.is_file():
-        raise BundleError(f"{folder.name}: {file} is missing", remedy="copy the bundle again")
+def _check_file(folder: Path, file: str, digest: str | None) -> None:
+    path = own_file(folder, file)
+    if path is None or digest is None:
+        raise BundleError(
+            f"{folder.name}: {file} is missing, or no file of its own",
+            remedy="copy the bundle again, with files in place of links",
+        )
     if digest_file(path) != digest:
         raise BundleError(
             f"{folder.name}: {file} was changed (its SHA-256 differs)",

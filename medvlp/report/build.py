@@ -12,6 +12,8 @@ import polars as pl
 
 from medvlp import __version__
 from medvlp.domain import domains
+from medvlp.errors import InputError
+from medvlp.plain_files import own_file
 from medvlp.progress import track
 from medvlp.report import figures, words
 from medvlp.report.folder import ProtocolFolder, find_protocols
@@ -203,10 +205,16 @@ def _figures(folder: ProtocolFolder, name: str) -> list[dict[str, str]]:
 
 
 def _example(folder: ProtocolFolder, entry: dict[str, Any]) -> dict[str, Any]:
-    return entry | {key: _picture(folder.path / "examples" / entry[key])
+    return entry | {key: _picture(folder.path / "examples", str(entry[key]))
                     for key in ("picture", "overlay")}  # fmt: skip
 
 
-def _picture(path: Path) -> str:
+def _picture(examples: Path, name: str) -> str:
+    path = own_file(examples, name)
+    if path is None:
+        raise InputError(
+            f"{examples.parent.name}/examples: a picture is missing, or no file of the folder",
+            remedy="run medvlp evaluate for this protocol again",
+        )
     data = base64.b64encode(path.read_bytes()).decode()
     return f"data:image/png;base64,{data}"

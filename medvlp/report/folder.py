@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from medvlp.config import read_yaml
-from medvlp.errors import InputError
+from medvlp.errors import ConfigError, InputError
+from medvlp.plain_files import read_json
 
 FILES = ("predictions.parquet", "metrics.json", "bundles.json", "protocol.yaml")
 
@@ -91,8 +91,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json(path)
+    except ConfigError as error:
         raise _broken(path) from error
 
 

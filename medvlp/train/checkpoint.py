@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             names = [name for name in file.keys() if name != _SEAL]  # noqa: SIM118
             tensors = {name: file.get_tensor(name) for name in names}
         state: dict[str, Any] = _unpack(json.loads(tree), tensors)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise RunError(
             f"checkpoint {path.name} is missing or damaged",
             remedy="delete it, and repeat the command to start from the beginning",

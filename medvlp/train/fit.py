@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import logging
 import os
 import tempfile
@@ -27,6 +26,7 @@ from medvlp.data.tokenizer import token_ids
 from medvlp.errors import RunError
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.two_tower import TwoTower
+from medvlp.plain_files import read_json
 from medvlp.train.calibrate import calibrate
 from medvlp.train.callbacks import MetricsLog, StepBar
 from medvlp.train.checkpoint import read_checkpoint
@@ -194,7 +194,7 @@ def _provenance(experiment: Experiment, prepared: Prepared, run: Path) -> dict[s
     """What the bundle says about its run; no path."""
     values = plain(experiment)
     told = {name: values[name] for name in ("seed", "control", "objectives", "optim", "trainer")}
-    versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
+    versions = read_json(run / "versions.json")
     return {**told, "data": prepared.facts, "versions": versions}
 
 

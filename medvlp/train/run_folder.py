@@ -13,6 +13,7 @@ import yaml
 
 from medvlp.config import plain, read_yaml
 from medvlp.errors import RunError
+from medvlp.plain_files import read_json
 from medvlp.train.experiment import Experiment
 
 _PACKAGES = ("medvlp-platform", "lightning", "numpy", "tokenizers", "torch", "transformers")
@@ -54,7 +55,7 @@ def record_data(run: Path, facts: dict[str, Any]) -> None:
     if not file.is_file():
         write_text(file, json.dumps(facts, indent=1))
         return
-    differing = list(_differences(json.loads(file.read_text(encoding="utf-8")), facts, ""))
+    differing = list(_differences(read_json(file), facts, ""))
     if differing:
         raise RunError(
             f"{run.name} began with other data; differing: {', '.join(differing)}",

@@ -1,0 +1,89 @@
+"""Hostile files come in through the public doors: nothing runs, nothing leaves its folder."""
+
+from __future__ import annotations
+
+import pickle  # noqa: TID251 - to see that the payload would work
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hostile import all_cases
+from hostile.case import LARGEST, SECRET, Hostile, Place, Watch, growth
+from hostile.formats import pickled
+from transformers import BertConfig, BertModel
+
+import medvlp
+from medvlp.errors import MedvlpError
+from medvlp.models.text import TextTowerConfig
+
+CASES = all_cases()
+
+
+@pytest.fixture(scope="module")
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertModel(BertConfig(vocab_size=50, intermediate_size=32, **sizes))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_bundle: Callable[[str], Path], encoder: Path) -> Place:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "secret.txt").write_text(SECRET)
+    return Place(inside, outside, tiny_bundle("cxr"), encoder)
+
+
+def test_there_are_enough_and_their_names_differ() -> None:
+    assert len(CASES) >= 40
+    assert [name for name, n in Counter(case.name for case in CASES).items() if n > 1] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_hostile_file_gets_nothing(case: Hostile, place: Place, watch: Watch) -> None:
+    path = case.write(place)
+    before = _files(place.outside)
+    error: MedvlpError | None = None
+    with growth() as grown, watch.over(place) as seen:
+        try:
+            case.open(path)
+        except MedvlpError as raised:
+            error = raised
+    assert seen == []
+    assert _files(place.outside) == before
+    assert grown() < LARGEST
+    assert type(error) is (case.refused or type(None))
+    if error is not None:
+        assert error.remedy
+        assert "\n" not in str(error)
+        assert SECRET not in str(error)
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_watch_sees_what_a_payload_does(place: Place, watch: Watch) -> None:
+    with watch.over(place) as seen:
+        pickle.loads(pickled(place.command))
+        place.secret.read_text()
+        exec(compile("1", str(place.inside / "evil.py"), "exec"))
+    events = [word.split()[0] for word in seen]
+    assert events == ["pickle.find_class", "os.system", "open", "exec"]
+    assert (place.outside / "canary").exists()
+
+
+def test_the_folders_can_be_read_before_they_are_made_hostile(place: Place) -> None:
+    medvlp.load(place.bundle)
+    TextTowerConfig(pretrained=str(place.encoder)).build(50, 0)
