@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.archive.verdict import Verdict
-from medvlp.config import STRICT
+from medvlp.config import STRICT, read_yaml
 from medvlp.data.randomness import generator
 from medvlp.errors import ArchiveError
 
@@ -162,8 +161,7 @@ def _sentence(rng: np.random.Generator, forms: Sequence[str], phrases: Sequence[
 
 @cache
 def _wording() -> Any:
-    path = Path(__file__).with_name("nih_wording.yaml")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return read_yaml(Path(__file__).with_name("nih_wording.yaml"))
 
 
 def _canonical(name: str) -> str:

@@ -291,9 +291,10 @@ def _read_info(folder: Path) -> dict[str, Any]:
 
 
 def _is_typed(info: Mapping[str, Any]) -> bool:
-    maps = (info["tables"], info.get("files", {}))
+    tables, files = info["tables"], info.get("files", {})
     return (
-        all(isinstance(value, dict) for value in (*maps, *info["tables"].values()))
+        isinstance(tables, dict)
+        and all(isinstance(value, dict) for value in (files, *tables.values()))
         and isinstance(info["key_id"], str)
         and isinstance(info["domains"], list)
     )

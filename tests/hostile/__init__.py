@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hostile import cases_weights, cases_yaml
+from hostile import cases_data, cases_weights, cases_yaml
 from hostile.case import Hostile
 
 
 def all_cases() -> tuple[Hostile, ...]:
     """Every hostile file."""
-    return (*cases_yaml.CASES, *cases_weights.CASES)
+    return (*cases_yaml.CASES, *cases_weights.CASES, *cases_data.CASES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import medvlp
 from hostile.case import Hostile, Place
-from hostile.formats import entry, pickled, safetensors, torch_zip
+from hostile.formats import entry, pickled, safetensors, sealed, torch_zip, tree
 from medvlp.data.tokenizer import load_tokenizer
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import BundleError, ConfigError, InputError, MedvlpError, RunError
@@ -264,10 +264,13 @@ BUNDLES = (
 
 CHECKPOINTS = (
     checkpoint("pickle", lambda place: pickled(place.command)),
-    checkpoint("torch-zip", lambda place: torch_zip(place.command)),
-    *(checkpoint(name, lambda place, data=data: data) for name, data in HEADERS.items()),  # type: ignore[misc]
-    checkpoint("tree-of-lists", lambda place: safetensors(
-        {"__metadata__": {"tree": "[" * 50_000, "tree_sha256": "0", "crc32": "0"}})),
+    checkpoint("sealed-pickle", lambda place: sealed(pickled(place.command))),
+    checkpoint("torch-zip", lambda place: sealed(torch_zip(place.command))),
+    *(checkpoint(name, lambda place, data=data: sealed(data)) for name, data in HEADERS.items()),  # type: ignore[misc]
+    checkpoint("tree-deep", lambda place: tree("[" * 50_000)),
+    checkpoint("tree-names-no-tensor", lambda place: tree('{"a": {"$tensor": "b"}}')),
+    checkpoint("tree-key-is-a-list", lambda place: tree('{"$items": [[["a"], 1]]}')),
+    checkpoint("tree-of-a-name", lambda place: tree('{"a": {"$tensor": {"b": []}}}')),
 )  # fmt: skip
 
 PRETRAINED = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle  # noqa: TID251 - what a hostile file holds; nothing here unpickles
@@ -14,9 +15,9 @@ import torch
 from hostile.case import Payload
 
 
-def pickled(command: str) -> bytes:
-    """A pickle that runs `command`."""
-    return pickle.dumps({"state_dict": Payload(command)})
+def pickled(command: str, protocol: int | None = None) -> bytes:
+    """A pickle that runs `command`; of protocol 0 it is plain text."""
+    return pickle.dumps({"state_dict": Payload(command)}, protocol)
 
 
 def torch_zip(command: str) -> bytes:
@@ -38,6 +39,17 @@ def safetensors(header: str | bytes | dict[str, Any], data: bytes = b"", length:
     text = json.dumps(header) if isinstance(header, dict) else header
     raw = text.encode() if isinstance(text, str) else text
     return struct.pack("<Q", len(raw) if length < 0 else length) + raw + data
+
+
+def sealed(data: bytes) -> bytes:
+    """`data` and its digest, as a checkpoint ends."""
+    return data + hashlib.sha256(data).digest()
+
+
+def tree(text: str) -> bytes:
+    """A checkpoint whose header, tensors and digest are right, with any text as its tree."""
+    header = {"__metadata__": {"tree": text}, "sha256": entry(32, at=(0, 32), dtype="U8")}
+    return sealed(safetensors(header))
 
 
 def entry(*shape: int, at: tuple[int, int], dtype: str = "F32") -> dict[str, Any]:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import pickle  # noqa: TID251 - to see that the payload would work
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from catalogue.case import Verdicts
 from hostile import all_cases
+from hostile.archive import TAKEN, names_secret, write_archive, write_reports
 from hostile.case import LARGEST, SECRET, Hostile, Place, Watch, growth
 from hostile.formats import pickled
 from transformers import BertConfig, BertModel
 
 import medvlp
+from medvlp.archive.index import index_archive
+from medvlp.data.manifest import Manifest
 from medvlp.errors import MedvlpError
 from medvlp.models.text import TextTowerConfig
 
 CASES = all_cases()
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("medvlp", "volumetric/medvlp_volumetric", "video/medvlp_video")
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +94,65 @@ def test_the_watch_sees_what_a_payload_does(place: Place, watch: Watch) -> None:
 def test_the_folders_can_be_read_before_they_are_made_hostile(place: Place) -> None:
     medvlp.load(place.bundle)
     TextTowerConfig(pretrained=str(place.encoder)).build(50, 0)
+
+
+def test_an_archive_of_hostile_files_gets_nothing(place: Place, watch: Watch) -> None:
+    paths = write_archive(place)
+    before = _files(place.outside)
+    out = place.inside / "out"
+    with watch.over(place) as seen:
+        index_archive(place.inside / "in", kind="dicom", out=out, overrides=["workers=1"])
+    # The walk looks where a link leads, and leaves it.
+    assert {event.split()[0] for event in seen} <= {"os.scandir", "os.listdir"}
+    assert _files(place.outside) == before
+    assert names_secret(out) == []
+    verdicts = Verdicts(out)
+    taken = {name for name, path in paths.items() if verdicts.of(path).startswith("ACCEPT")}
+    assert taken == TAKEN
+
+
+def test_reports_with_entities_get_nothing(place: Place, watch: Watch) -> None:
+    write_reports(place)
+    before = _files(place.outside)
+    out = place.inside / "out"
+    with watch.over(place) as seen:
+        summary = index_archive(
+            place.inside / "in", kind="open-i", out=out, overrides=["workers=1"]
+        )
+    assert seen == []
+    assert _files(place.outside) == before
+    assert summary.quarantined >= 3
+    assert SECRET not in str(Manifest.open(out).texts.rows())
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\bimport\s+(pickle|marshal|shelve|dill|joblib)\b|\bfrom\s+(pickle|marshal|shelve|dill)\b",
+        r"torch\.load\(|weights_only\s*=\s*False",
+        r"trust_remote_code\s*=\s*True|allow_pickle\s*=\s*True",
+        r"yaml\.(unsafe_load|full_load|Loader|UnsafeLoader|FullLoader)",
+        r"(?<![\w.])(eval|exec|__import__)\(|shell\s*=\s*True|os\.(system|popen)\(",
+        r"extractall\(|unpack_archive\(|blosc2\.open\(|\.set_auto_load",
+    ],
+)
+def test_the_packages_hold_no_door_for_code(pattern: str) -> None:
+    sources = [path for top in PACKAGES for path in (ROOT / top).rglob("*.py")]
+    assert len(sources) > 150
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sources
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(pattern, line.partition("#")[0])
+    ]
+    assert found == []
+
+
+def test_yaml_is_read_in_one_place() -> None:
+    calls = [
+        path.name
+        for top in PACKAGES
+        for path in (ROOT / top).rglob("*.py")
+        if re.search(r"yaml\.(safe_)?load\(", path.read_text(encoding="utf-8"))
+    ]
+    assert calls == ["plain_files.py"]
