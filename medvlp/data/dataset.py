@@ -145,19 +145,26 @@ def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> li
 
 
 def collater(
-    pad_id: int, texts: int
+    pad_id: int, texts: int, multiple: int = 1, most: int | None = None
 ) -> Callable[[Sequence[Example | BadSample]], Batch | BadSample]:
     """The function that stacks examples; a bad sample among them takes the batch's place.
 
     Args:
         pad_id: The tokenizer's padding id.
         texts: N; items with fewer texts are filled with absent ones.
+        multiple: T becomes a multiple of it, where `most` allows.
+        most: The longest T, which no text exceeds.
     """
-    return functools.partial(_collate, pad_id=pad_id, texts=texts)
+    return functools.partial(_collate, pad_id=pad_id, texts=texts, multiple=multiple, most=most)
 
 
 def _collate(
-    examples: Sequence[Example | BadSample], *, pad_id: int, texts: int
+    examples: Sequence[Example | BadSample],
+    *,
+    pad_id: int,
+    texts: int,
+    multiple: int,
+    most: int | None,
 ) -> Batch | BadSample:
     good: list[Example] = []
     for example in examples:
@@ -165,8 +172,10 @@ def _collate(
             return example
         good.append(example)
     longest = max((len(ids) for example in good for ids in example.ids), default=1)
-    text_BNT = torch.full((len(good), texts, longest), pad_id, dtype=torch.long)
-    mask_BNT = torch.zeros(len(good), texts, longest, dtype=torch.bool)
+    length = -(-longest // multiple) * multiple
+    length = length if most is None else min(length, most)
+    text_BNT = torch.full((len(good), texts, length), pad_id, dtype=torch.long)
+    mask_BNT = torch.zeros(len(good), texts, length, dtype=torch.bool)
     level_BN = torch.full((len(good), texts), -1, dtype=torch.long)
     for b, example in enumerate(good):
         for n, ids in enumerate(example.ids):

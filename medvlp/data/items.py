@@ -98,6 +98,13 @@ class DataConfig:
     workers: Annotated[int, Field(ge=0)] = 0
     """Reading processes per device; 0 reads in the training process."""
 
+    prefetch: Positive = 2
+    """Batches that each reading process has ready in advance."""
+
+    text_multiple: Positive = 16
+    """Texts of a batch are padded to the next multiple of so many tokens: few lengths occur, for
+    which a compiled model and a GPU's memory are prepared; 1 pads to the longest text."""
+
     cache: Path | Literal["memory"] | None = None
     """Folder for decoded arrays (made if need be), ``memory`` for small sets, or none."""
 

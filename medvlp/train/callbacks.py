@@ -32,8 +32,14 @@ def is_validated(trainer: Trainer, config: TrainerConfig, step: int) -> bool:
     )
 
 
+_WORTH_TELLING = 0.05
+"""The bar tells of a wait for data from this share of the time."""
+
+
 class MetricsLog(Callback):
     """Writes ``metrics.csv`` and TensorBoard events.
+
+    ``data_wait`` is the share of the time in which the device had no batch to work on.
 
     Args:
         folder: The run folder.
@@ -48,13 +54,14 @@ class MetricsLog(Callback):
         self.file = folder / "metrics.csv"
         self.board = folder / "tensorboard"
         self.config = config
-        self.columns = ["step", "loss", *names, "lr", "samples_per_s", "valid_loss"]
+        self.columns = ["step", "loss", *names, "lr", "samples_per_s", "data_wait", "valid_loss"]
         self.start = start
         self.micro: list[dict[str, Tensor]] = []
         self.row: dict[str, Any] = {}
         self.pending = False
         self.samples = 0
         self.since = 0.0
+        self.waited_s = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """The row that waits for the end of validation, where a checkpoint is taken before."""
@@ -75,6 +82,7 @@ class MetricsLog(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the files."""
         self.since = time.perf_counter()
+        self._waited(trainer)  # what the start took is no step's wait
         if trainer.is_global_zero:
             _keep_rows(self.file, self.columns, self.start - self.pending)
             self.writer = SummaryWriter(str(self.board), purge_step=self.start + 1)
@@ -114,11 +122,24 @@ class MetricsLog(Callback):
         values = torch.stack([torch.stack([m[n] for n in names]) for m in self.micro]).mean(0)
         values = trainer.strategy.reduce(values, reduce_op="mean")
         now = time.perf_counter()
-        rate = self.samples / max(now - self.since, 1e-9)
+        took_s = max(now - self.since, 1e-9)
+        rate, wait = self.samples / took_s, self._waited(trainer) / took_s
         self.since, self.samples = now, 0
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         losses = dict(zip(names, values.tolist(), strict=True))
-        return {"step": step, **losses, "lr": lr, "samples_per_s": round(rate, 2)}
+        return {
+            "step": step,
+            **losses,
+            "lr": lr,
+            "samples_per_s": round(rate, 2),
+            "data_wait": round(wait, 4),
+        }
+
+    def _waited(self, trainer: Trainer) -> float:
+        """Seconds for which batches were waited since the last row."""
+        loader: Any = trainer.train_dataloader
+        before, self.waited_s = self.waited_s, loader.waited_s
+        return float(self.waited_s - before)
 
     def _write(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
@@ -158,6 +179,8 @@ class StepBar(Callback):
         """Advance the bar."""
         row = self.metrics.row
         figures = f"loss {row['loss']:.3f}, {row['samples_per_s']:.0f} samples/s" if row else ""
+        if row and row["data_wait"] > _WORTH_TELLING:
+            figures += f", {row['data_wait']:.0%} waiting for data"
         self.bar.update(
             self.task, completed=trainer.global_step, description=f"train {figures}".strip()
         )

@@ -43,6 +43,15 @@ class TrainerConfig:
     None encodes a device's share of the batch at once."""
 
     precision: Literal["bf16", "fp32"] = "fp32"
+    matmul: Literal["highest", "high", "medium"] = "high"
+    """Precision of fp32 matrix products on a GPU: ``high`` lets them use TF32."""
+
+    compile: bool = False
+    """Compile the towers (`torch.compile`): pays on GPUs, after a minute or more of compiling."""
+
+    channels_last: bool = False
+    """Store the image tower's convolutions with the channels last."""
+
     devices: Count = 1
     """Devices of this machine; data-parallel if more than one."""
 

@@ -32,6 +32,7 @@ from medvlp.train.callbacks import MetricsLog, StepBar
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO
 from medvlp.train.experiment import Experiment, load_experiment
+from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.run_folder import claim, record_data
 from medvlp.train.saving import BEST, LAST, Checkpoints, checkpoint_io, resume_point
@@ -109,6 +110,7 @@ def _fit(
     """Train to the end; None in processes other than the first."""
     config, folder = experiment.trainer, run / "checkpoints"
     task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
+    set_pace(task.model, config, _device(experiment))
     resume, start = resume_point(folder, first=_rank() == 0)
     log = MetricsLog(run, config, list(task.configs), start)
     data = PairData(experiment, prepared, start * config.accumulate)
@@ -205,7 +207,7 @@ def draw_curves(run: Path) -> None:
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
     losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    skipped = {"step", "lr", "samples_per_s"}
+    skipped = {"step", "lr", "samples_per_s", "data_wait"}
     for name in [n for n in (rows[0] if rows else {}) if n not in skipped]:
         points = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
         losses.plot(*zip(*points, strict=True) if points else ([], []), label=name)

@@ -43,7 +43,11 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
-    return AdamW(filled, lr=config.lr, betas=config.betas)
+    optimizer = AdamW(filled, lr=config.lr, betas=config.betas, fused=True)
+    # Lightning will not clip the gradients of an optimiser that divides by a loss scale in its
+    # step; bf16 needs no scale, so ours never does.
+    optimizer._step_supports_amp_scaling = False
+    return optimizer
 
 
 def build_schedule(optimizer: AdamW, config: OptimConfig, steps: int) -> LambdaLR:

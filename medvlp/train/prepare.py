@@ -11,9 +11,8 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from medvlp.data.batch import Batch
 from medvlp.data.cache import ArrayCache
-from medvlp.data.dataset import BadSample, PairDataset, StepSampler, collater
+from medvlp.data.dataset import PairDataset, StepSampler, collater
 from medvlp.data.items import (
     Item,
     count_textless,
@@ -33,6 +32,7 @@ from medvlp.data.tokenizer import (
 from medvlp.errors import ConfigError
 from medvlp.models.bundle import load
 from medvlp.train.experiment import Experiment
+from medvlp.train.loader import WatchedLoader, build_loader
 from medvlp.train.phantom_data import phantom_manifest
 
 
@@ -136,7 +136,7 @@ class PairData(LightningDataModule):
 
     def _loader(
         self, items: Sequence[Item], batch: int, total: int, *, start: int, augment: bool
-    ) -> DataLoader[Batch | BadSample]:
+    ) -> WatchedLoader:
         e = self.experiment
         rank, world = self._world()
         dataset = PairDataset(
@@ -154,13 +154,8 @@ class PairData(LightningDataModule):
         )
         texts = e.data.texts.n
         pad_id = self.prepared.tokenizer.pad_token_id
-        return DataLoader(
-            dataset,  # type: ignore[arg-type]  # indexed by (epoch, item)
-            batch_sampler=sampler,
-            collate_fn=collater(pad_id, texts),
-            num_workers=e.data.workers,
-            persistent_workers=e.data.workers > 0,
-        )
+        collate = collater(pad_id, texts, e.data.text_multiple, e.text.max_tokens)
+        return build_loader(dataset, sampler, collate, e.data, e.trainer.accelerator)
 
 
 def _manifests(experiment: Experiment, run: Path) -> tuple[Path, ...]:

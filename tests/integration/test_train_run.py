@@ -29,7 +29,10 @@ def test_a_run_folder_holds_what_repeats_it(
     assert list((run / "tensorboard").glob("events*"))
     assert not [p for p in run.rglob("*") if p.suffix in (".ckpt", ".pt", ".pkl", ".tmp")]
     table = pl.read_csv(run / "metrics.csv")
-    assert table.columns == ["step", "loss", "clip", "lr", "samples_per_s", "valid_loss"]
+    times = ["samples_per_s", "data_wait"]
+    assert table.columns == ["step", "loss", "clip", "lr", *times, "valid_loss"]
+    assert table["data_wait"].is_between(0, 1).all()
+    assert table["data_wait"].max() > 0
     assert table["step"].to_list() == list(range(1, 7))
     assert table.filter(pl.col("valid_loss").is_not_null())["step"].to_list() == [4, 6]
     again = tmp_path / "again"
