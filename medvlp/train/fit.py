@@ -32,6 +32,7 @@ from medvlp.train.callbacks import MetricsLog, StepBar
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO
 from medvlp.train.experiment import Experiment, load_experiment
+from medvlp.train.launch import check_launch, launched
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.run_folder import claim, record_data
@@ -75,6 +76,7 @@ def _train(
     config_path: Path, overrides: Sequence[str], run: Path, signals: StopSignals, *, first: bool
 ) -> str:
     experiment = _with_prompts(load_experiment(config_path, overrides), config_path.parent)
+    check_launch(launched(os.environ), devices=experiment.trainer.devices, nodes=1)
     if first:
         claim(run, experiment)
     else:
