@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,15 @@ class ImageFeatures:
 
     maps: tuple[Tensor, ...]
     """Multi-scale maps, fine to coarse, each (B,C,*grid)."""
+
+    def rows(self, index_K: Tensor) -> ImageFeatures:
+        """The features of some of the batch's samples."""
+        return ImageFeatures(
+            pooled_BD=self.pooled_BD[index_K],
+            tokens_BPD=self.tokens_BPD[index_K],
+            grid=self.grid,
+            maps=tuple(level[index_K] for level in self.maps),
+        )
 
 
 class ImageEncoder(nn.Module):
@@ -111,3 +121,14 @@ class Encodings:
 
     read: Callable[[Tensor, Tensor], TextFeatures]
     """The text tower itself, for objectives that read altered texts."""
+
+    def rows(self, index_K: Tensor) -> Encodings:
+        """The encodings of some of the batch's samples."""
+        return dataclasses.replace(
+            self,
+            image=self.image.rows(index_K),
+            image_BE=self.image_BE[index_K],
+            patch_BPE=self.patch_BPE[index_K],
+            text_BNE=self.text_BNE[index_K],
+            token_BNTE=self.token_BNTE[index_K],
+        )

@@ -40,6 +40,9 @@ class Batch:
     sample: tuple[str, ...]
     """Pseudonymous sample ids, for messages and predictions."""
 
+    stream: tuple[str, ...] = ()
+    """The data stream that each sample was drawn from, in a run; else empty."""
+
     drawn_BK: Tensor | None = None
     """Augmentation that was drawn and waits for `ready`; it stays on the CPU, which steers it."""
 
@@ -71,6 +74,18 @@ class Batch:
         held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         taken = {name: value[rows] for name, value in held.items() if value is not None}
         return dataclasses.replace(self, **taken)
+
+    def rows(self, index_K: Tensor) -> Batch:
+        """The batch of some of its samples."""
+        chosen: dict[str, Any] = {
+            f.name: value[index_K]
+            for f in dataclasses.fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        kept = index_K.tolist()
+        chosen["sample"] = tuple(self.sample[i] for i in kept)
+        chosen["stream"] = tuple(self.stream[i] for i in kept)
+        return dataclasses.replace(self, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,10 @@
-"""Items to batches: every draw follows from (seed, epoch, item), and training is one stream."""
+"""Items to batches: every draw follows from (seed, epoch, item)."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.batch import Batch
 from medvlp.data.cache import ArrayCache
-from medvlp.data.items import Item, TextNode, TextPolicy
+from medvlp.data.items import Item, TextNode
+from medvlp.data.mix import ONE_STREAM
+from medvlp.data.plan import Index
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
+from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import encode
-from medvlp.errors import ConfigError, RunError
-
-Index = tuple[int, int]
-"""(epoch, item)."""
+from medvlp.errors import RunError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,7 @@ class Example:
     levels: tuple[int, ...]
     labels_L: Tensor
     sample: str
+    stream: str = ONE_STREAM
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class PairDataset(Dataset[Example | BadSample]):
         seed: The run's seed.
         max_tokens: Longer texts are cut.
         augment: Whether an augmentation of the image is drawn (training).
+        stream: The data stream that the items belong to.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class PairDataset(Dataset[Example | BadSample]):
         *,
         max_tokens: int,
         augment: bool,
+        stream: str = ONE_STREAM,
     ) -> None:
         self.items = items
         self.preprocess = preprocess
@@ -97,6 +100,7 @@ class PairDataset(Dataset[Example | BadSample]):
         self.seed = seed
         self.max_tokens = max_tokens
         self.augment = augment
+        self.stream = stream
 
     def __len__(self) -> int:
         return len(self.items)
@@ -118,6 +122,7 @@ class PairDataset(Dataset[Example | BadSample]):
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
             sample=item.sample,
+            stream=self.stream,
         )
 
     def _stored(self, item: Item) -> NDArray[Any]:
@@ -133,6 +138,27 @@ class PairDataset(Dataset[Example | BadSample]):
         return torch.from_numpy(self.preprocess.draw(rng))
 
 
+class MixedDataset(Dataset[Example | BadSample]):
+    """Several streams, their items numbered on from one to the next.
+
+    Args:
+        streams: The data set of each stream.
+    """
+
+    def __init__(self, streams: Sequence[PairDataset]) -> None:
+        self.streams = streams
+        self._ends = np.cumsum([len(stream) for stream in streams])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: Index) -> Example | BadSample:
+        """The item `index[1]` as it is drawn in epoch `index[0]`."""
+        epoch, i = index
+        k = int(np.searchsorted(self._ends, i, side="right"))
+        return self.streams[k][(epoch, i - int(self._ends[k]) + len(self.streams[k]))]
+
+
 def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> list[TextNode]:
     """The item's texts for one draw, at most `policy.n`; joined ones take the first's level."""
     nodes = list(item.texts)
@@ -145,13 +171,14 @@ def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> li
 
 
 def collater(
-    pad_id: int, texts: int, multiple: int = 1, most: int | None = None
+    pad_id: int, texts: Mapping[str, int], multiple: int = 1, most: int | None = None
 ) -> Callable[[Sequence[Example | BadSample]], Batch | BadSample]:
     """The function that stacks examples; a bad sample among them takes the batch's place.
 
     Args:
         pad_id: The tokenizer's padding id.
-        texts: N; items with fewer texts are filled with absent ones.
+        texts: N of each stream, of which a batch takes its streams' highest; items with fewer
+            texts are filled with absent ones.
         multiple: T becomes a multiple of it, where `most` allows.
         most: The longest T, which no text exceeds.
     """
@@ -162,7 +189,7 @@ def _collate(
     examples: Sequence[Example | BadSample],
     *,
     pad_id: int,
-    texts: int,
+    texts: Mapping[str, int],
     multiple: int,
     most: int | None,
 ) -> Batch | BadSample:
@@ -172,11 +199,12 @@ def _collate(
             return example
         good.append(example)
     longest = max((len(ids) for example in good for ids in example.ids), default=1)
+    count = max(texts[example.stream] for example in good)
     length = -(-longest // multiple) * multiple
     length = length if most is None else min(length, most)
-    text_BNT = torch.full((len(good), texts, length), pad_id, dtype=torch.long)
-    mask_BNT = torch.zeros(len(good), texts, length, dtype=torch.bool)
-    level_BN = torch.full((len(good), texts), -1, dtype=torch.long)
+    text_BNT = torch.full((len(good), count, length), pad_id, dtype=torch.long)
+    mask_BNT = torch.zeros(len(good), count, length, dtype=torch.bool)
+    level_BN = torch.full((len(good), count), -1, dtype=torch.long)
     for b, example in enumerate(good):
         for n, ids in enumerate(example.ids):
             text_BNT[b, n, : len(ids)] = torch.tensor(ids)
@@ -191,71 +219,8 @@ def _collate(
         labels_BL=torch.stack([example.labels_L for example in good]),
         sample=tuple(example.sample for example in good),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
+        stream=tuple(example.stream for example in good),
     )
-
-
-class StepSampler(Sampler[list[Index]]):
-    """The whole training as one stream of steps.
-
-    Step s draws its batch from epoch ``s // (count // batch)``; each epoch is shuffled by its own
-    counter-based draw and its remainder is left out, so that a batch never holds an item twice.
-    The global batch is dealt to the ranks by stride: any world size sees the same global batches.
-
-    Args:
-        count: Items.
-        batch: Items of a global batch.
-        seed: The run's seed.
-        start: The first step to give, when a run resumes.
-        total: Steps of the whole run; the sampler's length, whatever `start` is.
-        rank: This process.
-        world: Processes.
-
-    Raises:
-        ConfigError: Too few items for one batch, or a batch that the ranks cannot share evenly.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        batch: int,
-        *,
-        seed: int,
-        total: int,
-        start: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        if count < batch:
-            raise ConfigError(
-                f"data.batch_size={batch} exceeds the {count} items of the split",
-                remedy="lower data.batch_size, or add data",
-            )
-        if batch % world:
-            raise ConfigError(
-                f"data.batch_size={batch} is no multiple of the {world} processes",
-                remedy="choose a multiple",
-            )
-        self.count = count
-        self.batch = batch
-        self.seed = seed
-        self.start = start
-        self.total = total
-        self.rank = rank
-        self.world = world
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __iter__(self) -> Iterator[list[Index]]:
-        per_epoch = self.count // self.batch
-        shuffled, order = -1, np.empty(0, dtype=np.int64)
-        for step in range(self.start, self.total):
-            epoch, place = divmod(step, per_epoch)
-            if epoch != shuffled:
-                order = generator(self.seed, epoch, "items", "order").permutation(self.count)
-                shuffled = epoch
-            batch = order[place * self.batch : (place + 1) * self.batch]
-            yield [(epoch, int(i)) for i in batch[self.rank :: self.world]]
 
 
 def _reason(error: Exception) -> str:

@@ -18,15 +18,13 @@ from medvlp.config import STRICT
 from medvlp.data.cache_entry import Format
 from medvlp.data.label_vectors import LabelVectors, intervals_of
 from medvlp.data.manifest import Manifest
+from medvlp.data.mix import MixConfig
 from medvlp.data.preprocess import Span
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
+from medvlp.data.text_policy import Positive, TextPolicy
 from medvlp.errors import ConfigError
 
-Level = Literal[
-    "report", "section", "sentence", "procedure", "phase", "step", "clip"
-]  # the words of `LEVELS`
-Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -43,27 +41,6 @@ class PhantomData:
 
     kind: str
     """The source kind that reads the archive, such as ``dicom``."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class TextPolicy:
-    """Which of a sample's text nodes are trained on, and how they become a draw."""
-
-    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("section", "sentence")
-    sources: tuple[str, ...] | None = None
-    """Text sources to use, a node's own or that of a node above it: ``impression`` means that
-    section and its sentences; every source if not given."""
-
-    choose: Literal["random", "first", "all", "join"] = "random"
-    """``random``: `n` nodes, drawn anew each epoch; ``first``: the first in reading order; ``all``:
-    every node up to `n`; ``join``: every node as one text in reading order."""
-
-    n: Positive = 1
-    """Texts of a sample in a batch (N)."""
-
-    def __post_init__(self) -> None:
-        if self.n > 1 and self.choose in ("first", "join"):
-            raise ValueError(f"n={self.n} needs choose random or all, not {self.choose}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -89,6 +66,9 @@ class DataConfig:
     """Samples that are contrasted with each other, over all devices together."""
 
     texts: TextPolicy = TextPolicy()
+    mix: MixConfig | None = None
+    """Several sources or levels of text, mixed by ratio; without it, all data are one stream."""
+
     labels: tuple[str, ...] = ()
     """Label names, in the order of the batch's label columns."""
 
@@ -117,6 +97,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if bool(self.manifests) == (self.phantom is not None):
             raise ValueError("give either manifests or phantom")
+        for fault in [] if self.mix is None else self.mix.faults(self.manifests, self.batch_size):
+            raise ValueError(fault)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,17 +143,28 @@ def pair_items(
     *,
     domain: str,
     text_only: bool = False,
+    known_in: Sequence[Manifest] | None = None,
 ) -> list[Item]:
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
     Samples of other domains (one archive may hold X-rays and CT), those without a text that the
-    policy wants and, unless `text_only`, reports without an image give no item; nor, for training,
-    do images of one value throughout. `config.subset` narrows the training split only.
+    policy wants (and requires) and, unless `text_only`, reports without an image give no item; nor,
+    for training, do images of one value throughout. `config.subset` narrows the training split
+    only.
+
+    Args:
+        manifests: Where the items come from.
+        config: Texts, labels and subset.
+        split: The split's name.
+        domain: The domain's name.
+        text_only: Whether reports without an image count.
+        known_in: Manifests that know the label and subset names between them; `manifests` if not
+            given.
 
     Raises:
         ConfigError: A label or subset name that occurs in none of the manifests.
     """
-    _check_names(manifests, config)
+    _check_names(manifests if known_in is None else known_in, config)
     items: list[Item] = []
     for manifest in manifests:
         chosen = _wanted_rows(manifest, config, split, domain, text_only)
@@ -179,7 +172,8 @@ def pair_items(
         texts = _texts(manifest, config.texts)
         for row in chosen:
             nodes = texts.get(row["sample"], ())
-            items.extend(_pairs(row, nodes, labels, manifest.paths(row["source"])))
+            if nodes or not config.texts.required:
+                items.extend(_pairs(row, nodes, labels, manifest.paths(row["source"])))
     return items
 
 
@@ -341,7 +335,7 @@ def _pairs(
         for node in nodes
         if node.start_s is not None and node.end_s is not None
     ]
-    if nodes and not timed:
+    if not timed:
         yield _item(row, tuple(nodes), labels.of(row["sample"], None), paths, None)
     for node, span in timed:
         yield _item(row, (node,), labels.of(row["sample"], span), paths, span)

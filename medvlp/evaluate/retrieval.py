@@ -13,8 +13,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
-from medvlp.data.items import DataConfig, Item, Level, TextPolicy, pair_items, permute_images
+from medvlp.data.items import DataConfig, Item, pair_items, permute_images
 from medvlp.data.randomness import generator
+from medvlp.data.text_policy import Level, TextPolicy
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.metrics import PREDICTIONS, Measures, retrieval_measures

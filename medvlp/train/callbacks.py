@@ -45,16 +45,24 @@ class MetricsLog(Callback):
         folder: The run folder.
         config: The trainer's configuration.
         names: The named losses.
+        streams: The data streams, if there are several; each step's is named where it has one.
         start: The step that the run resumes from; later rows of an earlier attempt are dropped.
     """
 
     def __init__(
-        self, folder: Path, config: TrainerConfig, names: Sequence[str], start: int
+        self,
+        folder: Path,
+        config: TrainerConfig,
+        names: Sequence[str],
+        start: int,
+        streams: Sequence[str] = (),
     ) -> None:
         self.file = folder / "metrics.csv"
         self.board = folder / "tensorboard"
         self.config = config
         self.columns = ["step", "loss", *names, "lr", "samples_per_s", "data_wait", "valid_loss"]
+        if streams:
+            self.columns += ["stream", *(f"valid_{name}" for name in streams)]
         self.start = start
         self.micro: list[dict[str, Tensor]] = []
         self.row: dict[str, Any] = {}
@@ -101,13 +109,17 @@ class MetricsLog(Callback):
         if due or step % self.config.log_every == 0 or step == self.config.steps:
             self.row = self._measure(trainer, step)
             self.pending = due
+            if "stream" in self.columns:
+                self.row["stream"] = "+".join(sorted(set(batch.stream)))
             if not due:
                 self._write(trainer)
         self.micro.clear()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the step's row."""
-        self.row["valid_loss"] = float(trainer.callback_metrics["valid_loss"])
+        for name in self.columns:
+            if name.startswith("valid_") and name in trainer.callback_metrics:
+                self.row[name] = float(trainer.callback_metrics[name])
         self._write(trainer)
         self.pending = False
         self.since, self.samples = time.perf_counter(), 0
@@ -147,7 +159,7 @@ class MetricsLog(Callback):
         with self.file.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(self.row)
         for name, value in self.row.items():
-            if name != "step":
+            if name not in ("step", "stream"):
                 self.writer.add_scalar(name, value, self.row["step"])
 
 

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from medvlp.config import STRICT, load_config, one_of_kinds, override, read_yaml
+from medvlp.config import (
+    STRICT,
+    load_config,
+    one_of_kinds,
+    override,
+    plain,
+    read_yaml,
+    validate,
+)
 from medvlp.data.items import DataConfig
 from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.prompts import PromptSet
@@ -20,6 +28,7 @@ from medvlp.losses.objectives import CORE_OBJECTIVES
 from medvlp.models.image2d import CORE_ENCODERS
 from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTowerConfig
+from medvlp.train.curriculum import WeightChange, curriculum_faults, objective_names
 from medvlp.train.optim import OptimConfig
 
 Count = Annotated[int, Field(gt=0)]
@@ -88,6 +97,10 @@ class Experiment:
     text: Any
     model: TwoTowerConfig = TwoTowerConfig()
     objectives: tuple[Any, ...]
+    weight_schedule: tuple[WeightChange, ...] = ()
+    """Later weights of the objectives, by ascending step. Validation is by the last weights, so
+    that its loss is comparable from one time to the next."""
+
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig
     prompts: Path | PromptSet | None = None
@@ -95,7 +108,11 @@ class Experiment:
     working folder or from that of the configuration."""
 
     def __post_init__(self) -> None:
-        for broken in (*_schedule_faults(self), *_objective_faults(self)):
+        for broken in (
+            *_schedule_faults(self),
+            *_objective_faults(self),
+            *_stream_faults(self),
+        ):
             raise ValueError(broken)
 
     @property
@@ -104,6 +121,26 @@ class Experiment:
         if self.control == "supervised-unimodal":
             return tuple(o for o in self.objectives if o.kind == "labels")
         return self.objectives
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The name and first weight of each active objective."""
+        active = self.active_objectives
+        return {n: o.weight for n, o in zip(objective_names(active), active, strict=True)}
+
+    def contract(self, stream: str) -> Any:
+        """The preprocessing contract of a stream.
+
+        Raises:
+            ConfigError: The contract has no such key, or not with that value.
+        """
+        mix = self.data.mix
+        changes = {} if mix is None else mix.streams[stream].preprocess
+        if not changes:
+            return self.preprocess
+        values = plain(self.preprocess) | changes
+        where = f"data.mix.streams.{stream}.preprocess"
+        return validate(type(self.preprocess), values, where)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -153,6 +190,32 @@ def _schedule_faults(e: Experiment) -> list[str]:
             f"data.batch_size={e.data.batch_size} is no multiple of "
             f"trainer.devices={e.trainer.devices}"
         )
+    return faults
+
+
+def _stream_faults(e: Experiment) -> list[str]:
+    mix = e.data.mix
+    faults = list(
+        curriculum_faults(mix, e.weights, e.weight_schedule, objective_names(e.objectives))
+    )
+    for name in {} if mix is None else mix.streams:
+        try:
+            e.contract(name)
+        except ConfigError as error:
+            faults.append(error.message)
+    if mix is not None:
+        apart = any(stream.objectives is not None for stream in mix.streams.values())
+        if mix.by == "sample" and apart and e.trainer.micro_batch:
+            faults.append(
+                "trainer.micro_batch: with data.mix.by=sample every objective must count for "
+                "every stream"
+            )
+        sizes = {size for _, r in mix.ratios() for size in mix.sizes(r, e.data.batch_size).values()}
+        if uneven := sorted(size for size in sizes if size % e.trainer.devices):
+            faults.append(
+                f"data.mix: a stream's {uneven[0]} samples of a batch are no multiple of "
+                f"trainer.devices={e.trainer.devices}"
+            )
     return faults
 
 

@@ -114,7 +114,9 @@ def _fit(
     task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
     set_pace(task.model, config, _device(experiment))
     resume, start = resume_point(folder, first=_rank() == 0)
-    log = MetricsLog(run, config, list(task.configs), start)
+    streams = [stream.name for stream in prepared.streams]
+    several = streams if len(streams) > 1 else []
+    log = MetricsLog(run, config, list(task.configs), start, several)
     data = PairData(experiment, prepared, start * config.accumulate)
     io = checkpoint_io(folder, config)
     callbacks = [log, Checkpoints(folder, config, io, signals), StepBar(config, log, start)]
@@ -209,7 +211,7 @@ def draw_curves(run: Path) -> None:
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
     losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    skipped = {"step", "lr", "samples_per_s", "data_wait"}
+    skipped = {"step", "lr", "samples_per_s", "data_wait", "stream"}
     for name in [n for n in (rows[0] if rows else {}) if n not in skipped]:
         points = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
         losses.plot(*zip(*points, strict=True) if points else ([], []), label=name)

@@ -16,6 +16,7 @@ are known before (`medvlp.losses.objective.SampleObjective`), so that nothing is
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,7 +69,20 @@ class GradientCache:
         whole = {n: o for n, o in objectives.items() if not isinstance(o, SampleObjective)}
         for name, objective in whole.items():
             _check_reads(name, objective)
-        self.reads = frozenset[str]().union(*(o.reads for o in whole.values()))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the objectives over the whole batch read."""
+        whole = (o for o in self.objectives.values() if not isinstance(o, SampleObjective))
+        return frozenset[str]().union(*(o.reads for o in whole))
+
+    def of(self, weights: Mapping[str, float], preprocess: Preprocess | None) -> GradientCache:
+        """The same with the objectives that have a weight in `weights`, and those weights."""
+        changed = copy.copy(self)
+        changed.preprocess = preprocess
+        changed.weights = dict(weights)
+        changed.objectives = {n: o for n, o in self.objectives.items() if n in weights}
+        return changed
 
     def __call__(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """The weighted sum, ``loss``, and each objective's own value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,19 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.cache import ArrayCache
-from medvlp.data.dataset import PairDataset, StepSampler, collater
+from medvlp.data.dataset import MixedDataset, PairDataset, collater
 from medvlp.data.items import (
+    DataConfig,
     Item,
     count_textless,
     pair_items,
     permute_images,
     relabel,
 )
-from medvlp.data.manifest import open_all
-from medvlp.data.preprocess import Preprocess, contract_digest
+from medvlp.data.manifest import Manifest, open_all
+from medvlp.data.mix import ONE_STREAM, StreamConfig
+from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
+from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import (
     load_tokenizer,
@@ -31,22 +35,38 @@ from medvlp.data.tokenizer import (
 )
 from medvlp.errors import ConfigError
 from medvlp.models.bundle import load
+from medvlp.train.curriculum import stream_objectives, weights_at
 from medvlp.train.experiment import Experiment
 from medvlp.train.loader import WatchedLoader, build_loader
 from medvlp.train.phantom_data import phantom_manifest
+
+_SPLITS = ("train", "valid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One stream of a run's data; a run that mixes nothing has one."""
+
+    name: str
+    data: DataConfig
+    """What `pair_items` read it by."""
+
+    contract: Any
+    """Its preprocessing contract."""
+
+    train: list[Item]
+    valid: list[Item]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """What a run trains on, ready to be read."""
 
-    train: list[Item]
-    valid: list[Item]
+    streams: tuple[Stream, ...]
     graded: list[Item]
     """The validation items with the prompts' labels, on which the bundle is calibrated."""
 
     tokenizer: PreTrainedTokenizerFast
-    preprocess: Preprocess
     facts: dict[str, Any]
     """Plain values that identify the data: digests and counts."""
 
@@ -59,42 +79,77 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     Raises:
         ConfigError: No item to train on, or names that the manifests do not hold.
     """
-    config = experiment.data
     manifests = open_all(_manifests(experiment, run))
-    domain = experiment.domain
-    kinds: dict[str, Any] = {"domain": domain, "text_only": experiment.preprocess.kind == "none"}
-    items = {s: pair_items(manifests, config, s, **kinds) for s in ("train", "valid")}
-    textless = {s: count_textless(manifests, config, s, **kinds) for s in items}
+    mix = experiment.data.mix
+    named = {ONE_STREAM: StreamConfig()} if mix is None else mix.streams
+    found = [_stream(experiment, name, stream, manifests) for name, stream in named.items()]
+    streams = tuple(stream for stream, _ in found)
+    tokenizer = _tokenizer(experiment, [i for s in streams for i in s.train], run / "tokenizer")
+    graded = _graded(experiment, streams, manifests)
+    if experiment.control == "image-blind":
+        streams = tuple(_blinded(stream, experiment.seed) for stream in streams)
+        graded = permute_images(graded, experiment.seed) if graded else []
+    facts: dict[str, Any] = {
+        "manifests": [manifest.digest for manifest in manifests],
+        "items": {s: sum(len(getattr(stream, s)) for stream in streams) for s in _SPLITS}
+        | ({"graded": len(graded)} if isinstance(experiment.prompts, PromptSet) else {}),
+        "textless": {s: sum(textless[s] for _, textless in found) for s in _SPLITS},
+        "tokenizer": tokenizer_digest(tokenizer),
+        "preprocess": contract_digest(experiment.preprocess),
+    }
+    if mix is not None:
+        facts["streams"] = {s.name: {"train": len(s.train), "valid": len(s.valid)} for s in streams}
+    return Prepared(streams=streams, graded=graded, tokenizer=tokenizer, facts=facts)
+
+
+def _stream(
+    experiment: Experiment, name: str, stream: StreamConfig, manifests: Sequence[Manifest]
+) -> tuple[Stream, dict[str, int]]:
+    """A stream, and how many samples of each split lack the texts that it wants."""
+    given = {
+        field: value
+        for field in ("manifests", "texts", "subset", "batch_size")
+        if (value := getattr(stream, field)) is not None
+    }
+    data = dataclasses.replace(experiment.data, mix=None, **given)
+    wanted = experiment.data.manifests
+    own = [
+        manifest
+        for path, manifest in zip(wanted or [None], manifests, strict=True)
+        if path is None or path in data.manifests
+    ]
+    kinds: dict[str, Any] = {
+        "domain": experiment.domain,
+        "text_only": experiment.preprocess.kind == "none",
+    }
+    items = {s: pair_items(own, data, s, known_in=manifests, **kinds) for s in _SPLITS}
+    textless = {s: count_textless(own, data, s, **kinds) for s in _SPLITS}
     if not items["train"]:
+        where = "data" if name == ONE_STREAM else f"data.mix.streams.{name}"
         raise ConfigError(
-            f"data: no image of the training split has a text that data.texts wants "
+            f"{where}: no image of the training split has a text that data.texts wants "
             f"({textless['train']} have none)",
             remedy="widen data.texts, index with the reports, or set preprocess.kind=none and "
             "image.kind=none to train on reports alone",
         )
-    tokenizer = _tokenizer(experiment, items["train"], run / "tokenizer")
-    prompts = experiment.prompts
-    if isinstance(prompts, PromptSet):
-        items["graded"] = relabel(items["valid"], manifests, prompts.names)
-    counts = {split: len(group) for split, group in items.items()}
-    if experiment.control == "image-blind":
-        items = {s: permute_images(group, experiment.seed) for s, group in items.items() if group}
-    preprocess: Preprocess = experiment.preprocess.build()
-    facts = {
-        "manifests": [manifest.digest for manifest in manifests],
-        "items": counts,
-        "textless": textless,
-        "tokenizer": tokenizer_digest(tokenizer),
-        "preprocess": contract_digest(experiment.preprocess),
-    }
-    return Prepared(
-        train=items["train"],
-        valid=items.get("valid", []),
-        graded=items.get("graded", []),
-        tokenizer=tokenizer,
-        preprocess=preprocess,
-        facts=facts,
-    )
+    made = Stream(name=name, data=data, contract=experiment.contract(name), **items)
+    return made, textless
+
+
+def _graded(
+    experiment: Experiment, streams: Sequence[Stream], manifests: Sequence[Manifest]
+) -> list[Item]:
+    if not isinstance(experiment.prompts, PromptSet):
+        return []
+    # Streams may draw the same images with other texts, which play no part here.
+    images = {item.key: item for stream in streams for item in stream.valid}
+    return relabel(list(images.values()), manifests, experiment.prompts.names)
+
+
+def _blinded(stream: Stream, seed: int) -> Stream:
+    train = permute_images(stream.train, seed)
+    valid = permute_images(stream.valid, seed) if stream.valid else []
+    return dataclasses.replace(stream, train=train, valid=valid)
 
 
 class PairData(LightningDataModule):
@@ -111,23 +166,45 @@ class PairData(LightningDataModule):
         self.experiment = experiment
         self.prepared = prepared
         self.start = start
-        self.cache = array_cache(experiment)
+        self.caches: dict[str, ArrayCache | None] = {}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The whole run as one pass."""
-        trainer = self.experiment.trainer
-        total = trainer.steps * trainer.accumulate
-        batch = self.experiment.data.batch_size
-        return self._loader(self.prepared.train, batch, total, start=self.start, augment=True)
+        e = self.experiment
+        streams = self.prepared.streams
+        plan = training_plan(
+            e.data.mix,
+            [len(stream.train) for stream in streams],
+            e.data.batch_size,
+            seed=e.seed,
+            accumulate=e.trainer.accumulate,
+        )
+        total = e.trainer.steps * e.trainer.accumulate
+        return self._loader(streams, "train", plan, total, start=self.start)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Full batches of the validation split, the same each time; none if it is too small."""
+        """Full batches of the validation split, stream after stream, the same each time.
+
+        None of a stream that is too small, or for which no objective counts at the end.
+        """
+        e = self.experiment
         world = self._world()[1]
-        items = self.prepared.valid
-        batch = min(self.experiment.data.batch_size, len(items) // world * world)
-        if batch < 2 * world:
+        weights = weights_at(e.trainer.steps, e.weights, e.weight_schedule)
+        counted = stream_objectives(e.data.mix, tuple(weights))
+        streams, batches = [], []
+        for stream in self.prepared.streams:
+            batch = min(stream.data.batch_size, len(stream.valid) // world * world)
+            if batch >= 2 * world and any(weights[name] for name in counted[stream.name]):
+                streams.append(stream)
+                batches.append(batch)
+        if not streams:
             return []
-        return self._loader(items, batch, len(items) // batch, start=0, augment=False)
+        counts = [len(stream.valid) for stream in streams]
+        passes = tuple(count // batch for count, batch in zip(counts, batches, strict=True))
+        stage = Stage(start=0, ratios=passes, sizes=tuple(batches))
+        names = [stream.name for stream in streams]
+        plan = Plan(names, counts, [stage], seed=e.seed, order="blocks")
+        return self._loader(streams, "valid", plan, sum(passes), start=0)
 
     def _world(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -135,27 +212,33 @@ class PairData(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _loader(
-        self, items: Sequence[Item], batch: int, total: int, *, start: int, augment: bool
+        self, streams: Sequence[Stream], split: str, plan: Plan, total: int, *, start: int
     ) -> WatchedLoader:
         e = self.experiment
         rank, world = self._world()
-        dataset = PairDataset(
-            items,
-            self.prepared.preprocess,
-            self.prepared.tokenizer,
-            self.cache,
-            e.data.texts,
-            e.seed,
-            max_tokens=e.text.max_tokens,
-            augment=augment,
-        )
-        sampler = StepSampler(
-            len(items), batch, seed=e.seed, total=total, start=start, rank=rank, world=world
-        )
-        texts = e.data.texts.n
+        dataset = MixedDataset([self._dataset(stream, split) for stream in streams])
+        sampler = StepSampler(plan, total=total, start=start, rank=rank, world=world)
+        texts = {stream.name: stream.data.texts.n for stream in streams}
         pad_id = self.prepared.tokenizer.pad_token_id
         collate = collater(pad_id, texts, e.data.text_multiple, e.text.max_tokens)
         return build_loader(dataset, sampler, collate, e.data, e.trainer.accelerator)
+
+    def _dataset(self, stream: Stream, split: str) -> PairDataset:
+        e = self.experiment
+        digest = contract_digest(stream.contract)
+        if digest not in self.caches:
+            self.caches[digest] = array_cache(e, stream.contract)
+        return PairDataset(
+            getattr(stream, split),
+            stream.contract.build(),
+            self.prepared.tokenizer,
+            self.caches[digest],
+            stream.data.texts,
+            e.seed,
+            max_tokens=e.text.max_tokens,
+            augment=split == "train",
+            stream=stream.name,
+        )
 
 
 def _manifests(experiment: Experiment, run: Path) -> tuple[Path, ...]:
@@ -184,10 +267,11 @@ def _tokenizer(
     return load_tokenizer(folder)
 
 
-def array_cache(experiment: Experiment) -> ArrayCache | None:
-    """The run's cache of decoded arrays, if it has one."""
+def array_cache(experiment: Experiment, contract: Any = None) -> ArrayCache | None:
+    """The run's cache of decoded arrays, if it has one, for a contract or the bundle's."""
     config = experiment.data
     if config.cache is None:
         return None
     folder = None if config.cache == "memory" else Path(config.cache)
-    return ArrayCache(folder, contract_digest(experiment.preprocess), config.cache_format)
+    digest = contract_digest(contract or experiment.preprocess)
+    return ArrayCache(folder, digest, config.cache_format)

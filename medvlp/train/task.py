@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -13,9 +14,11 @@ from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.dataset import BadSample
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
+from medvlp.encoding import Encodings
 from medvlp.errors import RunError
 from medvlp.losses.objective import Objective
 from medvlp.models.two_tower import TwoTower
+from medvlp.train.curriculum import objective_names, stream_objectives, weights_at
 from medvlp.train.experiment import Experiment
 from medvlp.train.gradient_cache import GradientCache
 from medvlp.train.optim import build_optimizer, build_schedule
@@ -34,29 +37,59 @@ class Task(LightningModule):
         super().__init__()
         self.experiment = experiment
         self.model = model
-        self.preprocess: Preprocess = experiment.preprocess.build()
         sizes = model.sizes(len(experiment.data.labels), tokens)
         configs = experiment.active_objectives
-        names = _names([config.kind for config in configs])
+        names = objective_names(configs)
         self.configs = dict(zip(names, configs, strict=True))
         self.objectives = nn.ModuleDict({n: c.build(sizes) for n, c in self.configs.items()})
         size = experiment.trainer.micro_batch
         self.cache = None if size is None else self._gradient_cache(size)
+        self.counted = stream_objectives(experiment.data.mix, names)
+        self.contracts: dict[str, Preprocess] = {
+            stream: experiment.contract(stream).build() for stream in self.counted
+        }
 
     def trained(self) -> dict[str, tuple[Any, nn.Module]]:
         """Each objective's configuration and module, as a bundle stores them."""
         return {name: (config, self.objectives[name]) for name, config in self.configs.items()}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted sum, ``loss``, and each objective's own value."""
+        """The weighted sum, ``loss``, and the own value of each objective that counts now."""
+        weights = self.weights(batch)
         if self.cache is not None:
-            return self.cache(batch, self.device)
-        encodings = self.model(batch)
-        named = {name: objective(encodings, batch) for name, objective in self.objectives.items()}
-        total = torch.stack(
-            [self.configs[name].weight * value for name, value in named.items()]
-        ).sum()
+            return self.cache.of(weights, self.contract(batch))(batch, self.device)
+        named = self.terms(self.model(batch), batch, weights)
+        total = torch.stack([weights[name] * value for name, value in named.items()]).sum()
         return {"loss": total, **named}
+
+    def weights(self, batch: Batch) -> dict[str, float]:
+        """The weights, other than 0, of the objectives for which some of the batch's samples count.
+
+        In validation, the weights are those of the run's end.
+        """
+        experiment = self.experiment
+        step = self.global_step if self.training else experiment.trainer.steps
+        weights = weights_at(step, experiment.weights, experiment.weight_schedule)
+        counted = {name for stream in self._streams(batch) for name in self.counted[stream]}
+        return {name: w for name, w in weights.items() if w and name in counted}
+
+    def contract(self, batch: Batch) -> Preprocess:
+        """What makes the model's input of the batch; streams that share a batch share it."""
+        return self.contracts[self._streams(batch)[0]]
+
+    def terms(self, encodings: Encodings, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Each named objective's value over the samples that count for it."""
+        present = self._streams(batch)
+        named = {}
+        for name in names:
+            wanted = [stream for stream in present if name in self.counted[stream]]
+            if len(wanted) == len(present):
+                named[name] = self.objectives[name](encodings, batch)
+                continue
+            kept = [i for i, stream in enumerate(batch.stream) if stream in wanted]
+            index_K = torch.tensor(kept, device=encodings.image_BE.device)
+            named[name] = self.objectives[name](encodings.rows(index_K), batch.rows(index_K))
+        return named
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key what torch draws in the step (dropout, masks), so that a resumed run repeats it."""
@@ -87,9 +120,11 @@ class Task(LightningModule):
         }
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to ``valid_loss``."""
+        """Add one batch to ``valid_loss`` and to its stream's part of it."""
         loss = self.losses(batch)["loss"].float()
-        self.log("valid_loss", loss, batch_size=len(batch.sample), sync_dist=True)
+        names = ["valid_loss"] + [f"valid_{s}" for s in set(batch.stream) if len(self.counted) > 1]
+        for name in names:
+            self.log(name, loss, batch_size=len(batch.sample), sync_dist=True)
 
     def transfer_batch_to_device(
         self, batch: Batch | BadSample, device: torch.device, dataloader_idx: int
@@ -104,12 +139,15 @@ class Task(LightningModule):
         if self.cache is not None:
             # With micro-batches, images go to the device a micro-batch at a time.
             return batch.to(device, images=False)
-        return batch.to(device).ready(self.preprocess)
+        return batch.to(device).ready(self.contract(batch))
 
     def _gradient_cache(self, size: int) -> GradientCache:
         weights = {name: config.weight for name, config in self.configs.items()}
         objectives = cast(dict[str, Objective], dict(self.objectives.items()))
-        return GradientCache(self.model, objectives, weights, size, self.preprocess)
+        return GradientCache(self.model, objectives, weights, size)
+
+    def _streams(self, batch: Batch) -> list[str]:
+        return list(dict.fromkeys(batch.stream)) or list(self.counted)
 
     def _key(self, batch_idx: int, purpose: str) -> None:
         rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), purpose)
@@ -121,9 +159,3 @@ class Task(LightningModule):
         steps = self.experiment.trainer.steps
         schedule = build_schedule(optimizer, self.experiment.optim, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _names(kinds: list[str]) -> list[str]:
-    """Each kind's name; a kind that is given again gets a number."""
-    seen = [kinds[:i].count(kind) + 1 for i, kind in enumerate(kinds)]
-    return [k if n == 1 else f"{k}_{n}" for k, n in zip(kinds, seen, strict=True)]

@@ -1,14 +1,13 @@
 import numpy as np
-import pytest
 import torch
 
 from medvlp.data.cache import ArrayCache
-from medvlp.data.dataset import BadSample, PairDataset, StepSampler, choose_texts, collater
-from medvlp.data.items import Item, TextNode, TextPolicy
+from medvlp.data.dataset import BadSample, MixedDataset, PairDataset, choose_texts, collater
+from medvlp.data.items import Item, TextNode
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
+from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer
-from medvlp.errors import ConfigError
 
 WORDS = ["no effusion on the left", "effusion on the right", "heart size is normal"]
 
@@ -85,7 +84,7 @@ def test_a_draw_depends_on_epoch_and_item_alone() -> None:
 def test_a_batch_carries_stored_arrays_and_draws_until_it_is_made_ready() -> None:
     data = dataset()
     examples = [data[(0, 0)], data[(0, 1)]]
-    batch = collater(0, 1)(examples)
+    batch = collater(0, {"items": 1})(examples)
     assert batch.image.dtype == torch.uint8
     ready = batch.ready(data.preprocess)
     assert ready.drawn_BK is None
@@ -96,7 +95,7 @@ def test_a_batch_carries_stored_arrays_and_draws_until_it_is_made_ready() -> Non
 def test_without_augmentation_nothing_is_drawn() -> None:
     data = dataset(augment=False)
     assert data[(0, 0)].drawn_K is None
-    assert collater(0, 1)([data[(0, 0)], data[(0, 1)]]).drawn_BK is None
+    assert collater(0, {"items": 1})([data[(0, 0)], data[(0, 1)]]).drawn_BK is None
 
 
 def test_text_choices() -> None:
@@ -116,7 +115,7 @@ def test_text_choices() -> None:
 def test_collate_pads_texts_tokens_and_levels() -> None:
     data = dataset(choose="all", n=2)
     data.items = [item(0, texts=1), item(1, texts=2)]
-    batch = collater(0, 2)([data[(0, 0)], data[(0, 1)]])
+    batch = collater(0, {"items": 2})([data[(0, 0)], data[(0, 1)]])
     ids = data[(0, 1)].ids
     assert batch.text_BNT.shape == (2, 2, max(map(len, ids)))
     assert batch.text_mask_BNT.sum(-1).tolist()[1] == [len(i) for i in ids]
@@ -131,37 +130,21 @@ def test_collate_pads_texts_tokens_and_levels() -> None:
 
 def test_a_sample_that_fails_is_named_by_pseudonym_and_code_only() -> None:
     data = dataset(preprocess=Noise(broken=frozenset({"s0"})))
-    bad = collater(0, 1)([data[(0, 0)]])
+    bad = collater(0, {"items": 1})([data[(0, 0)]])
     assert bad == BadSample("s0", "truncated_pixels")
     assert "secret" not in str(bad.error())
 
 
-def test_sampler_covers_each_epoch_without_repetition() -> None:
-    steps = list(StepSampler(10, 3, seed=1, total=7))
-    assert [{e for e, _ in step} for step in steps] == [{0}] * 3 + [{1}] * 3 + [{2}]
-    for epoch in (0, 1):
-        seen = [i for step in steps for e, i in step if e == epoch]
-        assert len(seen) == len(set(seen)) == 9
-    assert steps[0] != [(0, i) for _, i in steps[3]]
-
-
-def test_sampler_resumes_the_same_stream_and_keeps_its_length() -> None:
-    whole = StepSampler(10, 4, seed=1, total=9)
-    rest = StepSampler(10, 4, seed=1, total=9, start=5)
-    assert list(whole)[5:] == list(rest)
-    assert len(whole) == len(rest) == 9
-
-
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_share_each_global_batch(world: int) -> None:
-    one = list(StepSampler(16, 8, seed=3, total=4))
-    ranks = [list(StepSampler(16, 8, seed=3, total=4, rank=r, world=world)) for r in range(world)]
-    for step, shares in zip(one, zip(*ranks, strict=True), strict=True):
-        assert {len(share) for share in shares} == {8 // world}
-        assert sorted(pair for share in shares for pair in share) == sorted(step)
-
-
-@pytest.mark.parametrize(("count", "batch", "world"), [(3, 4, 1), (8, 3, 2)])
-def test_sampler_refuses_what_cannot_be_dealt(count: int, batch: int, world: int) -> None:
-    with pytest.raises(ConfigError, match=r"data\.batch_size"):
-        StepSampler(count, batch, seed=0, total=1, world=world)
+def test_streams_are_numbered_on_and_a_batch_takes_its_streams_highest_number_of_texts() -> None:
+    fine, coarse = dataset(choose="all", n=2), dataset(choose="first")
+    coarse.stream, coarse.items = "coarse", [item(9)]
+    mixed = MixedDataset([fine, coarse])
+    assert len(mixed) == 5
+    assert [mixed[(0, i)].sample for i in (0, 3, 4)] == ["s0", "s3", "s9"]
+    collate = collater(0, {"items": 2, "coarse": 1})
+    both = collate([mixed[(0, 3)], mixed[(0, 4)]])
+    assert both.stream == ("items", "coarse")
+    assert both.level_BN.shape == (2, 2)
+    assert collate([mixed[(0, 4)]]).level_BN.shape == (1, 1)
+    assert both.rows(torch.tensor([1])).stream == ("coarse",)
+    assert both.rows(torch.tensor([1])).text_BNT.equal(both.text_BNT[1:])

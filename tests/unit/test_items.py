@@ -7,7 +7,6 @@ import pytest
 from medvlp.data.items import (
     DataConfig,
     Item,
-    TextPolicy,
     count_textless,
     pair_items,
     permute_images,
@@ -15,6 +14,7 @@ from medvlp.data.items import (
     window_items,
 )
 from medvlp.data.manifest import Manifest, write_manifest
+from medvlp.data.text_policy import TextPolicy
 from medvlp.errors import ConfigError
 
 

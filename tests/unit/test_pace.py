@@ -160,14 +160,14 @@ def example(tokens: int) -> Example:
     [((3, 9), 8, 16), ((3, 8), 8, 8), ((18,), 8, 20), ((3,), 1, 3)],
 )
 def test_texts_are_padded_to_few_lengths(lengths, multiple: int, width: int) -> None:
-    batch = collater(0, 1, multiple, 20)([example(n) for n in lengths])
+    batch = collater(0, {"items": 1}, multiple, 20)([example(n) for n in lengths])
     assert batch.text_BNT.shape == (len(lengths), 1, width)
     assert batch.text_mask_BNT.sum(-1).flatten().tolist() == list(lengths)
 
 
 def test_padding_more_changes_no_embedding() -> None:
     two_tower = model().eval()
-    short, long = (collater(0, 1, m, 16)([example(5)]) for m in (1, 16))
+    short, long = (collater(0, {"items": 1}, m, 16)([example(5)]) for m in (1, 16))
     found = [two_tower.encode_text(b.text_BNT[0], b.text_mask_BNT[0])[0] for b in (short, long)]
     torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
 

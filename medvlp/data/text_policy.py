@@ -1,0 +1,40 @@
+"""Which of a sample's texts a run reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medvlp.config import STRICT
+
+Level = Literal[
+    "report", "section", "sentence", "procedure", "phase", "step", "clip"
+]  # the words of `LEVELS`
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TextPolicy:
+    """Which of a sample's text nodes are trained on, and how they become a draw."""
+
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("section", "sentence")
+    sources: tuple[str, ...] | None = None
+    """Text sources to use, a node's own or that of a node above it: ``impression`` means that
+    section and its sentences; every source if not given."""
+
+    choose: Literal["random", "first", "all", "join"] = "random"
+    """``random``: `n` nodes, drawn anew each epoch; ``first``: the first in reading order; ``all``:
+    every node up to `n`; ``join``: every node as one text in reading order."""
+
+    n: Positive = 1
+    """Texts of a sample in a batch (N)."""
+
+    required: bool = True
+    """Whether a sample without such a text is left out; otherwise it joins in with absent texts,
+    for objectives that look at images alone."""
+
+    def __post_init__(self) -> None:
+        if self.n > 1 and self.choose in ("first", "join"):
+            raise ValueError(f"n={self.n} needs choose random or all, not {self.choose}")

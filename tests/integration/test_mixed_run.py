@@ -1,0 +1,126 @@
+"""Training on several streams: what each step had, what counted for it, and exact resuming."""
+
+import signal
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+
+import medvlp
+from medvlp.data.tokenizer import token_ids
+from medvlp.losses.contrastive import clip_loss
+from medvlp.train.checkpoint import read_checkpoint
+from medvlp.train.experiment import load_experiment
+from medvlp.train.fit import build_model, train_run
+from medvlp.train.prepare import PairData, prepare
+from medvlp.train.saving import Checkpoints
+from medvlp.train.task import Task
+
+
+def straight_and_halted(file: Path, folder: Path, monkeypatch, stops: list[int]) -> list[Path]:
+    """A run without a stop, and one that is stopped at `stops` and goes on each time."""
+    straight, halted = folder / "straight", folder / "halted"
+    train_run(file, [], straight)
+    original = Checkpoints.on_train_batch_end
+    for stop in stops:
+
+        def ask_at(self, trainer, *rest, stop=stop):
+            self.signals.asked = signal.SIGINT if trainer.global_step == stop else 0
+            original(self, trainer, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "on_train_batch_end", ask_at)
+            with pytest.raises(KeyboardInterrupt):
+                train_run(file, [], halted)
+    train_run(file, [], halted)
+    return [straight, halted]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    tables = [
+        pl.read_csv(run / "metrics.csv").drop("samples_per_s", "data_wait") for run in (one, other)
+    ]
+    assert tables[0].equals(tables[1])
+    states = [read_checkpoint(run / "checkpoints/last.safetensors") for run in (one, other)]
+    weights = [state["state_dict"] for state in states]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    bundles = [medvlp.load(run / "bundle").model.state_dict() for run in (one, other)]
+    assert all(torch.equal(bundles[0][name], bundles[1][name]) for name in bundles[0])
+
+
+@pytest.fixture
+def mixed_file(experiment_file: Path) -> Path:
+    """Sentences, and smaller images without any text, which teach the label head alone."""
+    values = yaml.safe_load(experiment_file.read_text())
+    values["data"]["mix"] = {
+        "streams": {
+            "fine": {"ratio": 2},
+            "bare": {
+                "texts": {"levels": ["report"], "required": False},
+                "preprocess": {"size": 16},
+                "batch_size": 4,
+                "objectives": ["labels"],
+            },
+        },
+        "schedule": [{"step": 6, "ratios": {"fine": 1}}],
+    }
+    values["objectives"] = [{"kind": "clip"}, {"kind": "labels"}]
+    values["weight_schedule"] = [{"step": 3, "weights": {"clip": 0.5}, "over": 4}]
+    experiment_file.write_text(yaml.safe_dump(values))
+    return experiment_file
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_steps_are_of_one_stream_and_a_stopped_run_goes_on(
+    mixed_file: Path, tmp_path: Path, monkeypatch, micro_batch: int | None
+) -> None:
+    values = yaml.safe_load(mixed_file.read_text())
+    values["trainer"]["micro_batch"] = micro_batch
+    mixed_file.write_text(yaml.safe_dump(values))
+    straight, halted = straight_and_halted(mixed_file, tmp_path, monkeypatch, [5])
+    assert_same_run(straight, halted)
+    table = pl.read_csv(straight / "metrics.csv")
+    streams = table["stream"].to_list()
+    assert [streams[i : i + 3].count("bare") for i in (0, 3)] == [1, 1]
+    bare = table.filter(pl.col("stream") == "bare")
+    assert bare["clip"].null_count() == len(bare) > 0
+    assert bare["loss"].to_list() == bare["labels"].to_list()
+    fine = table.filter(pl.col("stream") == "fine", pl.col("step") > 7)
+    expected = 0.5 * fine["clip"] + fine["labels"]
+    assert fine["loss"].to_list() == pytest.approx(expected.to_list(), rel=1e-5)
+    validated = table.drop_nulls("valid_loss")
+    # 8 samples of each stream are validated: fine in one batch, bare in two.
+    mean = (validated["valid_fine"] + validated["valid_bare"]) / 2
+    assert validated["valid_loss"].to_list() == pytest.approx(mean.to_list(), rel=1e-5)
+
+
+def test_samples_are_mixed_and_each_counts_for_its_own_objectives(
+    mixed_file: Path, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(mixed_file.read_text())
+    mix = values["data"]["mix"]
+    mix["by"], mix["schedule"] = "sample", []
+    mix["streams"]["fine"]["ratio"] = mix["streams"]["bare"]["ratio"] = 1
+    del mix["streams"]["bare"]["preprocess"], mix["streams"]["bare"]["batch_size"]
+    mixed_file.write_text(yaml.safe_dump(values))
+    run = tmp_path / "run"
+    train_run(mixed_file, ["trainer.steps=2"], run)
+    assert pl.read_csv(run / "metrics.csv")["stream"].to_list() == ["bare+fine"] * 2
+
+    experiment = load_experiment(mixed_file)
+    prepared = prepare(experiment, run)
+    batch = next(iter(PairData(experiment, prepared, 0).train_dataloader()))
+    assert sorted(batch.stream) == ["bare"] * 4 + ["fine"] * 4
+    fine = torch.tensor([i for i, stream in enumerate(batch.stream) if stream == "fine"])
+    model = build_model(experiment, prepared)
+    task = Task(experiment, model, token_ids(prepared.tokenizer)).eval()
+    batch = batch.ready(task.contract(batch))
+    losses = task.losses(batch)
+    encodings = model(batch)
+    alone = clip_loss(encodings.image_BE[fine], encodings.text_BNE[fine, 0], model.scale)
+    torch.testing.assert_close(losses["clip"], alone)
+    torch.testing.assert_close(losses["labels"], task.objectives["labels"](encodings, batch))
+    torch.testing.assert_close(losses["loss"], 0.5 * losses["clip"] + losses["labels"])
