@@ -62,7 +62,15 @@ class TrainerConfig:
     """Store the image tower's convolutions with the channels last."""
 
     devices: Count = 1
-    """Devices of this machine; data-parallel if more than one."""
+    """Devices of each machine; data-parallel if there is more than one in all."""
+
+    nodes: Count = 1
+    """Machines; torchrun or SLURM starts the command on each of them."""
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work. ``ddp``: each has the whole model. ``fsdp``: each has
+    its share of the towers' weights, gradients and moments, and fetches the rest as it needs it;
+    for towers that one device cannot hold. ``auto``: ddp where there is more than one device."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     log_every: Count = 10
@@ -185,10 +193,10 @@ def _schedule_faults(e: Experiment) -> list[str]:
         faults.append(
             f"optim.warmup_steps={e.optim.warmup_steps} exceeds trainer.steps={e.trainer.steps}"
         )
-    if e.data.batch_size % e.trainer.devices:
+    if e.data.batch_size % (e.trainer.devices * e.trainer.nodes):
         faults.append(
             f"data.batch_size={e.data.batch_size} is no multiple of "
-            f"trainer.devices={e.trainer.devices}"
+            f"trainer.devices={e.trainer.devices} on trainer.nodes={e.trainer.nodes}"
         )
     return faults
 

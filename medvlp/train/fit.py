@@ -31,12 +31,13 @@ from medvlp.train.calibrate import calibrate
 from medvlp.train.callbacks import MetricsLog, StepBar
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO
-from medvlp.train.experiment import Experiment, load_experiment
+from medvlp.train.experiment import Experiment, TrainerConfig, load_experiment
 from medvlp.train.launch import check_launch, launched
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.run_folder import claim, record_data
 from medvlp.train.saving import BEST, LAST, Checkpoints, checkpoint_io, resume_point
+from medvlp.train.sharded import ShardedStrategy
 from medvlp.train.signals import Stopped, StopSignals, preempted
 from medvlp.train.task import Task
 
@@ -76,7 +77,8 @@ def _train(
     config_path: Path, overrides: Sequence[str], run: Path, signals: StopSignals, *, first: bool
 ) -> str:
     experiment = _with_prompts(load_experiment(config_path, overrides), config_path.parent)
-    check_launch(launched(os.environ), devices=experiment.trainer.devices, nodes=1)
+    config = experiment.trainer
+    check_launch(launched(os.environ), devices=config.devices, nodes=config.nodes)
     if first:
         claim(run, experiment)
     else:
@@ -128,6 +130,8 @@ def _fit(
     if not trainer.is_global_zero:
         return None
     chosen = folder / (BEST if (folder / BEST).is_file() else LAST)
+    # A new one: this one's weights may be shared out among the ranks.
+    task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
     task.load_state_dict(read_checkpoint(chosen)["state_dict"])
     return task
 
@@ -143,13 +147,11 @@ def _run(trainer: Trainer, task: Task, data: PairData, resume: Path | None) -> N
 
 def _trainer(experiment: Experiment, callbacks: list[Any], io: SafeCheckpointIO) -> Trainer:
     config = experiment.trainer
-    # Some objectives leave parameters without a gradient (CLIP reads no bias, the supervised
-    # control no text); data-parallel training would wait for them for ever.
-    ranks = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
     return Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
-        strategy=ranks,
+        num_nodes=config.nodes,
+        strategy=_strategy(config),
         precision=_PRECISION[config.precision],  # type: ignore[arg-type]
         max_steps=config.steps,
         max_epochs=-1,
@@ -165,6 +167,16 @@ def _trainer(experiment: Experiment, callbacks: list[Any], io: SafeCheckpointIO)
         callbacks=callbacks,
         plugins=[io],
     )
+
+
+def _strategy(config: TrainerConfig) -> DDPStrategy | str:
+    if config.strategy == "fsdp":
+        return ShardedStrategy()
+    if config.strategy == "auto" and config.devices * config.nodes == 1:
+        return "auto"
+    # Some objectives leave parameters without a gradient (CLIP reads no bias, the supervised
+    # control no text); data-parallel training would wait for them for ever.
+    return DDPStrategy(find_unused_parameters=True)
 
 
 def _export(experiment: Experiment, prepared: Prepared, task: Task, run: Path) -> None:

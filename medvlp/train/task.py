@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.dataset import BadSample
@@ -18,6 +19,7 @@ from medvlp.encoding import Encodings
 from medvlp.errors import RunError
 from medvlp.losses.objective import Objective
 from medvlp.models.two_tower import TwoTower
+from medvlp.train.clipping import clip, total_norm
 from medvlp.train.curriculum import objective_names, stream_objectives, weights_at
 from medvlp.train.experiment import Experiment
 from medvlp.train.gradient_cache import GradientCache
@@ -152,6 +154,18 @@ class Task(LightningModule):
     def _key(self, batch_idx: int, purpose: str) -> None:
         rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), purpose)
         torch.manual_seed(int(rng.integers(2**63)))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients."""
+        if gradient_clip_val is not None:
+            weights = [weight for weight in self.parameters() if weight.grad is not None]
+            norm = total_norm([weight.grad for weight in weights if weight.grad is not None])
+            clip(weights, gradient_clip_val, norm)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, and its schedule by step."""
