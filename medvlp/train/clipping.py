@@ -24,6 +24,6 @@ def clip(weights: Sequence[Tensor], limit: float, norm: Tensor) -> None:
 
 def _alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     # PyTorch's own functions take either sharded tensors or whole ones.
-    sharded = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
+    sharded: list[Tensor] = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
     whole = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
     return [group for group in (sharded, whole) if group]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -43,7 +44,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
     filled = [group for group in groups if group["params"]]
-    optimizer = AdamW(filled, lr=config.lr, betas=config.betas, fused=True)
+    # The fused step takes no sharded weights beside whole ones.
+    fused = not any(isinstance(weight, DTensor) for weight in learning)
+    optimizer = AdamW(filled, lr=config.lr, betas=config.betas, fused=fused)
     # Lightning will not clip the gradients of an optimiser that divides by a loss scale in its
     # step; bf16 needs no scale, so ours never does.
     optimizer._step_supports_amp_scaling = False

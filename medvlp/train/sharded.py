@@ -80,7 +80,10 @@ class ShardedStrategy(DDPStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Give each rank its share of the optimiser's tensors."""
         states = [
-            {**state, "state": _shares(state["state"], optimizer)}
+            {
+                "state": _shares(state["state"], optimizer),
+                "param_groups": [{**group, "fused": False} for group in state["param_groups"]],
+            }
             for optimizer, state in zip(
                 self.optimizers, checkpoint["optimizer_states"], strict=True
             )
