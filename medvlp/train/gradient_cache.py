@@ -150,6 +150,7 @@ class GradientCache:
             encodings = self.model(part)
             kept.append(_pick(encodings, self.reads))
             grid = encodings.image.grid
+            del part, encodings  # Or they would outlive the making of the next.
         # A weight that was cast without a graph must not serve the pass that needs one.
         torch.clear_autocast_cache()
         leaves = [torch.cat(parts).requires_grad_(learn) for parts in zip(*kept, strict=True)]
@@ -179,6 +180,7 @@ class GradientCache:
                 roots += first.roots(_pick(encodings, self.reads), rows[k])
                 _backward(roots)
                 torch.clear_autocast_cache()
+            del part, encodings, roots
 
     def _joined(self, first: _First) -> Encodings:
         # What no objective declares to read is no number, so that a wrong declaration is noticed.
