@@ -18,12 +18,16 @@ from medvlp.train.experiment import Experiment
 
 _PACKAGES = ("medvlp-platform", "lightning", "numpy", "tokenizers", "torch", "transformers")
 
+_MACHINES = ("trainer.devices", "trainer.nodes", "trainer.strategy")
+"""What a resumed run may change: samples and batches are the same on any number of devices."""
+
 
 def claim(run: Path, experiment: Experiment) -> None:
     """Make the folder this experiment's, or find that it is already.
 
     Raises:
-        RunError: It holds something else, or a run of another configuration.
+        RunError: It holds something else, or a run of another configuration; how many devices
+            share the work may differ.
     """
     stored = run / "config.yaml"
     values = plain(experiment)
@@ -37,7 +41,8 @@ def claim(run: Path, experiment: Experiment) -> None:
         write_text(run / "versions.json", json.dumps(_versions(), indent=1))
         write_text(stored, yaml.safe_dump(values, sort_keys=False))
         return
-    differing = list(_differences(read_yaml(stored), json.loads(json.dumps(values)), ""))
+    found = _differences(read_yaml(stored), json.loads(json.dumps(values)), "")
+    differing = [key for key in found if key not in _MACHINES]
     if differing:
         raise RunError(
             f"{run.name} holds a run of another configuration; differing: {', '.join(differing)}",

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import medvlp
-from medvlp.errors import ConfigError
+from medvlp.errors import ConfigError, RunError
+from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import train_run
+from medvlp.train.run_folder import claim
 
 # Norms over single samples, no dropout: what a rank computes does not depend on how many there are.
 SAME = ["text.dropout=0", "trainer.valid_every=100"]
@@ -72,6 +74,14 @@ def test_processes_that_the_configuration_does_not_expect_are_refused(
     with pytest.raises(ConfigError, match="started 2 processes"):
         train_run(experiment_file, [], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_only_the_number_of_devices_may_change(experiment_file: Path, tmp_path: Path) -> None:
+    claim(tmp_path / "run", load_experiment(experiment_file))
+    claim(tmp_path / "run", load_experiment(experiment_file, ["trainer.devices=2"]))
+    other = ["trainer.devices=2", "seed=4"]
+    with pytest.raises(RunError, match=r"differing: seed;"):
+        claim(tmp_path / "run", load_experiment(experiment_file, other))
 
 
 def finish(ranks: list[subprocess.Popen[str]], timeout: float) -> tuple[list[int], list[str]]:
