@@ -26,6 +26,7 @@ from medvlp.domain import Domain, Ref, get_domain
 from medvlp.errors import ConfigError
 from medvlp.losses.objectives import CORE_OBJECTIVES
 from medvlp.models.image2d import CORE_ENCODERS
+from medvlp.models.lora import LoraConfig
 from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTowerConfig
 from medvlp.train.curriculum import WeightChange, curriculum_faults, objective_names
@@ -104,6 +105,9 @@ class Experiment:
     image: Any
     text: Any
     model: TwoTowerConfig = TwoTowerConfig()
+    lora: LoraConfig | None = None
+    """Low-rank adapters that learn in the place of a tower's weights; the bundle holds the sum."""
+
     objectives: tuple[Any, ...]
     weight_schedule: tuple[WeightChange, ...] = ()
     """Later weights of the objectives, by ascending step. Validation is by the last weights, so
@@ -198,6 +202,8 @@ def _schedule_faults(e: Experiment) -> list[str]:
             f"data.batch_size={e.data.batch_size} is no multiple of "
             f"trainer.devices={e.trainer.devices} on trainer.nodes={e.trainer.nodes}"
         )
+    if e.trainer.strategy == "fsdp" and e.optim.ema is not None:
+        faults.append("optim.ema averages whole weights; trainer.strategy=fsdp shares them out")
     return faults
 
 
@@ -219,10 +225,11 @@ def _stream_faults(e: Experiment) -> list[str]:
                 "every stream"
             )
         sizes = {size for _, r in mix.ratios() for size in mix.sizes(r, e.data.batch_size).values()}
-        if uneven := sorted(size for size in sizes if size % e.trainer.devices):
+        ranks = e.trainer.devices * e.trainer.nodes
+        if uneven := sorted(size for size in sizes if size % ranks):
             faults.append(
                 f"data.mix: a stream's {uneven[0]} samples of a batch are no multiple of "
-                f"trainer.devices={e.trainer.devices}"
+                f"the {ranks} devices"
             )
     return faults
 

@@ -25,6 +25,7 @@ from medvlp.data.prompts import load_prompts
 from medvlp.data.tokenizer import token_ids
 from medvlp.errors import RunError
 from medvlp.models.bundle import load, save_bundle
+from medvlp.models.lora import add_adapters, merge_adapters
 from medvlp.models.two_tower import TwoTower
 from medvlp.plain_files import read_json
 from medvlp.train.calibrate import calibrate
@@ -32,7 +33,9 @@ from medvlp.train.callbacks import MetricsLog, StepBar
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO
 from medvlp.train.experiment import Experiment, TrainerConfig, load_experiment
+from medvlp.train.freezing import Freezing
 from medvlp.train.launch import check_launch, launched
+from medvlp.train.optim import write_table
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.run_folder import claim, record_data
@@ -105,6 +108,8 @@ def build_model(experiment: Experiment, prepared: Prepared) -> TwoTower:
     model = TwoTower(experiment.model, image, text)
     if experiment.init is not None:
         _start_from(model, load(experiment.init).model, experiment.init)
+    if experiment.lora is not None:
+        add_adapters(model, experiment.lora)
     return model
 
 
@@ -121,7 +126,11 @@ def _fit(
     log = MetricsLog(run, config, list(task.configs), start, several)
     data = PairData(experiment, prepared, start * config.accumulate)
     io = checkpoint_io(folder, config)
-    callbacks = [log, Checkpoints(folder, config, io, signals), StepBar(config, log, start)]
+    if _rank() == 0:
+        write_table(task, experiment.optim, run / "parameters.csv")
+    freezing = Freezing(experiment.optim.freeze)
+    checkpoints = Checkpoints(folder, config, io, signals)
+    callbacks = [log, freezing, checkpoints, StepBar(config, log, start)]
     with _quiet():
         trainer = _trainer(experiment, callbacks, io)
         if start < config.steps:
@@ -133,6 +142,9 @@ def _fit(
     # A new one: this one's weights may be shared out among the ranks.
     task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
     task.load_state_dict(read_checkpoint(chosen)["state_dict"])
+    if task.average is not None:
+        task.average.put(dict(task.named_parameters()))
+    merge_adapters(task.model)
     return task
 
 
@@ -211,7 +223,10 @@ def _device(experiment: Experiment) -> str:
 def _provenance(experiment: Experiment, prepared: Prepared, run: Path) -> dict[str, Any]:
     """What the bundle says about its run; no path."""
     values = plain(experiment)
-    told = {name: values[name] for name in ("seed", "control", "objectives", "optim", "trainer")}
+    told = {
+        name: values[name] for name in ("seed", "control", "objectives", "optim", "lora", "trainer")
+    }
+    told["weights"] = "trained" if experiment.optim.ema is None else "average"
     versions = read_json(run / "versions.json")
     return {**told, "data": prepared.facts, "versions": versions}
 

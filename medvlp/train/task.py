@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -19,9 +20,11 @@ from medvlp.encoding import Encodings
 from medvlp.errors import RunError
 from medvlp.losses.objective import Objective
 from medvlp.models.two_tower import TwoTower
+from medvlp.train.average import Average
 from medvlp.train.clipping import clip, total_norm
 from medvlp.train.curriculum import objective_names, stream_objectives, weights_at
 from medvlp.train.experiment import Experiment
+from medvlp.train.freezing import freeze
 from medvlp.train.gradient_cache import GradientCache
 from medvlp.train.optim import build_optimizer, build_schedule
 
@@ -44,6 +47,9 @@ class Task(LightningModule):
         names = objective_names(configs)
         self.configs = dict(zip(names, configs, strict=True))
         self.objectives = nn.ModuleDict({n: c.build(sizes) for n, c in self.configs.items()})
+        freeze(self, experiment.optim.freeze)
+        ema = experiment.optim.ema
+        self.average = None if ema is None else Average(ema, dict(self.named_parameters()))
         size = experiment.trainer.micro_batch
         self.cache = None if size is None else self._gradient_cache(size)
         self.counted = stream_objectives(experiment.data.mix, names)
@@ -123,10 +129,22 @@ class Task(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to ``valid_loss`` and to its stream's part of it."""
-        loss = self.losses(batch)["loss"].float()
+        with self._validated_weights():
+            loss = self.losses(batch)["loss"].float()
         names = ["valid_loss"] + [f"valid_{s}" for s in set(batch.stream) if len(self.counted) > 1]
         for name in names:
             self.log(name, loss, batch_size=len(batch.sample), sync_dist=True)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step of the optimiser, and of the weights' average."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(dict(self.named_parameters()), self.global_step)
+
+    def _validated_weights(self) -> AbstractContextManager[None]:
+        if self.average is None or not self.average.config.validate_average:
+            return nullcontext()
+        return self.average.in_place(dict(self.named_parameters()))
 
     def transfer_batch_to_device(
         self, batch: Batch | BadSample, device: torch.device, dataloader_idx: int

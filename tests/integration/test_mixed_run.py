@@ -14,6 +14,7 @@ from medvlp.losses.contrastive import clip_loss
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import build_model, train_run
+from medvlp.train.parts import places
 from medvlp.train.prepare import PairData, prepare
 from medvlp.train.saving import Checkpoints
 from medvlp.train.task import Task
@@ -95,6 +96,55 @@ def test_steps_are_of_one_stream_and_a_stopped_run_goes_on(
     # 8 samples of each stream are validated: fine in one batch, bare in two.
     mean = (validated["valid_fine"] + validated["valid_bare"]) / 2
     assert validated["valid_loss"].to_list() == pytest.approx(mean.to_list(), rel=1e-5)
+
+
+@pytest.fixture
+def scheduled_file(mixed_file: Path) -> Path:
+    """Every option at once: adapters, an average, frozen parts, rates by layer, on two streams."""
+    values = yaml.safe_load(mixed_file.read_text())
+    values["image"]["depth"] = 2
+    values["lora"] = {"towers": ["text"], "rank": 2, "dropout": 0.1}
+    values["optim"] |= {
+        "layer_decay": 0.8,
+        "rates": {"objectives": 2.0},
+        "ema": {"decay": 0.8, "start": 2},
+        "freeze": [{"part": "image.stem"}, {"part": "image.layers[0]", "until": 6}],
+    }
+    mixed_file.write_text(yaml.safe_dump(values))
+    return mixed_file
+
+
+def test_every_schedule_at_once_goes_on_exactly_after_a_stop(
+    scheduled_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    straight, halted = straight_and_halted(scheduled_file, tmp_path, monkeypatch, [3, 7])
+    assert_same_run(straight, halted)
+    bundle = medvlp.load(straight / "bundle")
+    assert bundle.info.provenance["weights"] == "average"
+    assert not [name for name in bundle.model.state_dict() if "lora" in name]
+    rows = pl.read_csv(straight / "parameters.csv").to_dicts()
+    table = {row["part"]: row for row in rows if row["frozen_until"] != "end"}
+    assert table["image.layers[0]"]["frozen_until"] == "6"
+    assert table["image.layers[0]"]["lr"] == pytest.approx(0.005 * 0.8**2)
+    assert table["objectives.labels"]["lr"] == pytest.approx(0.01)
+
+
+def test_frozen_weights_stay_and_others_move(scheduled_file: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(scheduled_file)
+    run = tmp_path / "run"
+    train_run(scheduled_file, ["trainer.steps=6", "data.mix.schedule=[]"], run)
+    prepared = prepare(experiment, run)
+    task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
+    begun = dict(task.named_parameters())
+    ended = read_checkpoint(run / "checkpoints/last.safetensors")["state_dict"]
+    moved = {name for name, weight in begun.items() if not torch.equal(weight, ended[name])}
+    placed = places(task)
+    still = ("image.stem", "image.layers[0]")
+    for name, place in placed.items():
+        if any(place.is_in(part) for part in still) or (place.is_in("text") and "lora" not in name):
+            assert name not in moved
+    for part in ("image.layers[1]", "image.top", "text", "text_projection", "objectives.labels"):
+        assert any(placed[name].is_in(part) for name in moved), part
 
 
 def test_samples_are_mixed_and_each_counts_for_its_own_objectives(

@@ -74,3 +74,9 @@ def test_the_supervised_control_keeps_the_label_objectives(file: Path) -> None:
     loaded = load_experiment(file, [*both, "control=supervised-unimodal"])
     assert [o.kind for o in loaded.active_objectives] == ["labels"]
     assert [o.kind for o in load_experiment(file, both).active_objectives] == ["clip", "labels"]
+
+
+def test_an_average_of_weights_that_are_shared_out_is_refused(file: Path) -> None:
+    shared = ["trainer.devices=2", "trainer.strategy=fsdp", "optim.ema={decay: 0.9}"]
+    with pytest.raises(ConfigError, match=r"optim\.ema averages whole weights"):
+        load_experiment(file, shared)
