@@ -18,6 +18,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from medvlp import __version__
+from medvlp.cache import commands as cache_commands
 from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
 from medvlp.errors import MedvlpError
@@ -253,6 +254,7 @@ def doctor() -> None:
 
 for keep in (verify, rekey, forget, splits):
     app.command()(keep)
+app.add_typer(cache_commands, name="cache")
 
 
 def _add_domain_commands() -> None:

@@ -93,6 +93,17 @@ class ArrayCache:
         named = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES.values())
         return [path for path in named if path.is_file()]
 
+    def replace(self, item: Item, array: NDArray[Any]) -> Path:
+        """Write the item's entry anew in the cache's format; those of the other one go."""
+        assert self.folder is not None
+        key = self.key(item)
+        path = write_entry(self.folder / key[:2], key, array, self.form)
+        for other in self.files(item):
+            if other != path:
+                other.unlink(missing_ok=True)
+        self._opened.pop(key, None)
+        return path
+
     def _from_memory(self, item: Item, read: Read) -> NDArray[Any]:
         key = self.key(item)
         if key not in self._memory:
@@ -113,14 +124,8 @@ class ArrayCache:
         return next((entry for entry in found if entry is not None), None)
 
     def _made(self, item: Item, read: Read) -> Entry:
-        assert self.folder is not None
-        key = self.key(item)
-        array = read(item.source_paths, item.span, item.flags)
-        path = write_entry(self.folder / key[:2], key, array, self.form)
-        for other in self.files(item):
-            if other != path:  # a damaged one of the other format
-                other.unlink(missing_ok=True)
+        path = self.replace(item, read(item.source_paths, item.span, item.flags))
         entry = open_entry(path, self._threads)
         if entry is None:
-            raise OSError(f"cache entry {key[:12]} is damaged as soon as it is written")
+            raise OSError(f"cache entry {self.key(item)[:12]} is damaged as soon as it is written")
         return entry

@@ -113,7 +113,7 @@ class PairDataset(Dataset[Example | BadSample]):
             # A reader may give a view of memory that is not its own.
             image = torch.from_numpy(np.require(self._stored(item), requirements=("C", "W")))
         except Exception as error:
-            return BadSample(item.sample, _reason(error))
+            return BadSample(item.sample, reason(error))
         nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
         return Example(
             image=image,
@@ -223,7 +223,7 @@ def _collate(
     )
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """A reader's code or the system's word for it; never a message, which may quote a path."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
