@@ -89,6 +89,6 @@ def test_what_has_no_cache_or_no_manifest_is_refused(experiment_file: Path) -> N
 
     with pytest.raises(ConfigError, match="names no folder"):
         build_cache(experiment_file, [], 0)
-    phantom = ["data.manifests=[]", "data.phantom={n: 2}", "data.cache=c"]
+    phantom = ["data.manifests=[]", "data.phantom={n: 2, kind: dicom}", "data.cache=c"]
     with pytest.raises(ConfigError, match="written by the run"):
         build_cache(experiment_file, phantom, 0)
