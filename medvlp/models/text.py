@@ -37,6 +37,10 @@ class TextTowerConfig:
     freeze: bool = False
     """Leave the tower's weights as they are; the projection still learns."""
 
+    cache: bool = False
+    """With `freeze`, read each text once in a run and keep its pooled vector in the host's memory,
+    width times four bytes a text; not for objectives that look at the text's tokens."""
+
     checkpoint_activations: bool = False
     """In training, keep each block's input alone and compute the block twice: less memory, about
     a third more time, the same gradient (arXiv:1604.06174)."""
@@ -49,6 +53,8 @@ class TextTowerConfig:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        if self.cache and not self.freeze:
+            raise ValueError("cache needs freeze, since a tower that learns reads texts anew")
 
     def build(self, vocab_size: int, pad_id: int) -> TextEncoder:
         """The tower for a tokenizer of `vocab_size` tokens.
@@ -116,7 +122,8 @@ class _TransformerText(TextEncoder):
         self._pool = config.pool
         self._frozen = config.freeze
         if config.freeze:
-            backbone.requires_grad_(False)
+            # Also where nobody calls `train` first: a frozen tower has no dropout.
+            backbone.requires_grad_(False).eval()
         if config.checkpoint_activations:
             recompute_blocks(backbone, GradientCheckpointingLayer)
         if config.pretrained:

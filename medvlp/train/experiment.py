@@ -239,6 +239,10 @@ def _objective_faults(e: Experiment) -> list[str]:
     faults = []
     if "siglip" in kinds and e.model.init_bias == 0:
         faults.append("objectives: siglip needs a bias; set model.init_bias, such as -10")
+    if "masked-text" in kinds and e.text.cache:
+        faults.append("objectives: masked-text alters texts; set text.cache=false")
+    if e.text.cache and e.trainer.strategy == "fsdp":
+        faults.append("text.cache: ranks that know other texts cannot share a tower's weights")
     if "labels" in kinds and not e.data.labels:
         faults.append("objectives: labels needs the names in data.labels")
     if e.control == "supervised-unimodal" and "labels" not in kinds:

@@ -19,6 +19,7 @@ from medvlp.data.randomness import generator
 from medvlp.encoding import Encodings
 from medvlp.errors import RunError
 from medvlp.losses.objective import Objective
+from medvlp.models.text_memory import remember_texts
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.average import Average
 from medvlp.train.clipping import clip, total_norm
@@ -50,6 +51,8 @@ class Task(LightningModule):
         freeze(self, experiment.optim.freeze)
         ema = experiment.optim.ema
         self.average = None if ema is None else Average(ema, dict(self.named_parameters()))
+        if experiment.text.cache:
+            remember_texts(model.text)
         size = experiment.trainer.micro_batch
         self.cache = None if size is None else self._gradient_cache(size)
         self.counted = stream_objectives(experiment.data.mix, names)
