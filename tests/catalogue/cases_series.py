@@ -24,6 +24,7 @@ from medvlp.archive.series.read import read_series
 
 Change = tuple[str, bytes]
 POSITION, ORIENTATION, SLOPE, INTERCEPT = 0x00200032, 0x00200037, 0x00281053, 0x00281052
+PADDING = 0x00280120
 PATIENT, STUDY, SERIES, SOP, SOP_CLASS = 0x00100020, 0x0020000D, 0x0020000E, 0x00080018, 0x00080016
 IMAGE_TYPE, ACQUISITION, MODALITY, SERIES_NUMBER = 0x00080008, 0x00200012, 0x00080060, 0x00200011
 CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -286,6 +287,19 @@ def unpadded() -> Array:
     return np.where(values < -1900, np.float32(-1024), values)
 
 
+def bright_padding(made: Series) -> None:
+    """Padding that is stated, and stored as an unsigned number beyond all bone."""
+    for k, stored in enumerate(padded_stored()):
+        bright = np.where(stored == -976, 63536, stored).astype("<u2")
+        made.add(k, **pixels(bright), **change(PADDING=("US", us(63536))))
+
+
+def rescale_lost(made: Series) -> None:
+    """Of four slices one has no rescale."""
+    for k in range(4):
+        made.add(k, **(change(SLOPE=None, INTERCEPT=None) if k == 2 else {}))
+
+
 def screenshot(made: Series) -> None:
     for k in range(3):
         shown = (ramp(top=256) + k).clip(0, 255).astype("<u2")
@@ -343,4 +357,6 @@ CASES: tuple[Case, ...] = (
     case(0, "hu-rescaled-twice", "REJECT:double_rescale", body(-1024)),
     case(0, "hu-screenshot", "REJECT:not_hu", screenshot),
     case(0, "hu-padding", "FIX:padding_clamped", padding, oracle=unpadded),
+    case(0, "hu-padding-bright", "FIX:padding_clamped", bright_padding, oracle=unpadded),
+    case(68, "hu-rescale-lost", "REJECT:missing_rescale", rescale_lost),
 )

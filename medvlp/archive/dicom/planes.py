@@ -29,6 +29,9 @@ class Plane:
     """(between rows, between columns) in mm."""
     slope: float = 1.0
     intercept: float = 0.0
+    rescaled: bool = False
+    """Whether the file states its rescale."""
+
     marks: Marks = ()
     """What tells this frame from others in its place; see `medvlp.archive.series.marks`."""
 
@@ -37,7 +40,7 @@ def rescale_of(fields: Fields) -> tuple[float, float]:
     """Modality rescale (slope, intercept); (1, 0) where the file has none.
 
     Raises:
-        Reject: Not a number, not finite, so large that the result would not be, or a zero slope.
+        Reject: Not one number, not finite, so large that the result would not be, or a zero slope.
     """
     if "RescaleSlope" not in fields and "RescaleIntercept" not in fields:
         return 1.0, 0.0
@@ -45,17 +48,19 @@ def rescale_of(fields: Fields) -> tuple[float, float]:
     for keyword in ("RescaleSlope", "RescaleIntercept"):
         items = fields.numbers(keyword)
         if items is None or len(items) != 1:
-            raise Reject("bad_number", tag_name(keyword))
+            raise Reject("vm" if items else "bad_number", tag_name(keyword))
         if not math.isfinite(items[0]) or abs(items[0]) > FLOAT32_SAFE:
             raise Reject("nonfinite_rescale", tag_name(keyword))
         pair.append(items[0])
-    if pair[0] == 0:
+    # A slope that small makes every pixel equal once it is a float32.
+    if abs(pair[0]) < 1 / FLOAT32_SAFE:
         raise Reject("zero_slope", tag_name("RescaleSlope"))
     return pair[0], pair[1]
 
 
 def _plane(fields: Fields) -> Plane:
     slope, intercept = rescale_of(fields)
+    rescaled = "RescaleSlope" in fields
     spacing = fields.finite("PixelSpacing", 2) or fields.finite("ImagerPixelSpacing", 2)
     return Plane(
         position=fields.finite("ImagePositionPatient", 3),
@@ -63,6 +68,7 @@ def _plane(fields: Fields) -> Plane:
         spacing=spacing,
         slope=slope,
         intercept=intercept,
+        rescaled=rescaled,
         marks=marks_of(fields),
     )
 
@@ -101,13 +107,15 @@ def _frame_plane(frame: Fields, shared: Fields, marks: FrameMarks) -> Plane:
     position = _group(frame, shared, "PlanePositionSequence")
     orientation = _group(frame, shared, "PlaneOrientationSequence")
     measures = _group(frame, shared, "PixelMeasuresSequence")
-    slope, intercept = rescale_of(_group(frame, shared, "PixelValueTransformationSequence"))
+    rescale = _group(frame, shared, "PixelValueTransformationSequence")
+    slope, intercept = rescale_of(rescale)
     return Plane(
         position=position.finite("ImagePositionPatient", 3),
         orientation=orientation.finite("ImageOrientationPatient", 6),
         spacing=measures.finite("PixelSpacing", 2),
         slope=slope,
         intercept=intercept,
+        rescaled="RescaleSlope" in rescale,
         marks=marks.of(frame),
     )
 

@@ -23,6 +23,8 @@ PADDING_BELOW_HU = -1900.0
 """No tissue and no noise: what scanners write outside the scanned circle."""
 OUTSIDE_HU = -1024.0
 """What padding becomes: the lowest value of a 12-bit CT scale."""
+_BRIGHTEST_HU = 3071.0
+"""The highest value of that scale: what is declared as padding above it is no tissue."""
 
 _AIR = (-1080, -920)
 _SOFT = (-20, 120)
@@ -215,15 +217,20 @@ def _odd_slices(table_NB: NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(int(i) + 1 for i in np.flatnonzero(odd))
 
 
+def is_outside(padding_hu: float) -> bool:
+    """Whether a stated padding is no value that a voxel of the patient could have."""
+    return padding_hu < OUTSIDE_HU or padding_hu > _BRIGHTEST_HU
+
+
 def clamp_padding(values_HW: NDArray[np.float32], padding_hu: float | None) -> bool:
-    """Raise a CT slice's padding to `OUTSIDE_HU`, in place; whether there was any.
+    """Set a CT slice's padding to `OUTSIDE_HU`, in place; whether there was any.
 
     Args:
         values_HW: In HU.
         padding_hu: What the header says padding is, in HU.
     """
     outside = values_HW < PADDING_BELOW_HU
-    if padding_hu is not None and padding_hu < OUTSIDE_HU:
+    if padding_hu is not None and is_outside(padding_hu):
         outside |= values_HW == np.float32(padding_hu)
     if not outside.any():
         return False

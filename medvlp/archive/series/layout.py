@@ -165,12 +165,19 @@ def _axes(slices: tuple[Slice, ...]) -> Axes:
 def _unplaced(plane: Plane) -> Reject:
     """Why a slice lies nowhere: nothing says so, or numbers beyond all measure do."""
     if None in (plane.position, plane.orientation, plane.spacing):
-        return Reject("no_geometry", tag_name("ImagePositionPatient"))
+        return Reject("no_geometry", tag_name(_absent(plane)))
     if max(map(abs, plane.orientation or ())) > 1 + COSINE_TOLERANCE:
         return Reject("bad_orientation", tag_name("ImageOrientationPatient"))
     if max(map(abs, plane.position or ())) > FARTHEST_MM:
         return Reject("no_geometry", tag_name("ImagePositionPatient"))
     return Reject("bad_spacing", tag_name("PixelSpacing"))
+
+
+def _absent(plane: Plane) -> str:
+    """The first of the elements that say where a slice lies, and does not."""
+    if plane.position is None:
+        return "ImagePositionPatient"
+    return "ImageOrientationPatient" if plane.orientation is None else "PixelSpacing"
 
 
 def _line(
@@ -194,7 +201,7 @@ def lay_out(group: Group, policy: Policy = NO_REPAIR) -> Layout:
     Raises:
         Reject: ``no_geometry``, ``bad_orientation``, ``bad_spacing``, ``colour``,
             ``too_few_slices``, ``constant_position``, ``duplicate_position``, ``spacing_gap``,
-            ``irregular_spacing``, ``irregular_position``, ``gantry_tilt``.
+            ``irregular_spacing``, ``irregular_position``, ``gantry_tilt``, ``missing_rescale``.
         Ignore: ``localizer``, ``secondary_capture``.
     """
     check_kind(group)
@@ -238,8 +245,7 @@ def settle(group: Group, found: Survey, policy: Policy) -> Layout:
             raise Reject("gantry_tilt", f"{found.tilt_deg:.1f} degrees")
         shear = _shear(found.axes, found.step_mm, depth)
         flags += ["tilt", RESAMPLED]
-    if len({(s.plane.slope, s.plane.intercept) for s in found.slices}) > 1:
-        flags.append("mixed_rescale")
+    flags += _rescales(found.slices)
     header = group.header
     shape = (depth, header.rows, header.columns)
     return Layout(
@@ -251,6 +257,21 @@ def settle(group: Group, found: Survey, policy: Policy) -> Layout:
         repeated=tuple(dict.fromkeys(item.header.path for item in group.repeated)),
         flags=tuple(flags),
     )
+
+
+def _rescales(slices: tuple[Slice, ...]) -> tuple[str, ...]:
+    """``mixed_rescale`` where slices have their own.
+
+    Raises:
+        Reject: ``missing_rescale``: some slices have one and others have lost theirs.
+    """
+    if len({(s.plane.slope, s.plane.intercept) for s in slices}) < 2:
+        return ()
+    lost = sum(not item.plane.rescaled for item in slices)
+    if lost:
+        where = f"{tag_name('RescaleSlope')} in {lost} of {len(slices)} slices"
+        raise Reject("missing_rescale", where)
+    return ("mixed_rescale",)
 
 
 def _uneven(found: Survey) -> Reject:

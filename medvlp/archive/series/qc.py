@@ -6,7 +6,7 @@ A record holds measures, codes and pseudonyms; never an identifier, a path or fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from nibabel import orientations
 
 from medvlp.archive.dicom.files import read_planes
 from medvlp.archive.series.grouping import Group, group_series
-from medvlp.archive.series.hounsfield import HuReport, Values, count_hu, judge_hu
+from medvlp.archive.series.hounsfield import HuReport, Values, count_hu, is_outside, judge_hu
 from medvlp.archive.series.layout import Layout, Survey, check_kind, settle, survey
 from medvlp.archive.series.marks import MARKS
 from medvlp.archive.series.policy import NO_REPAIR, Policy
-from medvlp.archive.series.read import read_headers
+from medvlp.archive.series.read import padding_hu, read_headers
 from medvlp.archive.series.spacing import MAX_GAP_MM
 from medvlp.archive.verdict import Reject, Verdict
 
@@ -141,9 +141,23 @@ def _judge(found: Survey, measured: Measured) -> HuReport:
     paths = dict.fromkeys(item.header.path for item in found.slices)
     intercepts = sorted({item.plane.intercept for item in found.slices})
     bits = max(item.header.bits_stored for item in found.slices)
-    report = judge_hu([measured(path) for path in paths], intercepts, bits)
+    values = {path: measured(path) for path in paths}
+    report = judge_hu([*values.values()], intercepts, bits)
+    if _padded(found, values):
+        report = replace(report, flags=tuple(dict.fromkeys((*report.flags, "padding_clamped"))))
     other = {item.plane.marks[_UNITS].upper() for item in found.slices if item.plane.marks}
     return replace(report, code="not_hu") if other & OTHER_UNITS else report
+
+
+def _padded(found: Survey, values: Mapping[Path, Values]) -> bool:
+    """Whether values reach as far out as the padding that a slice states."""
+    for item in found.slices:
+        stated = padding_hu(item)
+        if stated is not None and is_outside(stated):
+            here = values[item.header.path]
+            if here.low <= stated <= here.high:
+                return True
+    return False
 
 
 def qc_of(finding: SeriesFinding, found: Survey | None, policy: Policy) -> dict[str, Any]:
