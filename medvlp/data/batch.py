@@ -40,6 +40,9 @@ class Batch:
     sample: tuple[str, ...]
     """Pseudonymous sample ids, for messages and predictions."""
 
+    patient_B: Tensor | None = None
+    """A number of each sample's patient, int64 and not negative, the same in every batch."""
+
     stream: tuple[str, ...] = ()
     """The data stream that each sample was drawn from, in a run; else empty."""
 

@@ -25,6 +25,7 @@ from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import encode
+from medvlp.digest import digest_bytes
 from medvlp.errors import RunError
 
 
@@ -42,6 +43,7 @@ class Example:
     levels: tuple[int, ...]
     labels_L: Tensor
     sample: str
+    patient: str
     stream: str = ONE_STREAM
 
 
@@ -122,6 +124,7 @@ class PairDataset(Dataset[Example | BadSample]):
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
             sample=item.sample,
+            patient=item.patient,
             stream=self.stream,
         )
 
@@ -218,9 +221,15 @@ def _collate(
         level_BN=level_BN,
         labels_BL=torch.stack([example.labels_L for example in good]),
         sample=tuple(example.sample for example in good),
+        patient_B=torch.tensor([_number(example.patient) for example in good]),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
     )
+
+
+def _number(patient: str) -> int:
+    """63 bits of the pseudonym's digest."""
+    return int(digest_bytes(patient.encode())[:16], 16) >> 1
 
 
 def reason(error: Exception) -> str:

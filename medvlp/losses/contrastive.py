@@ -1,53 +1,16 @@
-"""Contrastive losses as pure functions of embeddings; no devices, no modules."""
+"""Contrastive losses of matched pairs as pure functions of embeddings; no devices, no modules."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-
-def similarity(
-    image_BD: Tensor, text_MD: Tensor, scale: Tensor | float, bias: Tensor | float = 0.0
-) -> Tensor:
-    """``scale · x·y + bias`` of every pair (B,M), in float32 or better, whatever autocast says.
-
-    Raises:
-        ValueError: Not two matrices of one width.
-    """
-    if image_BD.ndim != 2 or text_MD.ndim != 2 or image_BD.shape[1] != text_MD.shape[1]:
-        raise ValueError(
-            f"expected (B,D) and (M,D) of one width, got {tuple(image_BD.shape)} "
-            f"and {tuple(text_MD.shape)}"
-        )
-    dtype = torch.promote_types(torch.float32, image_BD.dtype)
-    with torch.autocast(image_BD.device.type, enabled=False):
-        return scale * (image_BD.to(dtype) @ text_MD.to(dtype).T) + bias
+from medvlp.losses.tiled import cross_logsumexp, cross_softplus
 
 
-def positive_nce(logits_RC: Tensor, row_R: Tensor, column_C: Tensor) -> Tensor:
-    """InfoNCE of each row, with one or several positive columns.
-
-    A row's loss is the mean over its positives of ``-log softmax`` over all columns: the sum
-    outside the logarithm (arXiv:2004.11362, equation 2).
-
-    Args:
-        logits_RC: Logits of every row and column.
-        row_R: Whose sample a row is.
-        column_C: Whose sample a column is; it is a row's positive where the two agree.
-
-    Returns:
-        (R,); 0 for a row without a positive.
-    """
-    positive_RC = row_R[:, None] == column_C[None, :]
-    total_R = torch.where(positive_RC, -F.log_softmax(logits_RC, dim=1), 0.0).sum(1)
-    return total_R / positive_RC.sum(1).clamp(min=1)
-
-
-def sigmoid_terms(logits_RC: Tensor, row_R: Tensor, column_C: Tensor) -> Tensor:
-    """``-log σ(z·logit)`` of every pair (R,C); z is 1 where row and column agree, else -1."""
-    sign_RC = torch.where(row_R[:, None] == column_C[None, :], 1.0, -1.0)
-    return -F.logsigmoid(sign_RC * logits_RC)
+def widened(embedding: Tensor) -> Tensor:
+    """In float32 or better, in which all losses are computed."""
+    return embedding.to(torch.promote_types(torch.float32, embedding.dtype))
 
 
 def clip_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor | float) -> Tensor:
@@ -69,10 +32,12 @@ def clip_loss(image_BD: Tensor, text_BD: Tensor, scale: Tensor | float) -> Tenso
     >>> round(clip_loss(torch.eye(2), torch.eye(2), 1.0).item(), 4)
     0.3133
     """
-    logits_BB, own_B = _paired(image_BD, text_BD, scale, 0.0)
-    rows_B = positive_nce(logits_BB, own_B, own_B)
-    columns_B = positive_nce(logits_BB.T, own_B, own_B)
-    return (rows_B.mean() + columns_B.mean()) / 2
+    _check(image_BD, text_BD)
+    with torch.autocast(image_BD.device.type, enabled=False):
+        image, text = widened(image_BD), widened(text_BD)
+        row_B, column_B = cross_logsumexp(image, text, scale)
+        loss = (row_B + column_B).mean() / 2 - (scale * (image * text).sum(1)).mean()
+    return loss.to(image.dtype)
 
 
 def siglip_loss(
@@ -94,17 +59,19 @@ def siglip_loss(
     Raises:
         ValueError: The shapes are not one and the same (B,D).
     """
-    logits_BB, own_B = _paired(image_BD, text_BD, scale, bias)
-    return sigmoid_terms(logits_BB, own_B, own_B).sum() / len(own_B)
+    _check(image_BD, text_BD)
+    with torch.autocast(image_BD.device.type, enabled=False):
+        image, text = widened(image_BD), widened(text_BD)
+        one_B = image.new_ones(len(image))
+        pairs = cross_softplus(image, text, scale, bias, one_B, one_B)
+        positives = (scale * (image * text).sum(1) + bias).double().sum()
+        loss = (pairs - positives) / len(image)
+    return loss.to(image.dtype)
 
 
-def _paired(
-    image_BD: Tensor, text_BD: Tensor, scale: Tensor | float, bias: Tensor | float
-) -> tuple[Tensor, Tensor]:
+def _check(image_BD: Tensor, text_BD: Tensor) -> None:
     if image_BD.shape != text_BD.shape or image_BD.ndim != 2 or not len(image_BD):
         raise ValueError(
             f"expected images and texts of one shape (B,D) with B > 0, got "
             f"{tuple(image_BD.shape)} and {tuple(text_BD.shape)}"
         )
-    own_B = torch.arange(len(image_BD), device=image_BD.device)
-    return similarity(image_BD, text_BD, scale, bias), own_B

@@ -7,6 +7,7 @@ On one rank nothing is gathered.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from medvlp.losses.contrastive import positive_nce, sigmoid_terms, similarity
+from medvlp.losses.contrastive import widened
+from medvlp.losses.ties import Ties, exclusion, group_slots
+from medvlp.losses.tiled import Exclusion, cross_logsumexp, cross_softplus
+
+NO_TIES = Ties()
 
 
 def world() -> tuple[int, int]:
@@ -46,31 +51,51 @@ def gather_rows(local: Tensor) -> Tensor:
 
 
 def contrast_clip(
-    image_BE: Tensor, text_ME: Tensor, owner_M: Tensor, scale: Tensor | float
+    image_BE: Tensor,
+    text_ME: Tensor,
+    owner_M: Tensor,
+    scale: Tensor | float,
+    ties: Ties = NO_TIES,
 ) -> Tensor:
     """Symmetric InfoNCE over all ranks, where an image may have several texts, or none.
 
-    The mean over images that have a text, and over texts, of `positive_nce`; the negatives are
-    all ranks' samples. With one text an image it is `clip_loss`.
+    An image's loss is the mean over its positives of ``-log softmax`` over all texts (the sum
+    outside the logarithm, arXiv:2004.11362, equation 2), a text's the same over all images; the
+    result is half the weighted mean over images that have a text, plus half that over texts.
+    Shared groups spread a text's target mass evenly over the group's texts (or their images).
+    With one text an image it is `clip_loss`.
 
     Args:
         image_BE: This rank's images.
         text_ME: This rank's texts, absent ones left out.
         owner_M: Row of `image_BE` to which each text belongs.
         scale: The inverse temperature.
+        ties: Weights, and which pairs are no negatives.
     """
-    own_B = _rank_rows(image_BE)
-    text_own_M = own_B[owner_M]
-    all_images, all_texts = gather_rows(image_BE), gather_rows(text_ME)
-    all_own = gather_rows(own_B)
-    all_text_own = gather_rows(text_own_M)
-    if not len(all_texts):
-        return _nothing(image_BE, text_ME)
-    with_text = torch.isin(own_B, text_own_M).sum()
-    counts = global_sum(torch.stack([with_text, torch.tensor(len(text_ME)).to(with_text)]))
-    rows_B = positive_nce(similarity(image_BE, all_texts, scale), own_B, all_text_own)
-    columns_M = positive_nce(similarity(text_ME, all_images, scale), text_own_M, all_own)
-    return world()[1] * (rows_B.sum() / counts[0] + columns_M.sum() / counts[1]) / 2
+    with torch.autocast(image_BE.device.type, enabled=False):
+        image_BE, text_ME = widened(image_BE), widened(text_ME)
+        pool = _Pool.of(image_BE, text_ME, owner_M, ties)
+        if not len(pool.text_NE):
+            return _nothing(image_BE, text_ME)
+        mass_B = torch.zeros_like(pool.weight_B).index_add(0, owner_M, pool.weight_M)
+        image_weight_B = torch.where(mass_B > 0, pool.weight_B, 0.0)
+        counts = global_sum(torch.stack([image_weight_B.sum(), pool.weight_M.sum()]))
+        image_count, text_count = counts.clamp(min=torch.finfo(counts.dtype).tiny)
+        row_B, part_N = cross_logsumexp(image_BE, pool.text_NE, scale, pool.excluded)
+        column_M = global_logsumexp(part_N)[pool.mine]
+        row_B = torch.where(image_weight_B > 0, row_B, 0.0)
+        share_M = (
+            image_weight_B[owner_M]
+            * pool.weight_M
+            / mass_B[owner_M].where(mass_B[owner_M] > 0, 1.0)
+        )
+        target_ME = pool.mean(None) * (share_M / image_count)[:, None]
+        target_ME = target_ME + pool.mean(pool.weight_N) / text_count
+        positive = (scale * (image_BE[owner_M] * target_ME).sum(1)).double().sum()
+        negative = (image_weight_B * row_B).sum() / image_count
+        negative = negative + (pool.weight_M * column_M).sum() / text_count
+        loss: Tensor = world()[1] * (negative - positive) / 2
+        return loss.to(image_BE.dtype)
 
 
 def contrast_siglip(
@@ -79,18 +104,137 @@ def contrast_siglip(
     owner_M: Tensor,
     scale: Tensor | float,
     bias: Tensor | float,
+    ties: Ties = NO_TIES,
 ) -> Tensor:
     """Pairwise sigmoid loss over all ranks, per text; arguments as `contrast_clip`.
 
-    With one text an image it is `siglip_loss`.
+    A pair's weight is the product of its image's and its text's. Shared groups make each text of
+    the group a positive of every image that has one. With one text an image it is `siglip_loss`.
     """
-    own_B = _rank_rows(image_BE)
-    all_texts = gather_rows(text_ME)
-    all_text_own = gather_rows(own_B[owner_M])
-    if not len(all_texts):
-        return _nothing(image_BE, text_ME)
-    terms = sigmoid_terms(similarity(image_BE, all_texts, scale, bias), own_B, all_text_own)
-    return world()[1] * terms.sum() / len(all_texts)
+    with torch.autocast(image_BE.device.type, enabled=False):
+        image_BE, text_ME = widened(image_BE), widened(text_ME)
+        pool = _Pool.of(image_BE, text_ME, owner_M, ties)
+        if not len(pool.text_NE):
+            return _nothing(image_BE, text_ME)
+        pairs = cross_softplus(
+            image_BE, pool.text_NE, scale, bias, pool.weight_B, pool.weight_N, pool.excluded
+        )
+        total_ME, total_M, once_M = pool.positives(owner_M)
+        weight_M = pool.weight_B[owner_M] * once_M
+        logit_M = scale * (image_BE[owner_M] * total_ME).sum(1) + bias * total_M
+        positive = (weight_M * logit_M).double().sum()
+        count = pool.weight_N.sum().clamp(min=torch.finfo(image_BE.dtype).tiny)
+        return (world()[1] * (pairs - positive) / count).to(image_BE.dtype)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All ranks' texts (N) as this rank's images (B) and texts (M) meet them.
+
+    Only texts travel: each rank computes its images' stripe of pairs, whose rows are complete,
+    and the columns' parts are added over ranks. Half as much is sent and multiplied as if every
+    rank also met all images. A ring would spare the memory of N embeddings, which is linear
+    anyway, at the price of one message a rank and tile.
+    """
+
+    text_NE: Tensor
+    mine: slice
+    weight_B: Tensor
+    weight_M: Tensor
+    weight_N: Tensor
+    group_M: Tensor | None
+    """As numbers from 0 among all ranks' groups; None unless groups share."""
+    group_N: Tensor | None
+    excluded: Exclusion | None
+
+    @classmethod
+    def of(cls, image_BE: Tensor, text_ME: Tensor, owner_M: Tensor, ties: Ties) -> _Pool:
+        own_B = _rank_rows(image_BE)
+        own_N = gather_rows(own_B[owner_M])
+        weight_M = _weights(ties.weight_M, text_ME)
+        group_N = None if ties.group_M is None else gather_rows(ties.group_M)
+        patient_B = ties.patient_B
+        patient_N = None if patient_B is None else gather_rows(patient_B[owner_M])
+        slots = None
+        if ties.group_M is not None:
+            slots = group_slots(ties.group_M, owner_M, len(image_BE))
+        local = Ties(group_M=slots, share=ties.share, patient_B=patient_B)
+        pooled = Ties(group_M=group_N, patient_B=patient_N)
+        start = _rows_before(text_ME)
+        mine = slice(start, start + len(text_ME))
+        group = torch.unique(group_N, return_inverse=True)[1] if group_N is not None else None
+        shared = group if ties.share else None
+        return cls(
+            text_NE=gather_rows(text_ME),
+            mine=mine,
+            weight_B=_weights(ties.weight_B, image_BE),
+            weight_M=weight_M,
+            weight_N=gather_rows(weight_M),
+            group_M=None if shared is None else shared[mine],
+            group_N=shared,
+            excluded=exclusion(own_B, own_N, local, pooled),
+        )
+
+    def mean(self, weight_N: Tensor | None) -> Tensor:
+        """The mean over each local text's group of the texts, weighted but not normalised."""
+        text_NE = self.text_NE if weight_N is None else self.text_NE * weight_N[:, None]
+        if self.group_N is None or self.group_M is None:
+            return text_NE[self.mine]
+        size_G = self.group_N.bincount()
+        return (_group_sum(text_NE, self.group_N) / size_G[:, None])[self.group_M]
+
+    def positives(self, owner_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weighted sums of each local text's positives and of their weights; 0 for repetitions."""
+        text_NE = self.text_NE * self.weight_N[:, None]
+        if self.group_N is None or self.group_M is None:
+            return text_NE[self.mine], self.weight_M, torch.ones_like(self.weight_M)
+        total_G = _group_sum(self.weight_N, self.group_N)
+        pair_M = owner_M * len(total_G) + self.group_M
+        # An image that holds a text twice is that text's positive once.
+        inverse_M = torch.unique(pair_M, return_inverse=True)[1]
+        once_M = 1 / inverse_M.bincount()[inverse_M].to(self.weight_M.dtype)
+        return _group_sum(text_NE, self.group_N)[self.group_M], total_G[self.group_M], once_M
+
+
+def global_logsumexp(part_N: Tensor) -> Tensor:
+    """``log Σ exp`` over ranks, elementwise; gradients count what every rank did with it."""
+    if world()[1] == 1:
+        return part_N
+    total: Tensor = _GlobalLogSumExp.apply(part_N)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _GlobalLogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part_N: Tensor) -> Tensor:
+        most_N = part_N.clone()
+        dist.all_reduce(most_N, dist.ReduceOp.MAX)
+        most_N = torch.where(most_N.isinf(), 0.0, most_N)
+        sum_N = (part_N - most_N).exp()
+        dist.all_reduce(sum_N)
+        total_N = sum_N.log() + most_N
+        ctx.save_for_backward(part_N, total_N)
+        return total_N
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        part_N, total_N = ctx.saved_tensors
+        grad_N = grads[0].contiguous().clone()
+        dist.all_reduce(grad_N)
+        return torch.where(part_N.isinf(), 0.0, grad_N * (part_N - total_N).exp())
+
+
+def _group_sum(value_N: Tensor, group_N: Tensor) -> Tensor:
+    groups = int(group_N.max()) + 1
+    return value_N.new_zeros(groups, *value_N.shape[1:]).index_add(0, group_N, value_N)
+
+
+def _weights(weight: Tensor | None, rows: Tensor) -> Tensor:
+    return rows.new_ones(len(rows)) if weight is None else weight.to(rows.dtype)
+
+
+def _rows_before(local: Tensor) -> int:
+    return sum(_row_counts(local)[: world()[0]]) if world()[1] > 1 else 0
 
 
 class _GatherRows(torch.autograd.Function):

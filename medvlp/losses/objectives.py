@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from dataclasses import field
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch
+from medvlp.data.tables import LEVELS
+from medvlp.data.text_policy import Level
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.gather import contrast_clip, contrast_siglip
 from medvlp.losses.masked_text import MaskedTextConfig
 from medvlp.losses.objective import Objective, SampleObjective
+from medvlp.losses.ties import Ties, text_groups
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ClipConfig:
+class PairsConfig:
+    """Options of the contrastive objectives: what a text weighs, and what is no negative."""
+
+    duplicates: Literal["negative", "leave-out", "share"] = "negative"
+    """Texts of other samples in the same words (same tokens): negatives as any other; left out of
+    the sums; or further positives, which share the text's target mass (clip) or count in full
+    (siglip)."""
+
+    same_patient: Literal["negative", "leave-out"] = "negative"
+    """Images and texts of other samples of one patient: negatives, or left out of the sums."""
+
+    level_weights: dict[Level, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
+    """Weight of a text by its level, such as ``{sentence: 0.5}``; 1 where none is given."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ClipConfig(PairsConfig):
     """Symmetric InfoNCE (arXiv:2103.00020); several texts of a sample are all its positives."""
 
     kind: Literal["clip"] = "clip"
@@ -27,11 +48,11 @@ class ClipConfig:
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective; `sizes` plays no part."""
-        return ClipObjective()
+        return ClipObjective(self)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class SigLipConfig:
+class SigLipConfig(PairsConfig):
     """Pairwise sigmoid loss (arXiv:2303.15343); several texts of a sample are all its positives.
 
     The paper starts the model at `init_temperature` 0.1 and `init_bias` -10.
@@ -42,7 +63,7 @@ class SigLipConfig:
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective; `sizes` plays no part."""
-        return SigLipObjective()
+        return SigLipObjective(self)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,31 +97,44 @@ CORE_OBJECTIVES: dict[str, type] = {
 """The core's objectives by `kind`; a domain brings more."""
 
 
+_PAIR_FIELDS = frozenset(
+    {"image_BE", "text_BNE", "scale", "text_BNT", "text_mask_BNT", "level_BN", "patient_B"}
+)
+
+
 class ClipObjective(Objective):
     """`medvlp.losses.gather.contrast_clip` of a batch."""
 
     scope: ClassVar[Literal["batch", "sample"]] = "batch"
-    reads: ClassVar[frozenset[str]] = frozenset({"image_BE", "text_BNE", "scale", "text_mask_BNT"})
+    reads: ClassVar[frozenset[str]] = _PAIR_FIELDS
+
+    def __init__(self, config: ClipConfig) -> None:
+        super().__init__()
+        self.config = config
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
         text_ME, owner_M = present_texts(encodings, batch)
-        return contrast_clip(encodings.image_BE, text_ME, owner_M, encodings.scale)
+        ties = batch_ties(self.config, batch)
+        return contrast_clip(encodings.image_BE, text_ME, owner_M, encodings.scale, ties)
 
 
 class SigLipObjective(Objective):
     """`medvlp.losses.gather.contrast_siglip` of a batch."""
 
     scope: ClassVar[Literal["batch", "sample"]] = "batch"
-    reads: ClassVar[frozenset[str]] = frozenset(
-        {"image_BE", "text_BNE", "scale", "bias", "text_mask_BNT"}
-    )
+    reads: ClassVar[frozenset[str]] = _PAIR_FIELDS | {"bias"}
+
+    def __init__(self, config: SigLipConfig) -> None:
+        super().__init__()
+        self.config = config
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
         text_ME, owner_M = present_texts(encodings, batch)
+        ties = batch_ties(self.config, batch)
         return contrast_siglip(
-            encodings.image_BE, text_ME, owner_M, encodings.scale, encodings.bias
+            encodings.image_BE, text_ME, owner_M, encodings.scale, encodings.bias, ties
         )
 
 
@@ -146,3 +180,28 @@ def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:
     """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
     present_BN = batch.text_mask_BNT.any(2)
     return encodings.text_BNE[present_BN], present_BN.nonzero()[:, 0]
+
+
+def batch_ties(config: PairsConfig, batch: Batch) -> Ties:
+    """What a contrastive objective's options make of the batch's present texts.
+
+    Raises:
+        ValueError: `same_patient` asks for patients, and the batch has none.
+    """
+    present_BN = batch.text_mask_BNT.any(2)
+    leave_out = config.same_patient == "leave-out"
+    if leave_out and batch.patient_B is None:
+        raise ValueError("same_patient=leave-out: the batch has no patient_B")
+    group_M = weight_M = None
+    if config.duplicates != "negative":
+        group_M = text_groups(batch.text_BNT[present_BN], batch.text_mask_BNT[present_BN])
+    if config.level_weights:
+        known = {str(level): weight for level, weight in config.level_weights.items()}
+        weights = [known.get(level, 1.0) for level in LEVELS]
+        weight_M = torch.tensor(weights, device=present_BN.device)[batch.level_BN[present_BN]]
+    return Ties(
+        weight_M=weight_M,
+        group_M=group_M,
+        share=config.duplicates == "share",
+        patient_B=batch.patient_B if leave_out else None,
+    )

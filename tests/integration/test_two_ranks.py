@@ -11,6 +11,7 @@ import sys
 import torch
 import torch.distributed as dist
 from medvlp.losses.gather import contrast_clip, contrast_siglip
+from medvlp.losses.ties import Ties
 from medvlp.losses.objectives import LabelsConfig
 from medvlp.encoding import ImageFeatures, Sizes
 from types import SimpleNamespace
@@ -23,23 +24,33 @@ torch.manual_seed(0)
 raw_image, raw_text = torch.randn(6, 5), torch.randn(7, 5)
 owner = torch.tensor([0, 0, 2, 3, 4, 5, 5])
 labels = torch.tensor([[1.0], [0.0], [float("nan")], [1.0], [float("nan")], [float("nan")]])
-rows = slice(3 * rank, 3 * rank + 3) if ranks > 1 else slice(0, 6)
+rows = slice(2 * rank, 2 + 4 * rank) if ranks > 1 else slice(0, 6)
 texts = (owner >= rows.start) & (owner < rows.stop)
 layer = torch.nn.Linear(5, 4)
 scale, bias = torch.nn.Parameter(torch.tensor(9.0)), torch.nn.Parameter(torch.tensor(-1.0))
 labels_objective = LabelsConfig().build(Sizes(image=4, text=4, embed=4, labels=1))
 weights = [*layer.parameters(), scale, bias, *labels_objective.parameters()]
 results = {}
-for name in ("clip", "siglip", "labels"):
+ties = {
+    "weight_B": torch.tensor([1.0, 2, 1, 1, 3, 1])[rows],
+    "weight_M": torch.tensor([1.0, 1, 2, 1, 1, 0.5, 1])[texts],
+    "group_M": torch.tensor([4, 2, 4, 2, 2, 8, 4])[texts],
+    "patient_B": torch.tensor([1, 2, 2, 1, 4, 4])[rows],
+}
+tied = {
+    "": Ties(), " left out": Ties(**ties), " shared": Ties(**ties, share=True)
+}
+for name in [loss + tie for loss in ("clip", "siglip") for tie in tied] + ["labels"]:
     for weight in weights:
         weight.grad = None
     image = torch.nn.functional.normalize(layer(raw_image[rows]), dim=1)
     text = torch.nn.functional.normalize(layer(raw_text[texts]).tanh(), dim=1)
     own = owner[texts] - rows.start
-    if name == "clip":
-        loss = contrast_clip(image, text, own, scale)
-    elif name == "siglip":
-        loss = contrast_siglip(image, text, own, scale, bias)
+    kind, _, tie = name.partition(" ")
+    if kind == "clip":
+        loss = contrast_clip(image, text, own, scale, tied[name[4:]])
+    elif kind == "siglip":
+        loss = contrast_siglip(image, text, own, scale, bias, tied[name[6:]])
     else:
         features = ImageFeatures(pooled_BD=image, tokens_BPD=image, grid=(1,), maps=())
         loss = labels_objective(
@@ -71,7 +82,10 @@ def run(folder, ranks):
 @pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path):
     one, two = run(tmp_path, 1), run(tmp_path, 2)
-    assert one.keys() == two.keys() == {"clip", "siglip", "labels"}
+    contrasts = {
+        f"{loss}{tie}" for loss in ("clip", "siglip") for tie in ("", " left out", " shared")
+    }
+    assert one.keys() == two.keys() == contrasts | {"labels"}
     for name, value in one.items():
         assert value.abs().sum() > 0
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)

@@ -1,5 +1,6 @@
 """Objectives on batches: absent texts, label masks, and their registry."""
 
+import dataclasses
 import math
 
 import pytest
@@ -132,3 +133,40 @@ def test_kinds_choose_their_configuration():
         assert isinstance(validate(union, {"kind": kind}, "test"), config_class)
     with pytest.raises(ConfigError):
         validate(union, {"kind": "other"}, "test")
+
+
+@pytest.mark.parametrize("config_class", [ClipConfig, SigLipConfig])
+def test_options_reach_the_loss(config_class):
+    """Two samples share a text and two a patient; a sentence weighs half."""
+    enc, one = encodings(4, 1), batch(4, 1)
+    ids = torch.tensor([[5, 6, 7], [5, 6, 7], [5, 6, 8], [9, 9, 9]])[:, None]
+    level = torch.tensor([[0], [0], [2], [0]])
+    patient = torch.tensor([0, 1, 2, 2])
+    one = dataclasses.replace(one, text_BNT=ids, level_BN=level, patient_B=patient)
+    both = {"duplicates": "leave-out", "same_patient": "leave-out"}
+    options = [{}, {"duplicates": "share"}, both, {"level_weights": {"sentence": 0.5}}]
+    plain, shared, left_out, weighted = (
+        config_class(**option).build(SIZES)(enc, one) for option in options
+    )
+    logits = (8.0 * enc.image_BE @ enc.text_BNE[:, 0].T).double()
+    if config_class is ClipConfig:
+        gone = torch.zeros(4, 4, dtype=torch.bool)
+        for i, m in ((0, 1), (1, 0), (2, 3), (3, 2)):
+            gone[i, m] = True
+        open_pairs = logits.masked_fill(gone, -torch.inf)
+        nce = open_pairs.logsumexp(1) + open_pairs.logsumexp(0) - 2 * logits.diag()
+        torch.testing.assert_close(left_out, (nce.mean() / 2).float())
+        rows = logits.logsumexp(1) - logits.diag()
+        columns = (logits.logsumexp(0) - logits.diag()) @ torch.tensor([1, 1, 0.5, 1]).double()
+        torch.testing.assert_close(weighted, ((rows.mean() + columns / 3.5) / 2).float())
+    else:
+        further = (logits[0, 1] + logits[1, 0] - 4.0) / 4
+        torch.testing.assert_close(shared, (plain - further).float())
+        assert left_out < plain
+    assert len({loss.item() for loss in (plain, shared, left_out, weighted)}) == 4
+
+
+def test_patients_must_be_known_to_be_left_out():
+    objective = ClipConfig(same_patient="leave-out").build(SIZES)
+    with pytest.raises(ValueError, match="patient_B"):
+        objective(encodings(2, 1), batch(2, 1))

@@ -152,6 +152,7 @@ def example(tokens: int) -> Example:
         levels=(0,),
         labels_L=torch.zeros(0),
         sample="s",
+        patient="p",
     )
 
 
