@@ -154,8 +154,8 @@ def test_options_reach_the_loss(config_class):
         for i, m in ((0, 1), (1, 0), (2, 3), (3, 2)):
             gone[i, m] = True
         open_pairs = logits.masked_fill(gone, -torch.inf)
-        nce = open_pairs.logsumexp(1) + open_pairs.logsumexp(0) - 2 * logits.diag()
-        torch.testing.assert_close(left_out, (nce.mean() / 2).float())
+        terms = open_pairs.logsumexp(1) + open_pairs.logsumexp(0) - 2 * logits.diag()
+        torch.testing.assert_close(left_out, (terms.mean() / 2).float())
         rows = logits.logsumexp(1) - logits.diag()
         columns = (logits.logsumexp(0) - logits.diag()) @ torch.tensor([1, 1, 0.5, 1]).double()
         torch.testing.assert_close(weighted, ((rows.mean() + columns / 3.5) / 2).float())
