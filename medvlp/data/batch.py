@@ -16,6 +16,30 @@ import torch
 from torch import Tensor
 
 from medvlp.data.preprocess import Preprocess
+from medvlp.errors import RunError
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that could not be read.
+
+    Args:
+        sample: Its pseudonym.
+        reason: A reader's code, or the system's word for it.
+
+    Worker processes hand it over as a value, because an exception would cross the process
+    boundary with a traceback in its message.
+    """
+
+    sample: str
+    reason: str
+
+    def error(self) -> RunError:
+        """What the training process raises for it."""
+        return RunError(
+            f"sample {self.sample} cannot be read ({self.reason}), nor can others in its place",
+            remedy="run medvlp verify on the manifest, or index the archive again without the file",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +72,9 @@ class Batch:
 
     drawn_BK: Tensor | None = None
     """Augmentation that was drawn and waits for `ready`; it stays on the CPU, which steers it."""
+
+    failed: tuple[tuple[BadSample, ...], ...] = ()
+    """Of each sample, those that could not be read and that it stands in for."""
 
     def to(self, device: torch.device, *, images: bool = True) -> Batch:
         """The same batch with its tensors on `device`; the images only if `images`."""
@@ -88,6 +115,7 @@ class Batch:
         kept = index_K.tolist()
         chosen["sample"] = tuple(self.sample[i] for i in kept)
         chosen["stream"] = tuple(self.stream[i] for i in kept)
+        chosen["failed"] = tuple(self.failed[i] for i in kept if self.failed)
         return dataclasses.replace(self, **chosen)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
-from medvlp.data.batch import Batch
+from medvlp.data.batch import BadSample, Batch
 from medvlp.data.cache import ArrayCache
 from medvlp.data.items import Item, TextNode
 from medvlp.data.mix import ONE_STREAM
@@ -26,7 +26,9 @@ from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import encode
 from medvlp.digest import digest_bytes
-from medvlp.errors import RunError
+
+_RESERVE = 16
+"""Items that are tried in place of one that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +47,16 @@ class Example:
     sample: str
     patient: str
     stream: str = ONE_STREAM
-
-
-@dataclass(frozen=True)
-class BadSample:
-    """A sample that could not be read.
-
-    Worker processes hand it over as a value, because an exception would cross the process
-    boundary with a traceback in its message.
-    """
-
-    sample: str
-    reason: str
-
-    def error(self) -> RunError:
-        """What the training process raises for it."""
-        return RunError(
-            f"sample {self.sample} cannot be read ({self.reason})",
-            remedy="run medvlp verify on the manifest, or index the archive again without the file",
-        )
+    failed: tuple[BadSample, ...] = ()
+    """What was drawn before, in the same place, and could not be read."""
 
 
 class PairDataset(Dataset[Example | BadSample]):
     """Reads items by (epoch, index).
+
+    In place of an item that cannot be read comes another, which follows from (seed, epoch, item)
+    alone: a resumed run, and one on other ranks, replaces it alike. It may, rarely, stand in a
+    batch that holds it already. Nothing that a reader raises reaches the loader.
 
     Args:
         items: What to read.
@@ -108,17 +97,29 @@ class PairDataset(Dataset[Example | BadSample]):
         return len(self.items)
 
     def __getitem__(self, index: Index) -> Example | BadSample:
-        """The item `index[1]` as it is drawn in epoch `index[0]`."""
-        epoch, i = index
+        """The item `index[1]` as it is drawn in epoch `index[0]`, or what replaces it."""
+        epoch, first = index
+        failed: dict[int, BadSample] = {}
+        for i in self._candidates(epoch, first):
+            if i in failed:
+                continue
+            try:
+                return self._example(epoch, i, tuple(failed.values()))
+            except Exception as error:
+                failed[i] = BadSample(self.items[i].sample, reason(error))
+        return failed[first]
+
+    def _candidates(self, epoch: int, first: int) -> Iterator[int]:
+        yield first
+        rng = generator(self.seed, epoch, self.items[first].key, "reserve")
+        yield from rng.integers(len(self.items), size=_RESERVE).tolist()
+
+    def _example(self, epoch: int, i: int, failed: tuple[BadSample, ...]) -> Example:
         item = self.items[i]
-        try:
-            # A reader may give a view of memory that is not its own.
-            image = torch.from_numpy(np.require(self._stored(item), requirements=("C", "W")))
-        except Exception as error:
-            return BadSample(item.sample, reason(error))
         nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
         return Example(
-            image=image,
+            # A reader may give a view of memory that is not its own.
+            image=torch.from_numpy(np.require(self._stored(item), requirements=("C", "W"))),
             drawn_K=self._drawn(item, epoch),
             ids=tuple(encode(self.tokenizer, node.text, self.max_tokens) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
@@ -126,6 +127,7 @@ class PairDataset(Dataset[Example | BadSample]):
             sample=item.sample,
             patient=item.patient,
             stream=self.stream,
+            failed=failed,
         )
 
     def _stored(self, item: Item) -> NDArray[Any]:
@@ -224,6 +226,7 @@ def _collate(
         patient_B=torch.tensor([_number(example.patient) for example in good]),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
+        failed=tuple(example.failed for example in good),
     )
 
 

@@ -92,7 +92,7 @@ class MetricsLog(Callback):
         self.since = time.perf_counter()
         self._waited(trainer)  # what the start took is no step's wait
         if trainer.is_global_zero:
-            _keep_rows(self.file, self.columns, self.start - self.pending)
+            keep_rows(self.file, self.columns, self.start - self.pending)
             self.writer = SummaryWriter(str(self.board), purge_step=self.start + 1)
 
     def on_train_batch_end(
@@ -203,7 +203,7 @@ class StepBar(Callback):
             self.bar.stop()
 
 
-def _keep_rows(file: Path, columns: Sequence[str], start: int) -> None:
+def keep_rows(file: Path, columns: Sequence[str], start: int) -> None:
     """Start the table, or drop what an attempt wrote after the checkpoint, or wrote in part."""
     whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.is_file() else ""
     rows = [row for row in csv.DictReader(io.StringIO(whole)) if int(row["step"]) <= start]
@@ -211,6 +211,6 @@ def _keep_rows(file: Path, columns: Sequence[str], start: int) -> None:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    temporary = file.with_name(".metrics.csv.tmp")
+    temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     temporary.replace(file)

@@ -34,10 +34,12 @@ from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO
 from medvlp.train.experiment import Experiment, TrainerConfig, load_experiment
 from medvlp.train.freezing import Freezing
+from medvlp.train.guards import Guard
 from medvlp.train.launch import check_launch, launched
 from medvlp.train.optim import write_table
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
+from medvlp.train.random_state import RandomState
 from medvlp.train.run_folder import claim, record_data
 from medvlp.train.saving import BEST, LAST, Checkpoints, checkpoint_io, resume_point
 from medvlp.train.sharded import ShardedStrategy
@@ -128,13 +130,18 @@ def _fit(
     io = checkpoint_io(folder, config)
     if _rank() == 0:
         write_table(task, experiment.optim, run / "parameters.csv")
-    freezing = Freezing(experiment.optim.freeze)
-    checkpoints = Checkpoints(folder, config, io, signals)
-    callbacks = [log, freezing, checkpoints, StepBar(config, log, start)]
+    callbacks = [
+        RandomState(experiment.seed),
+        Freezing(experiment.optim.freeze),
+        Guard(run, experiment.optim.clip_norm, start),
+        log,
+        Checkpoints(folder, config, io, signals),
+        StepBar(config, log, start),
+    ]
     with _quiet():
         trainer = _trainer(experiment, callbacks, io)
         if start < config.steps:
-            _run(trainer, task, data, resume)
+            trainer.fit(task, datamodule=data, ckpt_path=resume)
     signals.training = False
     if not trainer.is_global_zero:
         return None
@@ -148,15 +155,6 @@ def _fit(
     return task
 
 
-def _run(trainer: Trainer, task: Task, data: PairData, resume: Path | None) -> None:
-    trainer.fit(task, datamodule=data, ckpt_path=resume)
-    if trainer.global_step < task.experiment.trainer.steps:
-        raise RunError(
-            f"training ended at step {trainer.global_step} of {task.experiment.trainer.steps}",
-            remedy="repeat the command to go on from the last checkpoint",
-        )
-
-
 def _trainer(experiment: Experiment, callbacks: list[Any], io: SafeCheckpointIO) -> Trainer:
     config = experiment.trainer
     return Trainer(
@@ -168,7 +166,6 @@ def _trainer(experiment: Experiment, callbacks: list[Any], io: SafeCheckpointIO)
         max_steps=config.steps,
         max_epochs=-1,
         accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=experiment.optim.clip_norm,
         val_check_interval=min(config.valid_every, config.steps) * config.accumulate,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

@@ -6,9 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from medvlp.data.batch import Batch
 from medvlp.errors import MedvlpError, RunError
@@ -17,6 +15,7 @@ from medvlp.train.callbacks import completes_step, is_validated
 from medvlp.train.checkpoint import read_checkpoint, remove_orphans
 from medvlp.train.checkpoint_io import SafeCheckpointIO, SaveError, check_room
 from medvlp.train.experiment import TrainerConfig
+from medvlp.train.ranks import combine
 from medvlp.train.signals import Stopped, StopSignals
 
 LAST, PREVIOUS, BEST = (f"{name}.safetensors" for name in ("last", "previous", "best"))
@@ -114,7 +113,7 @@ class Checkpoints(Callback):
             except SaveError as error:
                 self.failure = error
         self._agree(trainer)
-        if _highest(trainer, [step, -step]) != [step, -step]:
+        if combine(trainer, [step, -step], "max") != [step, -step]:
             raise RunError(
                 f"the processes go on from different checkpoints, this one from step {step}",
                 remedy="see that all machines read the same run folder, and repeat the command",
@@ -180,18 +179,10 @@ class Checkpoints(Callback):
             SystemExit: In the others.
         """
         error = self.failure or self.io.failed
-        asked, failed = _highest(trainer, [self.signals.asked, int(error is not None)])
+        asked, failed = combine(trainer, [self.signals.asked, int(error is not None)], "max")
         if failed:
             raise error or SystemExit(SaveError.exit_code)
         return asked
-
-
-def _highest(trainer: Trainer, values: list[int]) -> list[int]:
-    """The highest of all ranks, value by value."""
-    if trainer.world_size == 1:
-        return values
-    told: Tensor = torch.tensor(values, device=trainer.strategy.root_device)
-    return list(trainer.strategy.reduce(told, reduce_op="max").tolist())
 
 
 def _size(module: LightningModule) -> int:

@@ -10,19 +10,15 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from medvlp.data.batch import Batch, TokenIds
-from medvlp.data.dataset import BadSample
+from medvlp.data.batch import BadSample, Batch, TokenIds
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
 from medvlp.encoding import Encodings
-from medvlp.errors import RunError
 from medvlp.losses.objective import Objective
 from medvlp.models.text_memory import remember_texts
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.average import Average
-from medvlp.train.clipping import clip, total_norm
 from medvlp.train.curriculum import objective_names, stream_objectives, weights_at
 from medvlp.train.experiment import Experiment
 from medvlp.train.freezing import freeze
@@ -113,18 +109,8 @@ class Task(LightningModule):
         self._key(batch_idx, "validation")
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Losses of one batch; a loss that is no number never reaches the weights.
-
-        Raises:
-            RunError: The loss is not finite.
-        """
+        """Losses of one batch."""
         losses = self.losses(batch)
-        if not torch.isfinite(losses["loss"]):
-            culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
-            raise RunError(
-                f"step {self.global_step + 1}: {', '.join(culprits)} is not finite",
-                remedy="lower optim.lr or use trainer.precision=fp32; the last checkpoint is sound",
-            )
         return {
             "loss": losses["loss"],
             "named": {name: value.detach().float() for name, value in losses.items()},
@@ -175,18 +161,6 @@ class Task(LightningModule):
     def _key(self, batch_idx: int, purpose: str) -> None:
         rng = generator(self.experiment.seed, batch_idx, str(self.global_rank), purpose)
         torch.manual_seed(int(rng.integers(2**63)))
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by the norm of all gradients."""
-        if gradient_clip_val is not None:
-            weights = [weight for weight in self.parameters() if weight.grad is not None]
-            norm = total_norm([weight.grad for weight in weights if weight.grad is not None])
-            clip(weights, gradient_clip_val, norm)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, and its schedule by step."""

@@ -1,8 +1,9 @@
 import numpy as np
 import torch
 
+from medvlp.data.batch import BadSample
 from medvlp.data.cache import ArrayCache
-from medvlp.data.dataset import BadSample, MixedDataset, PairDataset, choose_texts, collater
+from medvlp.data.dataset import MixedDataset, PairDataset, choose_texts, collater
 from medvlp.data.items import Item, TextNode
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
