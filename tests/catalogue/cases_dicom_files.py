@@ -236,6 +236,8 @@ CASES = (
     one(0, "dicomdir", "IGNORE:no_pixels",
         lambda n: part10(meta(EXPLICIT), element(0x00041130, "CS", text("ARCHIVE"))), "DICOMDIR"),
     one(0, "no-vowel-suffix", "IGNORE:not_dicom", lambda _: b"anything", "a.xyz"),
+    *(one(64, f"named-{suffix}", "ACCEPT", plain, f"a.{suffix}")
+      for suffix in ("jpg", "txt", "xyz")),
     spoilt(0, "pixels-only-in-a-sequence", "REJECT:pixel_module",
            {PIXELS: None, 0x00880200: ("SQ", item(element(PIXELS, "OW", bytes(8192))))}),
     unread(0, "magic-legacy-off", "REJECT:not_dicom", lambda n: dataset(xray(n))),

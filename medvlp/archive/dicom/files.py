@@ -47,6 +47,15 @@ def may_be_dicom(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES or path.suffix[1:].isdigit()
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether the content says that it is DICOM, whatever the name promises."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's bytes.
 

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from pydicom.encaps import encapsulate
 
-from medvlp.archive.dicom.streams import begins_frame
+from medvlp.archive.dicom.streams import begins_frame, ends_frame
 from medvlp.archive.verdict import Reject
 
 _ITEM = 0xFFFEE000
@@ -33,7 +33,7 @@ def frames_of(
         Reject: ``fragment_count``: the fragments make no `count` frames.
     """
     table, fragments = _items(value)
-    if len(fragments) < count or not fragments:
+    if len(fragments) < count or not fragments or _whole_streams(fragments, syntax) > count:
         raise Reject("fragment_count", f"{len(fragments)} fragments, {count} frames")
     starts = tuple(accumulate((8 + len(f) for f in fragments), initial=0))[:-1]
     tables = [offsets for offsets in (table, extended) if offsets]
@@ -58,6 +58,14 @@ def _items(value: bytes) -> tuple[Offsets, list[bytes]]:
         return (), []
     table = items[0][: len(items[0]) // 4 * 4]
     return struct.unpack(f"<{len(table) // 4}I", table), items[1:]
+
+
+def _whole_streams(fragments: Sequence[bytes], syntax: str) -> int:
+    """How many streams follow each other: one more wherever one is over and another begins."""
+    return 1 + sum(
+        ends_frame(before, syntax) and begins_frame(after, syntax)
+        for before, after in pairwise(fragments)
+    )
 
 
 def _first_fragments(

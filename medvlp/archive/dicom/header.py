@@ -25,6 +25,8 @@ _DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _MOST_FRAMES = 100_000
 _GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_SHAPES = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
+"""PresentationLUTShape that says the same (PS3.3 C.8.11.1)."""
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _SCOUT = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
 _SCREEN = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO", "DOSE REPORT"})
@@ -227,9 +229,9 @@ def _frames(fields: Fields) -> int:
     return max(1, frames)
 
 
-def _choice(fields: Fields, keyword: str) -> bool:
-    """An element that is 0 or 1."""
-    value = fields.integer(keyword, 0, "pixel_module")
+def _choice(fields: Fields, keyword: str, default: int | None) -> bool:
+    """An element that is 0 or 1; one without a default must be there."""
+    value = fields.integer(keyword, default, "pixel_module")
     if value not in (0, 1):
         raise Reject("pixel_module", tag_name(keyword))
     return value == 1
@@ -238,9 +240,11 @@ def _choice(fields: Fields, keyword: str) -> bool:
 def _remarks(header: Header, fields: Fields) -> tuple[str, ...]:
     """Flags of the header as a whole."""
     narrow = header.bits_stored < header.bits_allocated
+    shape = fields.text("PresentationLUTShape").upper()
     flags = {
         # Raw detector values look unlike any image that is read from.
         "for_processing": fields.text("PresentationIntentType").upper() == "FOR PROCESSING",
+        "lut_shape": _SHAPES.get(header.photometric, shape) != shape != "",
         "monochrome1": header.photometric == "MONOCHROME1",
         "sign_extended": header.signed and narrow,
         "ybr_converted": header.photometric.startswith("YBR"),
@@ -259,8 +263,8 @@ def header_of(ds: Dataset, path: Path) -> Header:
     frames = _frames(fields)
     acquired = _date(fields, "AcquisitionDate", "ContentDate", "StudyDate")
     bits_allocated = fields.integer("BitsAllocated", None, "pixel_module")
-    bits_stored = fields.integer("BitsStored", bits_allocated, "bad_bits")
-    signed = _choice(fields, "PixelRepresentation")
+    bits_stored = fields.integer("BitsStored", None, "bad_bits")
+    signed = _choice(fields, "PixelRepresentation", None)
     sex = fields.text("PatientSex").upper()
     sop_class = fields.uid("SOPClassUID")
     planes = planes_of(fields, frames)
@@ -283,7 +287,7 @@ def header_of(ds: Dataset, path: Path) -> Header:
         bits_stored=bits_stored,
         signed=signed,
         photometric=fields.text("PhotometricInterpretation").upper(),
-        planar=_choice(fields, "PlanarConfiguration"),
+        planar=_choice(fields, "PlanarConfiguration", 0),
         planes=planes,
         series_number=fields.text("SeriesNumber"),
         body_part=fields.text("BodyPartExamined").upper(),

@@ -105,7 +105,11 @@ def _check_native(element: RawDataElement, header: Header, follows: bool) -> tup
         raise Reject("truncated_pixels" if cut else "length_beyond_eof", tag_name("PixelData"))
     if len(data) < expected:
         raise Reject(_shortage(len(data), expected, header, follows), f"{len(data)} of {expected}")
-    flags = ("excess_pixels",) if len(data) > fits[1] else ()
+    excess = len(data) - fits[1]
+    if excess >= max(1, expected // header.frames):
+        # No padding: more frames, or wider pixels, than the header says.
+        raise Reject("length_mismatch", f"{len(data)} of {expected}")
+    flags = ("excess_pixels",) if excess > 0 else ()
     return (*flags, *_high_bits(data[:expected], header, element.is_little_endian))
 
 

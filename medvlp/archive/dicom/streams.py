@@ -42,6 +42,9 @@ JPEG_LS_SYNTAXES = frozenset((JPEGLSLossless, JPEGLSNearLossless))
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _J2K_START = b"\xff\x4f\xff\x51"
 _TILE_PART = b"\xff\x90"
+_RLE_START = b"\0\0\0\x40\0\0\0"
+"""An RLE header behind its first byte, the number of segments: the first begins at byte 64."""
+_MOST_RLE_SEGMENTS = 15
 _JP2_BOXES = 4096
 """How far behind the start a codestream may stand inside a JP2 file."""
 _MOST_TILES = 65535
@@ -95,8 +98,13 @@ def begins_frame(fragment: bytes, syntax: str) -> bool:
     if syntax in J2K_SYNTAXES:
         return fragment.startswith((_J2K_START, b"\0\0\0\x0cjP"))
     if syntax == RLELossless:
-        return True
+        return fragment[1:8] == _RLE_START and 1 <= fragment[0] <= _MOST_RLE_SEGMENTS
     return fragment.startswith(_SOI)
+
+
+def ends_frame(fragment: bytes, syntax: str) -> bool:
+    """Whether a stream may be over behind a fragment; RLE does not mark its ends."""
+    return syntax == RLELossless or fragment.rstrip(b"\0").endswith(_EOI)
 
 
 def _jpeg_shape(frame: bytes, syntax: str) -> Shape:

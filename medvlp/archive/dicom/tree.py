@@ -16,7 +16,7 @@ from medvlp.archive.containers import SUFFIXES as PACKED
 from medvlp.archive.dicom.assembly import Assembler, SeriesOptions
 from medvlp.archive.dicom.burned_in import burned_in_flags
 from medvlp.archive.dicom.conflicts import Register
-from medvlp.archive.dicom.files import may_be_dicom
+from medvlp.archive.dicom.files import is_dicom, may_be_dicom
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.scan import Scan, scanning
 from medvlp.archive.dicom.second import DISAGREES
@@ -127,7 +127,7 @@ def _with_structured(
 
 def _candidates(intake: Intake) -> Iterator[Item]:
     for path in intake.files():
-        if may_be_dicom(path) or path.suffix.lower() in PACKED:
+        if may_be_dicom(path) or path.suffix.lower() in PACKED or is_dicom(path):
             yield (path,)
         else:
             intake.ignore(path, "not_dicom")
