@@ -34,6 +34,7 @@ CHARSET, NAME, PATIENT = 0x00080005, 0x00100010, 0x00100020
 STUDY, SERIES, SOP = 0x0020000D, 0x0020000E, 0x00080018
 
 BIG = us(65535)
+WEDGES = {"rows": np.mgrid[:64, :64][0] * 60, "columns": np.mgrid[:64, :64][1] * 60}
 
 
 def ds(value: str) -> tuple[str, bytes]:
@@ -141,6 +142,8 @@ CASES: tuple[Case, ...] = (
     spoilt(0, "rows-and-columns-absent", "REJECT:pixel_module", {ROWS: None, COLUMNS: None}),
     spoilt(0, "excess-pixels", "FLAG:excess_pixels",
            {PIXELS: ("OW", grey().astype("<u2").tobytes() + bytes(64))}),
+    *(spoilt(0, f"wedge-along-{axis}", "ACCEPT", {PIXELS: ("OW", data.astype("<u2").tobytes())},
+             lambda data=data: data.astype(np.float32)) for axis, data in WEDGES.items()),
     # Bits.
     spoilt(25, "allocated-7", "REJECT:bad_bits", {ALLOCATED: ("US", us(7))}),
     spoilt(25, "allocated-0", "REJECT:bad_bits", {ALLOCATED: ("US", us(0))}),

@@ -32,6 +32,11 @@ def test_a_fingerprint_is_short_ascii_text_and_gives_its_picture_back() -> None:
     assert _picture(_image()).shape == (SIDE, SIDE)
 
 
+def test_a_wedge_of_one_grey_a_line_has_none() -> None:
+    wedge = np.mgrid[:64, :64][0] * 60.0
+    assert fingerprint(wedge) == fingerprint(wedge.T) == ""
+
+
 def test_the_picture_is_the_rank_of_area_means() -> None:
     # 128 x 192 in blocks of 2 x 3, all values different: by hand up to the filter's soft edge.
     rows, columns = np.mgrid[:128, :192]

@@ -34,7 +34,8 @@ def fingerprint(values_HW: NDArray[Any]) -> str:
         values_HW: Real values of any scale, (rows, columns).
 
     Returns:
-        Text for `picture`; ``""`` for an image that is constant, not finite, or under 16 pixels.
+        Text for `picture`; ``""`` for an image that is constant, not finite, under 16 pixels,
+        or made of lines that are each of one grey.
     """
     if values_HW.ndim != 2:
         raise ValueError(f"{values_HW.ndim} axes instead of rows and columns")
@@ -68,6 +69,8 @@ def _content(values_HW: NDArray[np.float32]) -> NDArray[np.float32] | None:
         return None
     flat = np.float32(_FLAT) * (high - low)
     inner = values_HW[_span(*rows, flat)]
+    if not inner.size:
+        return None  # Every row is flat in itself: a wedge from top to bottom.
     part = inner[:, _span(inner.min(axis=0), inner.max(axis=0), flat)]
     return part if min(part.shape) >= _LEAST else None
 
