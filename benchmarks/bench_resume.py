@@ -1,6 +1,6 @@
 """Training that is killed at random moments and started again: is it the run without kills?
 
-    python benchmarks/bench_resume.py [--kills 10] [--steps 60] [--seed 0] [--out FILE]
+    python benchmarks/bench_resume.py [--kills 7] [--steps 30] [--seed 0] [--out FILE]
 
 Small runs (two towers, dropout, augmentation) in several variants. One process imports everything
 once and forks the runs, which get a real SIGKILL, one of two ranks alone or both, and are started
@@ -231,8 +231,8 @@ class Variant:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--kills", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Killed and pre-empted runs go on as if nothing had happened: short here, long in `make soak`."""
+"""Killed and preempted runs go on as if nothing had happened: short here, long in `make soak`."""
 
 import importlib.util
 import os
