@@ -19,6 +19,10 @@ from torch.autograd.function import once_differentiable
 TILE = 2048
 """Rows and columns of a tile; a tile of float32 takes 16 MiB and should stay in a CPU's cache."""
 
+STRIP = 256
+"""Rows of a tile that go through all operations on single elements before the next ones do, so
+that they stay in the cache nearest to a core."""
+
 _HEADROOM = {torch.float32: 60.0, torch.float64: 600.0}
 """Exponents up to which sums of exponentials are far from overflow."""
 _SPREAD = {torch.float32: 20.0, torch.float64: 250.0}
@@ -203,7 +207,7 @@ class _LogSumExp(torch.autograd.Function):
         if shift is None:
             softmax = _two_softmaxes(row_R, column_C, grad_R, grad_C, image_RE.dtype)
         else:
-            softmax = _one_softmax(row_R, column_C, grad_R, grad_C, image_RE.dtype, shift, tiles)
+            softmax = _one_softmax(row_R, column_C, grad_R, grad_C, image_RE.dtype, shift)
         for rows, columns, logits in tiles:
             _leave_out(logits, ctx.excluded, rows, columns, -torch.inf)
             softmax(rows, columns, logits)
@@ -228,11 +232,11 @@ def _shifted_sums(tiles: _Tiles, excluded: Exclusion | None) -> tuple[Tensor, Te
     column_C = torch.zeros(len(text), dtype=torch.float64, device=image.device)
     for rows, columns, logits in tiles:
         _leave_out(logits, excluded, rows, columns, -torch.inf)
-        if shift:
-            logits.sub_(shift)
-        logits.exp_()
+        for strip in torch.split(logits, STRIP):
+            if shift:
+                strip.sub_(shift)
+            column_C[columns] += strip.exp_().sum(0)
         row_R[rows] += logits.sum(1)
-        column_C[columns] += logits.sum(0)
     least = torch.minimum(row_R.amin(), column_C.amin()).log()
     if not bool(least > -2 * headroom / 3):
         return None
@@ -252,10 +256,12 @@ def _running_sums(tiles: _Tiles, excluded: Exclusion | None) -> tuple[Tensor, Te
 
 
 def _common_shift(sums: Tensor, dtype: torch.dtype) -> float | None:
-    """The middle of all log-sums, if none is far from it."""
+    """The middle of all log-sums, if none is far from it; 0 where none is needed."""
     if not len(sums):
         return None
     least, most = float(sums.min()), float(sums.max())
+    if least >= -_SPREAD[dtype] and most <= _HEADROOM[dtype]:
+        return 0.0
     return (least + most) / 2 if most - least <= 2 * _SPREAD[dtype] else None
 
 
@@ -266,17 +272,17 @@ def _one_softmax(
     grad_C: Tensor,
     dtype: torch.dtype,
     shift: float,
-    tiles: _Tiles,
 ) -> Any:
     """Logits to ``exp(L - shift) · (g_i exp(shift - lse_i) + h_j exp(shift - lse_j))``."""
     left_R = (grad_R * (shift - row_R).exp()).to(dtype)
     right_C = (grad_C * (shift - column_C).exp()).to(dtype)
-    other = torch.empty_like(tiles.buffer)
 
     def apply(rows: slice, columns: slice, logits: Tensor) -> None:
-        factor = tiles.buffer_like(rows, columns, other)
-        torch.add(left_R[rows, None], right_C[None, columns], out=factor)
-        logits.sub_(shift).exp_().mul_(factor)
+        strips = zip(torch.split(logits, STRIP), torch.split(left_R[rows], STRIP), strict=True)
+        for strip, left in strips:
+            if shift:
+                strip.sub_(shift)
+            strip.exp_().mul_(left[:, None] + right_C[columns])
 
     return apply
 
