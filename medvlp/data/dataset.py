@@ -30,6 +30,9 @@ from medvlp.digest import digest_bytes
 _RESERVE = 16
 """Items that are tried in place of one that cannot be read."""
 
+_MOST_ENCODED = 100_000
+"""Texts whose token ids a process keeps, some hundred bytes each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -92,6 +95,7 @@ class PairDataset(Dataset[Example | BadSample]):
         self.max_tokens = max_tokens
         self.augment = augment
         self.stream = stream
+        self._encoded: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -121,7 +125,7 @@ class PairDataset(Dataset[Example | BadSample]):
             # A reader may give a view of memory that is not its own.
             image=torch.from_numpy(np.require(self._stored(item), requirements=("C", "W"))),
             drawn_K=self._drawn(item, epoch),
-            ids=tuple(encode(self.tokenizer, node.text, self.max_tokens) for node in nodes),
+            ids=tuple(self._ids(node.text) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
             sample=item.sample,
@@ -129,6 +133,15 @@ class PairDataset(Dataset[Example | BadSample]):
             stream=self.stream,
             failed=failed,
         )
+
+    def _ids(self, text: str) -> list[int]:
+        """A text's token ids, kept: with decoded images at hand, it is most of a sample's time."""
+        ids = self._encoded.get(text)
+        if ids is None:
+            ids = encode(self.tokenizer, text, self.max_tokens)
+            if len(self._encoded) < _MOST_ENCODED:
+                self._encoded[text] = ids
+        return ids
 
     def _stored(self, item: Item) -> NDArray[Any]:
         read = self.preprocess.read

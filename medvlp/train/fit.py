@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import logging
 import os
-import tempfile
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -205,10 +205,12 @@ def _export(experiment: Experiment, prepared: Prepared, task: Task, run: Path) -
     }
     calibration = None
     if experiment.prompts is not None and prepared.graded:
-        with tempfile.TemporaryDirectory(dir=run) as folder:
-            save_bundle(Path(folder) / "bundle", **parts)
-            trained = load(Path(folder) / "bundle", device=_device(experiment))
-            calibration = calibrate(trained, prepared.graded, array_cache(experiment))
+        # Named, so that what a killed run left of it is replaced.
+        trial = run / ".uncalibrated"
+        save_bundle(trial, **parts)
+        trained = load(trial, device=_device(experiment))
+        calibration = calibrate(trained, prepared.graded, array_cache(experiment))
+        shutil.rmtree(trial)
     save_bundle(run / "bundle", calibration=calibration, **parts)
 
 

@@ -21,6 +21,9 @@ _PACKAGES = ("medvlp-platform", "lightning", "numpy", "tokenizers", "torch", "tr
 _MACHINES = ("trainer.devices", "trainer.nodes", "trainer.strategy")
 """What a resumed run may change: samples and batches are the same on any number of devices."""
 
+_BEGUN = {"versions.json", ".versions.json.tmp", ".config.yaml.tmp"}
+"""What a run that was killed before it had claimed its folder may have left."""
+
 
 def claim(run: Path, experiment: Experiment) -> None:
     """Make the folder this experiment's, or find that it is already.
@@ -32,7 +35,7 @@ def claim(run: Path, experiment: Experiment) -> None:
     stored = run / "config.yaml"
     values = plain(experiment)
     if not stored.is_file():
-        if run.exists() and any(run.iterdir()):
+        if run.exists() and {path.name for path in run.iterdir()} - _BEGUN:
             raise RunError(
                 f"{run.name} is no run folder and is not empty",
                 remedy="name a new folder with --out",
