@@ -16,7 +16,7 @@ from medvlp.digest import digest_file, digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import InputError
 
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,8 @@ _GREY = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOUR = ("RGB", "RGBX", "RGBA", "P", "PA", "LA")
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
+_LAST_FILTER = 4
+"""Of a PNG row (PNG standard, 9.2)."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,11 @@ def _check_rows(shape: tuple[int, ...], idat: bytes, there: int) -> None:
         raise Reject("inflate_ratio", f"{len(idat)} compressed bytes")
     if inflated_size(idat, least) < least:
         raise Reject("truncated_pixels", "fewer rows than declared")
+    if not interlaced:
+        # Rows of a filter that does not exist are read as black by Pillow.
+        filters = zlib.decompressobj().decompress(idat, least)[:: least // height]
+        if max(filters) > _LAST_FILTER:
+            raise Reject("codec", "a row of no known filter")
 
 
 def _png_bytes(width: int, height: int, bits: int, *, interlaced: bool) -> int:

@@ -172,6 +172,8 @@ PICTURES = (
     case("checksum", "REJECT:checksum", lambda: changed(plain(), -30)),
     case("garbage-idat", "REJECT:inflate", lambda: png(40, 48, b"garbage" * 20)),
     case("fewer-rows", "REJECT:truncated_pixels", lambda: png(40, 48, rows(40, 20))),
+    case("unknown-filter", "REJECT:codec",
+         lambda: png(40, 48, zlib.compress((b"\0" + bytes(range(40))) * 47 + b"\x09" + bytes(40)))),
     case("no-header", "REJECT:codec",
          lambda: b"\x89PNG\r\n\x1a\n" + chunk(b"IDAT", rows(4, 4)) + chunk(b"IEND", b"")),
     case("zero-width", "REJECT:bad_dims", lambda: png(0, 48, rows(40, 48))),
