@@ -120,7 +120,10 @@ class Task(LightningModule):
         """Add one batch to ``valid_loss`` and to its stream's part of it."""
         with self._validated_weights():
             loss = self.losses(batch)["loss"].float()
-        names = ["valid_loss"] + [f"valid_{s}" for s in set(batch.stream) if len(self.counted) > 1]
+        # Sorted: ranks must exchange them in one order.
+        names = ["valid_loss"] + [
+            f"valid_{stream}" for stream in sorted(set(batch.stream)) if len(self.counted) > 1
+        ]
         for name in names:
             self.log(name, loss, batch_size=len(batch.sample), sync_dist=True)
 
