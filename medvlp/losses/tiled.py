@@ -7,6 +7,7 @@ to overflow, one exponential a pair serves its row and its column; otherwise the
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,10 @@ def cross_logsumexp(
         (R,) and (C,), float64; -inf where every pair is left out.
     """
     scale = torch.as_tensor(scale, dtype=image_RE.dtype, device=image_RE.device)
+    if _has_kernels(image_RE):
+        from medvlp.losses import fused
+
+        return fused.logsumexp(image_RE, text_CE, scale, excluded)
     sums: tuple[Tensor, Tensor] = _LogSumExp.apply(  # type: ignore[no-untyped-call]
         image_RE.contiguous(), text_CE.contiguous(), scale, excluded, tile
     )
@@ -118,11 +123,25 @@ def cross_softplus(
         torch.as_tensor(value, dtype=image_RE.dtype, device=image_RE.device)
         for value in (scale, bias)
     )
+    if _has_kernels(image_RE):
+        from medvlp.losses import fused
+
+        weights = (row_weight_R, column_weight_C)
+        return fused.softplus(image_RE, text_CE, scale, bias, *weights, excluded)
     weights = (row_weight_R.to(image_RE.dtype), column_weight_C.to(image_RE.dtype))
     total: Tensor = _Softplus.apply(  # type: ignore[no-untyped-call]
         image_RE.contiguous(), text_CE.contiguous(), scale, bias, weights, excluded, tile
     )
     return total
+
+
+def _has_kernels(rows: Tensor) -> bool:
+    """Whether the kernels of `fused` serve such rows; triton comes with CUDA builds of torch."""
+    if not rows.is_cuda or torch.version.cuda is None or rows.dtype == torch.float64:
+        return False
+    # Older devices have neither the tensor cores for float32 nor the shared memory.
+    recent = torch.cuda.get_device_capability(rows.device) >= (8, 0)
+    return recent and importlib.util.find_spec("triton") is not None
 
 
 class _Tiles:
