@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from medvlp.losses.contrastive import clip_loss, siglip_loss
 from medvlp.losses.tiled import Exclusion, Keys
 
 needs_triton = pytest.mark.skipif(
@@ -142,6 +143,15 @@ def check_nothing(device):
 
 
 def check_all(device):
+    from medvlp.losses import fused
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Few parts, so that each has several blocks and runs its maximum on.
+        patch.setattr(fused, "_SPLITS", 2)
+        check_values(device)
+
+
+def check_values(device):
     for size, masked in ((5.0, True), (300.0, False), (1e4, True)):
         check_logsumexp(device, size, torch.float32, masked, 3e-6 * max(1.0, size / 30))
         check_softplus(device, size, torch.float32, masked, 3e-6 * max(1.0, size / 30))
@@ -210,6 +220,20 @@ def test_kernels_compile_without_a_device(name, tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_kernels_on_a_device_equal_float64():
     check_all("cuda")
+
+
+@needs_triton
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("loss", [clip_loss, siglip_loss])
+def test_losses_on_a_device_equal_the_cpu(loss):
+    image, text = (unit(ROWS, seed, "cpu", torch.float32) for seed in (0, 1))
+    more = (20.0,) if loss is clip_loss else (20.0, -5.0)
+    here = loss(image, text, *more)
+    there = loss(image.cuda(), text.cuda(), *more)
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+    for a, b in zip(*(torch.autograd.grad(v, [image, text]) for v in (there, here)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 if __name__ == "__main__":
