@@ -151,7 +151,11 @@ def run_rank(config: Path, options: list[str], run: Path, rank: int, ranks: int,
 
 
 def finish(children: list[int], limit_s: float) -> bool:
-    """Wait for all ranks; whether they ended well before the limit."""
+    """Wait for all ranks; whether they ended before the limit.
+
+    Raises:
+        RuntimeError: A rank that nobody killed failed.
+    """
     codes, until = {}, time.monotonic() + limit_s
     while len(codes) < len(children) and time.monotonic() < until:
         for child in children:
@@ -160,7 +164,9 @@ def finish(children: list[int], limit_s: float) -> bool:
                 if done:
                     codes[child] = os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
-    return len(codes) == len(children) and not any(codes.values())
+    if any(codes.values()):
+        raise RuntimeError(f"exit codes {sorted(codes.values())} without a kill")
+    return len(codes) == len(children)
 
 
 def kill(children: list[int], draw: random.Random) -> None:
@@ -172,7 +178,9 @@ def kill(children: list[int], draw: random.Random) -> None:
         for send in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError):
                 send(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        # One of several may have ended before.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
 
 
 def outcome(run: Path) -> tuple[list[tuple[str, ...]], str, str]:
@@ -208,16 +216,23 @@ class Variant:
         run = self._next()
         while self.counts["kills"] < kills:
             children = start(self.config, self.options, run)
-            if finish(children, draw.uniform(0.02, 1.0) * self.whole_s):
+            if self._ends(children, run, draw.uniform(0.02, 1.0) * self.whole_s):
                 run = self._check(run)
                 continue
             kill(children, draw)
             self.counts["kills"] += 1
             self.counts["in a save"] += bool([*run.glob("checkpoints/.*.tmp")])
-        if finish(start(self.config, self.options, run), 600):
+        if self._ends(start(self.config, self.options, run), run, 600):
             self._check(run)
         else:
             self.counts["stuck"] += 1
+
+    def _ends(self, children: list[int], run: Path, limit_s: float) -> bool:
+        try:
+            return finish(children, limit_s)
+        except RuntimeError as error:
+            logs = [log.read_text() for log in sorted(self.folder.glob(f"{run.name}.*.log"))]
+            raise RuntimeError("\n".join([str(error), *logs])) from error
 
     def _next(self) -> Path:
         self.counts["runs"] += 1
