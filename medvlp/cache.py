@@ -51,8 +51,7 @@ def check(
     if config is not None:
         from medvlp.train.cache_build import open_filling
 
-        filling = open_filling(config, [*(settings or []), f"data.cache={folder}"])
-        wanted = {filling.cache.key(item) for item in filling.items}
+        wanted = set(open_filling(config, [*(settings or []), f"data.cache={folder}"]).wanted)
     found = check_cache(folder, wanted)
     typer.echo(str(found))
     if remove:
@@ -74,9 +73,8 @@ def bench(
 
     filling = open_filling(config, overrides or [])
     filling.folder.mkdir(parents=True, exist_ok=True)
-    read = filling.preprocess.read
-    chosen = filling.items[:samples]
-    arrays = [read(item.source_paths, item.span, item.flags) for item in chosen]
+    chosen = list(filling.wanted.values())[:samples]
+    arrays = [w.preprocess.read(w.item.source_paths, w.item.span, w.item.flags) for w in chosen]
     speeds = bench_formats(arrays, filling.folder)
     typer.echo(f"{'format':8}{'size':>7}{'write':>10}{'first':>10}{'full':>10}{'crop':>10}  (ms)")
     for s in speeds:

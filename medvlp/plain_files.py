@@ -149,15 +149,19 @@ def parse_yaml(text: str) -> Any:
         ConfigError: It nests too deeply, multiplies aliases, or holds an impossible value.
         yaml.YAMLError: It is no YAML, or has tags of objects.
     """
+    loader = None
     try:
-        # The loader subclasses SafeLoader: it builds plain values only.
-        return yaml.load(text, Loader=_PlainLoader)
+        loader = _PlainLoader(text)
+        return loader.get_single_data()
     except RecursionError as error:
         raise ConfigError("nested too deeply", remedy="write it flatter") from error
     except ValueError as error:
         raise ConfigError(
             "a number, date or text is impossible", remedy="quote what is meant as text"
         ) from error
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:

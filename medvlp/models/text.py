@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -34,12 +34,10 @@ class TextTowerConfig:
     """A local folder of a transformers encoder; it then decides the architecture, and the
     tokenizer must be that folder's own."""
 
-    freeze: bool = False
-    """Leave the tower's weights as they are; the projection still learns."""
-
     cache: bool = False
-    """With `freeze`, read each text once in a run and keep its pooled vector in the host's memory,
-    width times four bytes a text; not for objectives that look at the text's tokens."""
+    """Where the tower is frozen (``optim.freeze: [{part: text}]``), read each text once in a run
+    and keep its pooled vector in the host's memory, width times four bytes a text; not for
+    objectives that look at the text's tokens."""
 
     checkpoint_activations: bool = False
     """In training, keep each block's input alone and compute the block twice: less memory, about
@@ -53,8 +51,6 @@ class TextTowerConfig:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
-        if self.cache and not self.freeze:
-            raise ValueError("cache needs freeze, since a tower that learns reads texts anew")
 
     def build(self, vocab_size: int, pad_id: int) -> TextEncoder:
         """The tower for a tokenizer of `vocab_size` tokens.
@@ -120,22 +116,12 @@ class _TransformerText(TextEncoder):
         self.width = backbone.config.hidden_size
         self.max_tokens = config.max_tokens
         self._pool = config.pool
-        self._frozen = config.freeze
-        if config.freeze:
-            # Also where nobody calls `train` first: a frozen tower has no dropout.
-            backbone.requires_grad_(False).eval()
         if config.checkpoint_activations:
             recompute_blocks(backbone, GradientCheckpointingLayer)
         if config.pretrained:
             self.portable = dataclasses.replace(
                 config, pretrained=None, architecture=describe(backbone)
             )
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self._frozen:
-            self.backbone.eval()
-        return self
 
     def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
         # Attention over nothing is not a number: an absent text attends to its first token.

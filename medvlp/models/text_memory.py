@@ -30,7 +30,8 @@ def remember_texts(tower: TextEncoder) -> None:
     if _learns(tower):
         raise ConfigError(
             "text.cache: the text tower learns, so what it makes of a text changes",
-            remedy="set text.freeze=true, without adapters in the text tower, or text.cache=false",
+            remedy="set optim.freeze=[{part: text}], without adapters in the text tower, or "
+            "text.cache=false",
         )
     known: dict[bytes, Tensor] = {}
     tower.forward = partial(_recall, tower, tower.forward, known)  # type: ignore[method-assign]

@@ -12,27 +12,34 @@ from torch.utils.data import DataLoader, Dataset
 from medvlp.data.cache import ArrayCache
 from medvlp.data.cache_entry import SUFFIXES, form_of, open_entry
 from medvlp.data.dataset import reason
-from medvlp.data.items import Item, pair_items
+from medvlp.data.items import Item
 from medvlp.data.manifest import open_all
 from medvlp.data.preprocess import Preprocess
 from medvlp.errors import ConfigError, RunError
 from medvlp.progress import track
 from medvlp.train.experiment import Experiment, load_experiment
-from medvlp.train.prepare import array_cache
+from medvlp.train.prepare import array_cache, open_streams
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An item that a run reads, and by which contract."""
+
+    item: Item
+    cache: ArrayCache
+    preprocess: Preprocess
 
 
 @dataclass(frozen=True)
 class Filling:
-    """A configuration's cache and all that belongs into it."""
+    """A cache folder and all that a configuration's streams want of it, by the entries' names."""
 
-    cache: ArrayCache
     folder: Path
-    items: list[Item]
-    preprocess: Preprocess
+    wanted: dict[str, Wanted]
 
 
 def open_filling(config_path: Path, overrides: Sequence[str]) -> Filling:
-    """The cache of an experiment and the items of its manifests, each once.
+    """The cache of an experiment and what its streams read, each once.
 
     Raises:
         ConfigError: The experiment keeps no cache on the disk, or has no manifests.
@@ -43,9 +50,7 @@ def open_filling(config_path: Path, overrides: Sequence[str]) -> Filling:
         raise ConfigError(
             "data.cache names no folder", remedy="add data.cache=FOLDER to the command"
         )
-    items = {cache.key(item): item for item in _items(experiment)}
-    preprocess = experiment.preprocess.build()
-    return Filling(cache, cache.folder, list(items.values()), preprocess)
+    return Filling(cache.folder, _wanted(experiment))
 
 
 def build_cache(config_path: Path, overrides: Sequence[str], workers: int) -> str:
@@ -67,12 +72,13 @@ def build_cache(config_path: Path, overrides: Sequence[str], workers: int) -> st
     loader = DataLoader(_Fill(filling), batch_size=None, num_workers=workers)
     done: Counter[str] = Counter()
     try:
-        done.update(track(loader, "Filling the cache", total=len(filling.items)))
+        done.update(track(loader, "Filling the cache", total=len(filling.wanted)))
     except RuntimeError as error:  # what torch raises for a process that is gone
         raise RunError(
             "a reading process died", remedy="repeat the command; with --workers 0 it shows where"
         ) from error
-    size = sum(file.stat().st_size for item in filling.items for file in filling.cache.files(item))
+    files = (file for w in filling.wanted.values() for file in w.cache.files(w.item))
+    size = sum(file.stat().st_size for file in files)
     told = ", ".join(f"{name} {count:,}" for name, count in sorted(done.items()))
     return f"{filling.folder.name}: {told or 'no entry'}; {size / 1e9:.2f} GB"
 
@@ -81,18 +87,18 @@ class _Fill(Dataset[str]):
     """Makes one entry for each item; the item's value is what was done."""
 
     def __init__(self, filling: Filling) -> None:
-        self.filling = filling
+        self.wanted = list(filling.wanted.values())
 
     def __len__(self) -> int:
-        return len(self.filling.items)
+        return len(self.wanted)
 
     def __getitem__(self, index: int) -> str:
         """``kept``, ``written``, ``rewritten``, or ``unread: CODE``."""
-        cache, item = self.filling.cache, self.filling.items[index]
+        cache, item = self.wanted[index].cache, self.wanted[index].item
         files = cache.files(item)
         sound = [file for file in files if open_entry(file) is not None]
         try:
-            array = cache.get(item, self.filling.preprocess.read)
+            array = cache.get(item, self.wanted[index].preprocess.read)
             if not sound:
                 return "rewritten" if files else "written"
             if [file.suffix for file in files] == [SUFFIXES[form_of(array, cache.form)]]:
@@ -103,19 +109,17 @@ class _Fill(Dataset[str]):
         return "rewritten"
 
 
-def _items(experiment: Experiment) -> list[Item]:
-    config = experiment.data
-    if not config.manifests:
+def _wanted(experiment: Experiment) -> dict[str, Wanted]:
+    if not experiment.data.manifests:
         raise ConfigError(
             "data.manifests is empty: made-up data are written by the run itself",
             remedy="name a manifest, or let medvlp train fill the cache",
         )
-    manifests = open_all(config.manifests)
-    text_only = experiment.preprocess.kind == "none"
-    return [
-        item
-        for split in ("train", "valid")
-        for item in pair_items(
-            manifests, config, split, domain=experiment.domain, text_only=text_only
-        )
-    ]
+    found: dict[str, Wanted] = {}
+    for stream in open_streams(experiment, open_all(experiment.data.manifests)):
+        cache = array_cache(experiment, stream.contract)
+        assert cache is not None
+        preprocess = stream.contract.build()
+        for item in (*stream.train, *stream.valid):
+            found.setdefault(cache.key(item), Wanted(item, cache, preprocess))
+    return found

@@ -10,7 +10,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from medvlp.models.two_tower import TwoTower
 from medvlp.plain_files import read_json
 from medvlp.train.calibrate import calibrate
 from medvlp.train.callbacks import MetricsLog, StepBar
-from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO
 from medvlp.train.experiment import Experiment, TrainerConfig, load_experiment
 from medvlp.train.freezing import Freezing
@@ -40,8 +39,8 @@ from medvlp.train.optim import write_table
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.random_state import RandomState
-from medvlp.train.run_folder import claim, record_data
-from medvlp.train.saving import BEST, LAST, Checkpoints, checkpoint_io, resume_point
+from medvlp.train.run_folder import claim, held, record_data
+from medvlp.train.saving import Checkpoints, checkpoint_io, final_state, resume_point
 from medvlp.train.sharded import ShardedStrategy
 from medvlp.train.signals import Stopped, StopSignals, preempted
 from medvlp.train.task import Task
@@ -91,13 +90,14 @@ def _train(
     bundle = run / "bundle"
     if bundle.exists():
         return f"{run.name} is complete: {bundle}"
-    prepared = prepare(experiment, run)
-    if first:
-        record_data(run, prepared.facts)
-    task = _fit(experiment, prepared, run, signals)
-    if task is None:
-        return ""
-    _export(experiment, prepared, task, run)
+    with held(run) if first else nullcontext():
+        prepared = prepare(experiment, run)
+        if first:
+            record_data(run, prepared.facts)
+        task = _fit(experiment, prepared, run, signals)
+        if task is None:
+            return ""
+        _export(experiment, prepared, task, run)
     return f"Bundle: {bundle}"
 
 
@@ -145,10 +145,9 @@ def _fit(
     signals.training = False
     if not trainer.is_global_zero:
         return None
-    chosen = folder / (BEST if (folder / BEST).is_file() else LAST)
     # A new one: this one's weights may be shared out among the ranks.
     task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
-    task.load_state_dict(read_checkpoint(chosen)["state_dict"])
+    task.load_state_dict(final_state(folder)["state_dict"])
     if task.average is not None:
         task.average.put(dict(task.named_parameters()))
     merge_adapters(task.model)

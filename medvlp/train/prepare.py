@@ -56,6 +56,8 @@ class Stream:
 
     train: list[Item]
     valid: list[Item]
+    textless: dict[str, int]
+    """How many samples of each split lack the texts that it wants."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +83,7 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     """
     manifests = open_all(_manifests(experiment, run))
     mix = experiment.data.mix
-    named = {ONE_STREAM: StreamConfig()} if mix is None else mix.streams
-    found = [_stream(experiment, name, stream, manifests) for name, stream in named.items()]
-    streams = tuple(stream for stream, _ in found)
+    streams = open_streams(experiment, manifests)
     tokenizer = _tokenizer(experiment, [i for s in streams for i in s.train], run / "tokenizer")
     graded = _graded(experiment, streams, manifests)
     if experiment.control == "image-blind":
@@ -93,7 +93,7 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
         "manifests": [manifest.digest for manifest in manifests],
         "items": {s: sum(len(getattr(stream, s)) for stream in streams) for s in _SPLITS}
         | ({"graded": len(graded)} if isinstance(experiment.prompts, PromptSet) else {}),
-        "textless": {s: sum(textless[s] for _, textless in found) for s in _SPLITS},
+        "textless": {s: sum(stream.textless[s] for stream in streams) for s in _SPLITS},
         "tokenizer": tokenizer_digest(tokenizer),
         "preprocess": contract_digest(experiment.preprocess),
     }
@@ -102,10 +102,20 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     return Prepared(streams=streams, graded=graded, tokenizer=tokenizer, facts=facts)
 
 
+def open_streams(experiment: Experiment, manifests: Sequence[Manifest]) -> tuple[Stream, ...]:
+    """The streams of an experiment's data.
+
+    Raises:
+        ConfigError: A stream without an item to train on, or names that the manifests do not hold.
+    """
+    mix = experiment.data.mix
+    named = {ONE_STREAM: StreamConfig()} if mix is None else mix.streams
+    return tuple(_stream(experiment, name, stream, manifests) for name, stream in named.items())
+
+
 def _stream(
     experiment: Experiment, name: str, stream: StreamConfig, manifests: Sequence[Manifest]
-) -> tuple[Stream, dict[str, int]]:
-    """A stream, and how many samples of each split lack the texts that it wants."""
+) -> Stream:
     given = {
         field: value
         for field in ("manifests", "texts", "subset", "batch_size")
@@ -132,8 +142,8 @@ def _stream(
             remedy="widen data.texts, index with the reports, or set preprocess.kind=none and "
             "image.kind=none to train on reports alone",
         )
-    made = Stream(name=name, data=data, contract=experiment.contract(name), **items)
-    return made, textless
+    contract = experiment.contract(name)
+    return Stream(name=name, data=data, contract=contract, textless=textless, **items)
 
 
 def _graded(

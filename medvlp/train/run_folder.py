@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import platform
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,28 @@ def claim(run: Path, experiment: Experiment) -> None:
             f"{run.name} holds a run of another configuration; differing: {', '.join(differing)}",
             remedy="use the configuration in its config.yaml, or name a new folder with --out",
         )
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keep other commands from training in the folder at the same time.
+
+    The lock is the process's, so that it ends with it, whatever its reading processes do. Where
+    the file system knows no locks, nobody is kept out.
+
+    Raises:
+        RunError: Another command trains there.
+    """
+    with (run / ".lock").open("a", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise RunError(
+                    f"{run.name} is being trained by another command",
+                    remedy="wait for it, or name another folder with --out",
+                ) from error
+        yield
 
 
 def record_data(run: Path, facts: dict[str, Any]) -> None:

@@ -49,10 +49,26 @@ def resume_point(folder: Path, *, first: bool) -> tuple[Path | None, int]:
             continue
         if damaged is not None and first:
             tell(f"{LAST} is damaged; going on from the checkpoint before it, step {step}")
+            # Kept, it would take the place of the sound one at the next save.
+            (folder / LAST).unlink(missing_ok=True)
         return path, step
     if damaged is not None:
         raise damaged
     return None, 0
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    """What a finished run is exported from: the best weights, or the last.
+
+    Raises:
+        RunError: Neither is sound.
+    """
+    if (folder / BEST).exists():
+        try:
+            return read_checkpoint(folder / BEST)
+        except RunError:
+            tell(f"{BEST} is damaged; the bundle takes the last weights")
+    return read_checkpoint(folder / LAST)
 
 
 class Checkpoints(Callback):

@@ -11,6 +11,7 @@ import yaml
 import medvlp
 from medvlp.data.tokenizer import token_ids
 from medvlp.losses.contrastive import clip_loss
+from medvlp.train.cache_build import build_cache
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import build_model, train_run
@@ -20,7 +21,9 @@ from medvlp.train.saving import Checkpoints
 from medvlp.train.task import Task
 
 
-def straight_and_halted(file: Path, folder: Path, monkeypatch, stops: list[int]) -> list[Path]:
+def straight_and_halted(
+    file: Path, folder: Path, monkeypatch, stops: list[int], *, finish: bool = True
+) -> list[Path]:
     """A run without a stop, and one that is stopped at `stops` and goes on each time."""
     straight, halted = folder / "straight", folder / "halted"
     train_run(file, [], straight)
@@ -35,7 +38,8 @@ def straight_and_halted(file: Path, folder: Path, monkeypatch, stops: list[int])
             patch.setattr(Checkpoints, "on_train_batch_end", ask_at)
             with pytest.raises(KeyboardInterrupt):
                 train_run(file, [], halted)
-    train_run(file, [], halted)
+    if finish:
+        train_run(file, [], halted)
     return [straight, halted]
 
 
@@ -127,6 +131,56 @@ def test_every_schedule_at_once_goes_on_exactly_after_a_stop(
     assert table["image.layers[0]"]["frozen_until"] == "6"
     assert table["image.layers[0]"]["lr"] == pytest.approx(0.005 * 0.8**2)
     assert table["objectives.labels"]["lr"] == pytest.approx(0.01)
+
+
+def test_a_cache_can_be_filled_for_every_stream(mixed_file: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    build_cache(mixed_file, [f"data.cache={cache}"], 0)
+    files = {p: p.stat().st_mtime_ns for p in cache.rglob("*.npy")}
+    # Each of 24 images in two sizes.
+    assert len(files) == 48
+    train_run(mixed_file, [f"data.cache={cache}", "trainer.steps=4"], tmp_path / "run")
+    assert {p: p.stat().st_mtime_ns for p in cache.rglob("*.npy")} == files
+
+
+@pytest.mark.slow
+def test_two_ranks_give_every_schedule_as_one_does(
+    scheduled_file: Path, tmp_path: Path, medvlp_process
+) -> None:
+    values = yaml.safe_load(scheduled_file.read_text())
+    values["text"]["dropout"] = values["lora"]["dropout"] = 0.0
+    scheduled_file.write_text(yaml.safe_dump(values))
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for devices, run in enumerate(runs, 1):
+        command = ("train", str(scheduled_file), f"trainer.devices={devices}", "--out", str(run))
+        process = medvlp_process(*command)
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    one, two = (pl.read_csv(run / "metrics.csv") for run in runs)
+    assert two["stream"].to_list() == one["stream"].to_list()
+    for name in ("loss", "valid_loss", "valid_fine", "valid_bare"):
+        pairs = [table[name].drop_nulls().to_list() for table in (two, one)]
+        assert pairs[0] == pytest.approx(pairs[1], rel=1e-4)
+    weights = [medvlp.load(run / "bundle").model.state_dict() for run in runs]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_of_one_rank_goes_on_with_two(
+    scheduled_file: Path, tmp_path: Path, monkeypatch, medvlp_process
+) -> None:
+    values = yaml.safe_load(scheduled_file.read_text())
+    values["text"]["dropout"] = values["lora"]["dropout"] = 0.0
+    scheduled_file.write_text(yaml.safe_dump(values))
+    straight, halted = straight_and_halted(scheduled_file, tmp_path, monkeypatch, [5], finish=False)
+    command = ("train", str(scheduled_file), "trainer.devices=2", "--out", str(halted))
+    process = medvlp_process(*command)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    one, two = (pl.read_csv(run / "metrics.csv") for run in (straight, halted))
+    assert two["stream"].to_list() == one["stream"].to_list()
+    assert two["loss"].to_list() == pytest.approx(one["loss"].to_list(), rel=1e-4)
 
 
 def test_frozen_weights_stay_and_others_move(scheduled_file: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from medvlp.errors import RunError
 from medvlp.train.checkpoint import read_checkpoint, write_checkpoint
 from medvlp.train.checkpoint_io import SafeCheckpointIO, SaveError, check_room
-from medvlp.train.saving import resume_point
+from medvlp.train.saving import final_state, resume_point
 
 
 def test_nested_state_comes_back_with_its_types(tmp_path: Path) -> None:
@@ -91,14 +91,29 @@ def test_the_file_before_is_kept_and_used_when_the_last_is_damaged(tmp_path: Pat
         "medvlp: last.safetensors is damaged; going on from the checkpoint before it, step 2\n"
     )
     assert not orphan.exists()
+    # The damaged one is gone: at the next save it would have taken the sound one's place.
+    io.save_checkpoint({"global_step": 4}, last)
+    assert [read_checkpoint(path)["global_step"] for path in (last, previous)] == [4, 2]
+    last.unlink()
     previous.write_bytes(b"")
     with pytest.raises(RunError, match=r"previous\.safetensors is missing or damaged"):
         resume_point(tmp_path, first=True)
     # Killed between the two renamings: there is no last one, and nothing is damaged.
-    last.unlink()
     io.save_checkpoint({"global_step": 5}, previous)
     assert resume_point(tmp_path, first=True) == (previous, 5)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_is_exported_from_its_best_weights_or_else_the_last(tmp_path: Path, capsys) -> None:
+    best = tmp_path / "best.safetensors"
+    write_checkpoint({"global_step": 9}, tmp_path / "last.safetensors")
+    assert final_state(tmp_path) == {"global_step": 9}
+    write_checkpoint({"global_step": 7}, best)
+    assert final_state(tmp_path) == {"global_step": 7}
+    assert capsys.readouterr().err == ""
+    best.write_bytes(best.read_bytes()[:-1])
+    assert final_state(tmp_path) == {"global_step": 9}
+    assert capsys.readouterr().err.startswith("medvlp: best.safetensors is damaged")
 
 
 def test_a_thread_writes_the_same_bytes_whatever_happens_to_the_tensors(tmp_path: Path) -> None:

@@ -212,10 +212,3 @@ def test_embeddings_are_float32_under_autocast():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out = model(batch_of(torch.rand(2, 1, 32, 32)))
     assert out.image_BE.dtype == out.text_BNE.dtype == out.patch_BPE.dtype == torch.float32
-
-
-def test_frozen_text_tower_stays_as_it_is():
-    tower = dataclasses.replace(TEXT, freeze=True, dropout=0.5).build(40, 0).train()
-    assert not any(p.requires_grad for p in tower.parameters())
-    ids, mask = torch.randint(1, 40, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
-    torch.testing.assert_close(tower(ids, mask).pooled_MD, tower(ids, mask).pooled_MD)
