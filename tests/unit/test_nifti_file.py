@@ -9,7 +9,7 @@ import pytest
 from catalogue.nifti import AFFINE, body, nifti, packed
 
 from medvlp.archive.verdict import Reject
-from medvlp_volumetric.nifti import probe_nifti, read_nifti
+from medvlp_volumetric.nifti import examine_nifti, probe_nifti, read_nifti
 
 TYPES = ("u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8")
 
@@ -95,3 +95,13 @@ def test_nifti_2_in_both_orders(tmp_path):
     buffer = io.BytesIO(swapped.to_bytes())
     (tmp_path / "a.nii").write_bytes(buffer.getvalue())
     np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii").hu_DHW, body().transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize(("slope", "flags"), [(1, ()), (-1, ("no_air_peak", "no_tissue_peak"))])
+def test_an_inverted_scale_has_no_peaks_where_a_body_has_them(tmp_path, slope, flags):
+    hu = np.full((16, 16, 16), -1000.0, np.float32)
+    hu[4:12, 4:12, 4:12] = 40
+    hu[6:8, 6:8, 6:8] = 700
+    path = tmp_path / "ct.nii"
+    nib.save(nib.Nifti1Image(hu * slope, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+    assert examine_nifti((path,)).probe.flags == flags

@@ -90,6 +90,22 @@ def test_reports_outside_the_archive_are_counted(root, tmp_path):
     assert found.info["counts"]["found"] == 2
 
 
+def test_damaged_and_packed_files_of_a_folder_are_set_aside(root, tmp_path):
+    folder = tmp_path / "ris"
+    folder.mkdir()
+    (folder / "A1.txt").write_text("Clear.")
+    (folder / "bad.csv").write_text('accession,text\nA2,"never closed\n')
+    (folder / "bad.xlsx").write_bytes(b"PK\3\4 no workbook")
+    (folder / "old.zip").write_bytes(b"PK\5\6" + bytes(18))
+    found = Joined(root, keys("A1", "A2"), folder)
+    assert found.texts == ["Clear.", None]
+    assert found.codes == ["no_table", "no_table", "packed"]
+    assert found.info["counts"]["found"] == 6
+    # The only table is the user's to mend.
+    with pytest.raises(ArchiveError, match=r"table bad\.csv"):
+        load_reports(intake_for(root, reports=str(folder / "bad.csv")))
+
+
 def test_no_reports_option_means_none(root):
     assert load_reports(intake_for(root)) is None
 

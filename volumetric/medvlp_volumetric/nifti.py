@@ -20,7 +20,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measured
 from medvlp.archive.probe import Probe
 from medvlp.archive.series.geometry import Provenance, Volume
-from medvlp.archive.series.hounsfield import count_volume, scale_code
+from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_code
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.annotations import Annotations
@@ -206,17 +206,18 @@ def examine_nifti(paths: Sequence[Path]) -> Measured:
 
 
 def _scale_flags(volume: Volume) -> tuple[str, ...]:
-    """``double_rescale`` where Hounsfield units were rescaled as if they were stored values."""
+    """What the histogram says: ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``."""
     if volume.units != "HU":
         return ()
-    code = scale_code(count_volume(volume.hu_DHW))
-    return (code,) if code else ()
+    counts = count_volume(volume.hu_DHW)
+    code = scale_code(counts)
+    return (code,) if code else absent_peaks(counts)
 
 
 READING = Reading(
     read=Ref("medvlp_volumetric.nifti:examine_nifti"),
     result=Measured,
-    version=2,
+    version=3,
     limits=Limits(memory_mb=16384),
 )
 """Volumes are read whole: one of 2**30 voxels takes 4 GiB as float32, and masks are made of it."""

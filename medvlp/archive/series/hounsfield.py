@@ -121,10 +121,11 @@ def judge_hu(slices: Sequence[Values], intercepts: Sequence[float], bits_stored:
     odd = _odd_slices(table_NB)
     padding = _share(total_B, (_LOW_HU - _BIN_HU, int(PADDING_BELOW_HU)))
     code = _code(total_B, low, high, intercepts, bits_stored)
-    scanned_B = np.where(_centres() < PADDING_BELOW_HU, 0, total_B)
+    scanned_B = _scanned(total_B)
+    absent = absent_peaks(total_B)
     flags = {
-        "no_air_peak": _share(scanned_B, _AIR) < _PEAK_SHARE,
-        "no_tissue_peak": _share(scanned_B, _SOFT) + _share(scanned_B, _FAT) < _PEAK_SHARE,
+        "no_air_peak": "no_air_peak" in absent,
+        "no_tissue_peak": "no_tissue_peak" in absent,
         "padding_clamped": low < PADDING_BELOW_HU,
         "no_information": bool(constant) and len(constant) == len(slices) and low == high,
         "constant_slices": bool(constant),
@@ -142,6 +143,24 @@ def judge_hu(slices: Sequence[Values], intercepts: Sequence[float], bits_stored:
         counts=tuple(total_B.tolist()),
         odd_slices=odd,
     )
+
+
+def absent_peaks(counts: Sequence[int] | NDArray[np.int64]) -> tuple[str, ...]:
+    """``no_air_peak`` and ``no_tissue_peak``, where few values of a histogram lie there.
+
+    Args:
+        counts: Over `HU_EDGES`; padding does not count.
+    """
+    scanned_B = _scanned(np.asarray(counts, dtype=np.int64))
+    air = _share(scanned_B, _AIR)
+    tissue = _share(scanned_B, _SOFT) + _share(scanned_B, _FAT)
+    there = {"no_air_peak": air, "no_tissue_peak": tissue}
+    return tuple(name for name, share in there.items() if share < _PEAK_SHARE)
+
+
+def _scanned(total_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The histogram without padding."""
+    return np.where(_centres() < PADDING_BELOW_HU, 0, total_B)
 
 
 def _centres() -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medvlp.archive.containers import SUFFIXES as PACKED
 from medvlp.archive.intake import Intake
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.columns import UserTable
@@ -29,7 +30,7 @@ from medvlp.archive.text.versions import Settled, settle
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.archive.walk import walk
 from medvlp.domain import Ref
-from medvlp.errors import ConfigError
+from medvlp.errors import ArchiveError, ConfigError
 from medvlp.progress import track
 
 _FIELDS = ("text", "accession", "study_uid", "status", "version", "issued", "patient")
@@ -243,17 +244,23 @@ def load_reports(intake: Intake) -> ReportIndex | None:
     folder = path.is_dir()
     paths = list(_files(intake, path)) if folder else [path]
     tables = [p for p in paths if p.suffix.lower() in TABLES or not (folder or may_hold_reports(p))]
-    for table in tables:
-        _add_table(intake, index, table)
+    _add_tables(intake, index, tables, folder=folder)
     for other in paths:
         if other.suffix.lower() in UNREADABLE:
-            intake.reserve(other)
-            intake.reject(other, "read", "report_format")
+            _set_aside(intake, other, "report_format")
+        # Within the archive, the images' kind looks into it.
+        elif other.suffix.lower() in PACKED and not other.is_relative_to(intake.root):
+            _set_aside(intake, other, "packed")
     files = [p for p in paths if may_hold_reports(p) and p not in tables]
     left = list(index.read(files))
     if left and not folder:
         raise ConfigError(f"{path.name} holds no report", remedy="name the file of the reports")
     return index
+
+
+def _set_aside(intake: Intake, path: Path, code: str) -> None:
+    intake.reserve(path)
+    intake.reject(path, "read", code)
 
 
 def _files(intake: Intake, folder: Path) -> Iterator[Path]:
@@ -264,6 +271,17 @@ def _files(intake: Intake, folder: Path) -> Iterator[Path]:
             intake.reject(entry.path, "walk", entry.rejected)
         elif not entry.ignored:
             yield entry.path
+
+
+def _add_tables(intake: Intake, index: ReportIndex, tables: list[Path], *, folder: bool) -> None:
+    for table in tables:
+        try:
+            _add_table(intake, index, table)
+        except ArchiveError:
+            if not folder:
+                raise
+            # One of many is set aside; the only one that the user names is the user's to mend.
+            _set_aside(intake, table, "no_table")
 
 
 def _add_table(intake: Intake, index: ReportIndex, path: Path) -> None:
