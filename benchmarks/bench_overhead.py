@@ -3,8 +3,9 @@
     python benchmarks/bench_overhead.py --out FILE
 
 Both take the same stored arrays, drawn augmentations, texts, model, loss and optimiser. The bare
-loop has its batches in memory before it starts; ours reads them from a warm cache, checks, logs
-and shows what it does. The two alternate, each for the same steps.
+loop has its batches in memory before it starts; ours reads them from a warm cache, in ``--workers``
+processes beside the training one, checks, logs and shows what it does. The two alternate, each for
+the same steps. torch computes with ``--threads``, so that a core is left to read with.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Found:
         )
 
 
-def settings(manifest: Path, cache: Path, steps: int) -> list[str]:
+def settings(manifest: Path, cache: Path, steps: int, workers: int) -> list[str]:
     return [
+        f"data.workers={workers}",
         "data.phantom=null", f"data.manifests=[{manifest}]", f"data.cache={cache}",
         f"trainer.steps={steps}", "trainer.valid_every=100000",
         "trainer.save_every=100000", "optim.warmup_steps=1", "prompts=null",
@@ -98,12 +100,12 @@ def run_bare(experiment: Experiment, folder: Path) -> float:
     return 1000 * (time.perf_counter() - since) / (len(batches) - WARM)
 
 
-def measure(name: str, steps: int, rounds: int, folder: Path) -> Found:
+def measure(name: str, steps: int, rounds: int, workers: int, folder: Path) -> Found:
     config = CONFIGS / f"{name}.yaml"
     small = [f"data.phantom.n={PATIENTS[name]}"]
     phantom = load_experiment(config, small).data.phantom
     manifest = phantom_manifest(name, phantom, folder / "phantom")
-    overrides = settings(manifest, folder / "cache", steps)
+    overrides = settings(manifest, folder / "cache", steps, workers)
     experiment = load_experiment(config, overrides)
     found = Found()
     (folder / "bare").mkdir()
@@ -120,9 +122,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--domains", nargs="+", default=list(PATIENTS), choices=list(PATIENTS))
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
     steps = max(2 * WARM, chosen.steps // WARM * WARM)
     where = Path(__file__).parent
     commit = subprocess.run(
@@ -133,7 +138,8 @@ def main() -> None:
         "",
         f"`python benchmarks/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`, commit "
         f"{commit}, {os.cpu_count()} cores, torch {torch.__version__} with "
-        f"{torch.get_num_threads()} threads, load before {os.getloadavg()[0]:.1f}.",
+        f"{torch.get_num_threads()} thread(s), {chosen.workers} reading process(es), load before "
+        f"{os.getloadavg()[0]:.1f}.",
         f"Medians over {chosen.rounds} rounds of {steps - WARM} steps; in brackets the smallest "
         "and largest.",
         "",
@@ -142,7 +148,9 @@ def main() -> None:
     ]
     for name in chosen.domains:
         with tempfile.TemporaryDirectory() as folder:
-            lines.append(measure(name, steps, chosen.rounds, Path(folder)).row(name))
+            lines.append(
+                measure(name, steps, chosen.rounds, chosen.workers, Path(folder)).row(name)
+            )
     page = "\n".join(lines)
     print(page)
     if chosen.out is not None:
