@@ -239,7 +239,11 @@ def draw_curves(run: Path) -> None:
     skipped = {"step", "lr", "samples_per_s", "data_wait", "stream"}
     for name in [n for n in (rows[0] if rows else {}) if n not in skipped]:
         points = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
-        losses.plot(*zip(*points, strict=True) if points else ([], []), label=name)
+        # Dashes, so that a single objective shows beside the loss that it is; a mark for one point.
+        style = "-" if "loss" in name else "--"
+        mark = "o" if len(points) == 1 else None
+        drawn = zip(*points, strict=True) if points else ([], [])
+        losses.plot(*drawn, style, marker=mark, label=name)
     losses.set_ylabel("loss")
     losses.legend()
     rate.plot([int(r["step"]) for r in rows], [float(r["lr"]) for r in rows])
