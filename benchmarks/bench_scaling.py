@@ -44,9 +44,9 @@ def rank_main(folder: Path, rank: int) -> None:
         counted["all_gather"] += value.nbytes
         gather(parts, value)
 
-    def all_reduce(value: torch.Tensor) -> None:
+    def all_reduce(value: torch.Tensor, op: dist.ReduceOp = dist.ReduceOp.SUM) -> None:
         counted["all_reduce"] += value.nbytes
-        reduce(value)
+        reduce(value, op)
 
     def average(_: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         counted["gradients"] += bucket.buffer().nbytes

@@ -7,7 +7,7 @@ counts what one device sends. Activations follow Korthikanti et al. 2022 (arXiv:
 from dataclasses import dataclass
 
 FP32 = 4
-INT64 = 8
+INT64 = FP64 = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +32,30 @@ class Job:
 
 
 def gathered_bytes(batch: int, embed: int, ranks: int) -> dict[str, float]:
-    """What one device sends for the contrast of all with all: embeddings and owners, then their
-    gradients, which are summed over devices (`medvlp/losses/gather.py`)."""
-    rows = 2 * batch * embed * FP32
-    owners = 2 * batch * INT64
+    """What one device sends for the contrast of all with all (`medvlp/losses/gather.py`).
+
+    Forward: its texts, each with its owner and weight, and for every text the log-sums of its
+    stripe of pairs, whose highest and sum are taken over devices. Backward: the gradients of both,
+    summed over devices. Images stay where they are.
+    """
+    texts = batch * embed * FP32
     share = ranks - 1
     return {
-        "forward": (rows + owners) * share,
-        "backward": 2 * rows * ranks * share / ranks,
+        "forward": (texts + batch * (INT64 + FP32)) * share + 2 * 2 * batch * FP64 * share,
+        "backward": 2 * (texts + batch * FP64) * share,
     }
 
 
 def payload_bytes(batch: int, embed: int, ranks: int) -> dict[str, int]:
     """The tensors that one device hands to its collectives for it, whatever their algorithm.
 
-    Forward: its rows of both kinds, each with its owner; four counts of rows and the loss's two
-    counts go along. Backward: the gradient of all rows of both kinds.
+    Forward: its texts, each with its owner and weight, and four counts of rows; the loss's two
+    counts, and every text's log-sum twice. Backward: the gradients of all texts and log-sums.
     """
-    rows = 2 * batch * embed * FP32
+    texts, log_sums = batch * embed * FP32, batch * ranks * FP64
     return {
-        "all_gather": rows + 2 * batch * INT64 + 4 * INT64,
-        "all_reduce": rows * ranks + 2 * INT64,
+        "all_gather": texts + batch * (INT64 + FP32) + 4 * INT64,
+        "all_reduce": 2 * FP32 + 2 * log_sums + texts * ranks + log_sums,
     }
 
 
@@ -98,10 +101,11 @@ def plain_logits_bytes(batch: int, ranks: int, embed: int) -> float:
     return 2 * 3 * batch * batch * ranks * FP32 + _rows_bytes(batch * ranks, embed)
 
 
-def tiled_logits_bytes(batch: int, ranks: int, embed: int, tile: int = 1024) -> float:
-    """Tiles in place of the blocks, and the running sums of rows and columns."""
-    rows = batch * ranks
-    return 3 * tile * tile * FP32 + 4 * rows * FP32 + _rows_bytes(rows, embed)
+def tiled_logits_bytes(batch: int, ranks: int, embed: int, tile: int = 2048) -> float:
+    """A tile in place of the blocks, the sums of rows and columns with their gradients, this
+    device's images and all texts with theirs."""
+    rows = batch + batch * ranks
+    return tile * tile * FP32 + 2 * rows * FP64 + 2 * rows * embed * FP32
 
 
 def _rows_bytes(rows: int, embed: int) -> float:
