@@ -184,7 +184,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
         time.sleep(0.1)
     second = medvlp_process(*command)
     _, errors = second.communicate(timeout=60)
-    assert second.returncode == 1
+    assert second.returncode == 2
     assert errors.startswith("medvlp: run is being trained by another command")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
