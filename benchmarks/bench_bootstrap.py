@@ -12,7 +12,7 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from medvlp.evaluate.statistics import (
+from medvlp.evaluate.metrics.statistics import (
     BLOCK,
     Auroc,
     Floats,

@@ -11,8 +11,8 @@ DOMAIN = Domain(
     dicom_unit="file",
     suffixes=(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
     kinds={
-        "nih-cxr14": Ref("medvlp.cxr.nih:index_nih"),
-        "open-i": Ref("medvlp.cxr.open_i:index_open_i"),
+        "nih-cxr14": Ref("medvlp.cxr.sets.nih:index_nih"),
+        "open-i": Ref("medvlp.cxr.sets.open_i:index_open_i"),
     },
     probe=Ref("medvlp.cxr.read:probe"),
     resolve=Ref("medvlp.cxr.read:resolve"),

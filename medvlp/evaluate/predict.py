@@ -20,8 +20,9 @@ from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.cases import SUBGROUPS, middle_s, subgroups
-from medvlp.evaluate.controls import TRAINED, Scores, computed
-from medvlp.evaluate.metrics import PREDICTIONS, Measures
+from medvlp.evaluate.controls.computed import TRAINED, Scores, computed
+from medvlp.evaluate.metrics.estimate import Measures
+from medvlp.evaluate.predictions import PREDICTIONS, Evidence
 from medvlp.models.bundle import Bundle, load
 from medvlp.progress import track
 
@@ -119,8 +120,9 @@ class Predicted:
     items: tuple[Item, ...] = ()
     """What example pictures may be drawn from; empty where a task has none."""
 
-    ranks: pl.DataFrame | None = None
-    """The first answers of each query, for retrieval."""
+    beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Tables that are written beside the rows as ``<name>.parquet``, with columns `model` and
+    `seed`, and `digest` where rows of `PREDICTIONS` refer to them: ranks, texts, masks."""
 
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Model -> label -> the probability from which it calls the label present."""
@@ -141,7 +143,7 @@ class Task(Protocol):
     def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
         """Scores of every model and control."""
 
-    def measures(self, thresholds: Mapping[str, float]) -> Measures:
+    def measures(self, evidence: Evidence) -> Measures:
         """The metrics of one model."""
 
 
@@ -272,6 +274,8 @@ def describe(item: Item, meta: Mapping[str, Mapping[str, str | None]]) -> dict[s
 
 
 def as_predictions(rows: pl.DataFrame, study: Study) -> pl.DataFrame:
-    """`rows` with the study's columns added, in the order and types of `PREDICTIONS`."""
-    full = rows.with_columns(protocol=pl.lit(study.protocol), seed=pl.lit(study.seed))
+    """`rows` as `PREDICTIONS` has them, of the study's protocol and, if they have none, seed."""
+    defaults = {"seed": study.seed, "digest": None}
+    missing = [pl.lit(v).alias(k) for k, v in defaults.items() if k not in rows.columns]
+    full = rows.with_columns(*missing, protocol=pl.lit(study.protocol))
     return full.select(pl.col(name).cast(kind) for name, kind in PREDICTIONS.items())

@@ -18,9 +18,9 @@ from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError
 
 TASKS = {
-    "zero-shot": Ref("medvlp.evaluate.zero_shot:ZeroShotConfig"),
-    "retrieval": Ref("medvlp.evaluate.retrieval:RetrievalConfig"),
-    "phases": Ref("medvlp.evaluate.phases:PhasesConfig"),
+    "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
+    "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
+    "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

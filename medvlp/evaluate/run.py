@@ -18,8 +18,9 @@ from medvlp.data.manifest import open_all
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import InputError
 from medvlp.evaluate.examples import draw_examples
-from medvlp.evaluate.metrics import Row, metric_rows, plain_rows
+from medvlp.evaluate.metrics.estimate import Measures, Row, metric_rows, plain_rows
 from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
+from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.protocol import Protocol, load_protocol
 from medvlp.plain_files import read_json
 from medvlp.train.phantom_data import phantom_manifest
@@ -63,8 +64,8 @@ def evaluate_protocol(
     with _staged(out, protocol.name) as folder:
         predicted: Predicted = protocol.task.predict(study, scorers)
         predicted.rows.write_parquet(folder / "predictions.parquet")
-        if predicted.ranks is not None:
-            predicted.ranks.write_parquet(folder / "ranks.parquet")
+        for name, table in predicted.beside.items():
+            table.write_parquet(folder / f"{name}.parquet")
         dump_config(protocol, folder / "protocol.yaml")
         _write_json(folder / "bundles.json", [_told(s, predicted) for s in scorers])
         models = [scorer for scorer in scorers if scorer.control is None]
@@ -87,12 +88,26 @@ def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
 
 
 def compute_metrics(protocol: Protocol, folder: Path) -> list[Row]:
-    """Metric rows from ``predictions.parquet`` and the thresholds in ``bundles.json``."""
+    """Metric rows from ``predictions.parquet``, the tables beside it and ``bundles.json``."""
     told = read_json(folder / "bundles.json")
     thresholds = {bundle["name"]: bundle["thresholds"] for bundle in told}
+    beside = {
+        path.stem: pl.read_parquet(path)
+        for path in sorted(folder.glob("*.parquet"))
+        if path.stem != "predictions"
+    }
+
+    def measures(model: str, seed: int) -> Measures:
+        own = (pl.col("model") == model) & (pl.col("seed") == seed)
+        tables = {name: table.filter(own) for name, table in beside.items()}
+        found: Measures = protocol.task.measures(
+            Evidence(thresholds=thresholds.get(model, {}), beside=tables)
+        )
+        return found
+
     return metric_rows(
         pl.read_parquet(folder / "predictions.parquet"),
-        lambda model: protocol.task.measures(thresholds.get(model, {})),
+        measures,
         domain=protocol.domain,
         draws=protocol.bootstrap.draws,
         confidence=protocol.bootstrap.confidence,

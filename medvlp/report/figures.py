@@ -11,7 +11,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from medvlp.evaluate.metrics import phase_table
+from medvlp.evaluate.metrics.phases import phase_table
 from medvlp.report.canvas import CONTROL, INK, PALETTE, canvas
 from medvlp.report.folder import ProtocolFolder
 

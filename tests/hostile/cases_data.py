@@ -26,7 +26,7 @@ from medvlp.data.cache_entry import open_entry
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.digest import digest_file
 from medvlp.errors import ArchiveError, InputError, ManifestError
-from medvlp.evaluate.metrics import PREDICTIONS
+from medvlp.evaluate.predictions import PREDICTIONS
 from medvlp.evaluate.search import search_index
 from medvlp.forget import forget
 from medvlp.report.build import build_report

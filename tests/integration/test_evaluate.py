@@ -14,9 +14,9 @@ from medvlp.data.manifest import write_manifest
 from medvlp.data.prompts import prompts_from_labels
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.errors import BundleError, ConfigError, InputError
-from medvlp.evaluate.metrics import PREDICTIONS
-from medvlp.evaluate.retrieval import first_right
+from medvlp.evaluate.predictions import PREDICTIONS
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.tasks.retrieval import first_right
 from medvlp.losses.objectives import LabelsConfig
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.image2d import ResNet2dConfig

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medvlp.archive.index import index_archive
-from medvlp.cxr.nih import FINDINGS, label_sentences
+from medvlp.cxr.sets.nih import FINDINGS, label_sentences
 from medvlp.data.manifest import Manifest, open_all
 from medvlp.data.splits import Fractions, split_of
 from medvlp.data.verify import verify_manifest

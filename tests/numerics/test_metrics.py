@@ -5,14 +5,11 @@ import polars as pl
 import pytest
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
-from medvlp.evaluate.metrics import (
-    PREDICTIONS,
-    finding_measures,
-    metric_rows,
-    phase_measures,
-    phase_table,
-    retrieval_measures,
-)
+from medvlp.evaluate.metrics.estimate import metric_rows
+from medvlp.evaluate.metrics.findings import finding_measures
+from medvlp.evaluate.metrics.phases import phase_measures, phase_table
+from medvlp.evaluate.metrics.retrieval import retrieval_measures
+from medvlp.evaluate.predictions import PREDICTIONS
 
 
 def table(rows):
@@ -22,7 +19,7 @@ def table(rows):
 
 def compute(frame, measures, draws=50):
     rows = metric_rows(
-        frame, lambda _: measures, domain="cxr", draws=draws, confidence=0.95, seed=0
+        frame, lambda *_: measures, domain="cxr", draws=draws, confidence=0.95, seed=0
     )
     return {(r.model, r.metric, r.name): r for r in rows}
 

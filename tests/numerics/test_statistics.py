@@ -13,8 +13,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from medvlp.evaluate import statistics
-from medvlp.evaluate.statistics import (
+from medvlp.evaluate.metrics import statistics
+from medvlp.evaluate.metrics.statistics import (
     F1,
     Auroc,
     AveragePrecision,

@@ -13,14 +13,11 @@ import yaml
 from PIL import Image
 
 from medvlp.errors import InputError
-from medvlp.evaluate.metrics import (
-    PREDICTIONS,
-    finding_measures,
-    metric_rows,
-    phase_measures,
-    plain_rows,
-    retrieval_measures,
-)
+from medvlp.evaluate.metrics.estimate import metric_rows, plain_rows
+from medvlp.evaluate.metrics.findings import finding_measures
+from medvlp.evaluate.metrics.phases import phase_measures
+from medvlp.evaluate.metrics.retrieval import retrieval_measures
+from medvlp.evaluate.predictions import PREDICTIONS
 from medvlp.report.build import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -73,7 +70,7 @@ def write_protocol(folder, kind, domain="cxr"):
     folder.mkdir(parents=True)
     frame.write_parquet(folder / "predictions.parquet")
     metrics = metric_rows(
-        frame, lambda _: measures, domain=domain, draws=40, confidence=0.95, seed=0
+        frame, lambda *_: measures, domain=domain, draws=40, confidence=0.95, seed=0
     )
     (folder / "metrics.json").write_text(
         json.dumps(
@@ -126,6 +123,7 @@ def test_report_json_holds_every_row_with_the_promised_keys(evaluated):
     ]
     assert report["rows"] == written
     keys = {"domain", "protocol", "model", "control", "metric", "name", "value", "low", "high", "n"}
+    keys |= {"seeds", "seed_sd"}
     assert all(set(r) == keys for r in report["rows"])
 
 
@@ -179,7 +177,7 @@ def test_a_single_class_label_is_shown_as_undefined(tmp_path):
     frame.write_parquet(folder / "predictions.parquet")
     metrics = json.loads((folder / "metrics.json").read_text())
     rows = metric_rows(
-        frame, lambda _: finding_measures({}), domain="cxr", draws=5, confidence=0.95, seed=0
+        frame, lambda *_: finding_measures({}), domain="cxr", draws=5, confidence=0.95, seed=0
     )
     (folder / "metrics.json").write_text(json.dumps(metrics | {"rows": plain_rows(rows)}))
     assert "–" in build_report(folder).read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -13,9 +13,11 @@ from pydantic.dataclasses import dataclass
 from medvlp.config import STRICT
 from medvlp.data.prompts import PromptSet
 from medvlp.evaluate.cases import check_labels, known_intervals, timed_items
-from medvlp.evaluate.metrics import Measures, phase_measures
+from medvlp.evaluate.metrics.estimate import Measures
+from medvlp.evaluate.metrics.phases import phase_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
-from medvlp.evaluate.zero_shot import inline, resolved
+from medvlp.evaluate.predictions import Evidence
+from medvlp.evaluate.tasks.zero_shot import inline, resolved
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -63,6 +65,6 @@ class PhasesConfig:
         )  # fmt: skip
         return predict_labels(study, scorers, prompts, prompts.names, items, train)
 
-    def measures(self, thresholds: Mapping[str, float]) -> Measures:
+    def measures(self, evidence: Evidence) -> Measures:
         """Accuracy and F1 over windows and over videos; thresholds play no part."""
         return phase_measures

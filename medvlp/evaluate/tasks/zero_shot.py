@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,8 +12,10 @@ from pydantic.dataclasses import dataclass
 from medvlp.config import STRICT
 from medvlp.data.prompts import PromptSet, load_prompts
 from medvlp.evaluate.cases import check_labels, known_labels, sample_items
-from medvlp.evaluate.metrics import Measures, finding_measures
+from medvlp.evaluate.metrics.estimate import Measures
+from medvlp.evaluate.metrics.findings import finding_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
+from medvlp.evaluate.predictions import Evidence
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,9 +56,9 @@ class ZeroShotConfig:
         )
         return predict_labels(study, scorers, prompts, names, items, train)
 
-    def measures(self, thresholds: Mapping[str, float]) -> Measures:
+    def measures(self, evidence: Evidence) -> Measures:
         """AUROC, average precision, calibration, and sensitivity at the stored thresholds."""
-        return finding_measures(thresholds)
+        return finding_measures(evidence.thresholds)
 
 
 def inline(prompts: Path | PromptSet, base: Path) -> PromptSet:

@@ -18,8 +18,10 @@ from medvlp.data.randomness import generator
 from medvlp.data.text_policy import Level, TextPolicy
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
-from medvlp.evaluate.metrics import PREDICTIONS, Measures, retrieval_measures
+from medvlp.evaluate.metrics.estimate import Measures
+from medvlp.evaluate.metrics.retrieval import retrieval_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
+from medvlp.evaluate.predictions import PREDICTIONS, Evidence
 from medvlp.progress import track
 
 Direction = Literal["image-to-text", "text-to-image"]
@@ -30,7 +32,7 @@ Sides = tuple[Floats, Floats]
 BLOCK = 512
 """Queries whose similarities are held at once."""
 
-RANKS = ("model", "name", "sample", "time_s", "rank", "answers")
+RANKS = ("model", "seed", "name", "sample", "time_s", "rank", "answers")
 """Columns of the rank list, `ranks.parquet`."""
 
 LISTED = 10
@@ -79,17 +81,22 @@ class RetrievalConfig:
             for model, control, sides in _sides(pairs, study, scorers):
                 for direction in self.directions:
                     found = pairs.ranks(sides, direction)
-                    about = {"model": model, "name": f"{direction}/{level}", "control": control}
+                    about = {
+                        "model": model,
+                        "seed": study.seed,
+                        "name": f"{direction}/{level}",
+                        "control": control,
+                    }
                     part = _rows(found, about, study)
                     rows.append(part.drop("rank", "answers"))
-                    ranks.append(
-                        part.select("model", "name", "sample", "time_s", "rank", "answers")
-                    )
+                    ranks.append(part.select(RANKS))
         return Predicted(
-            rows=as_predictions(pl.concat(rows), study), counts=counts, ranks=pl.concat(ranks)
+            rows=as_predictions(pl.concat(rows), study),
+            counts=counts,
+            beside={"ranks": pl.concat(ranks)},
         )
 
-    def measures(self, thresholds: Mapping[str, float]) -> Measures:
+    def measures(self, evidence: Evidence) -> Measures:
         """Recall at k, median and mean reciprocal rank; thresholds play no part."""
         return retrieval_measures(self.k)
 

@@ -1,0 +1,35 @@
+"""Metrics of queries that each have a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from medvlp.evaluate.metrics.estimate import Measure, Measures, mean_measure
+from medvlp.evaluate.metrics.statistics import Median
+
+
+def retrieval_measures(k: Sequence[int]) -> Measures:
+    """Recall at k, median rank and mean reciprocal rank of each direction.
+
+    The candidates stay as they are; the draws weigh the queries.
+    """
+
+    def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
+        found: list[Measure] = []
+        for (label,), part in rows.group_by("name", maintain_order=True):
+            name = str(label)
+            patient = part["cluster"].to_numpy()
+            reciprocal = part["score"].to_numpy()
+            rank = np.rint(1 / reciprocal)
+            for depth in k:
+                hits = (rank <= depth) * 1.0
+                found.append(mean_measure(f"recall_at_{depth}", name, hits, patient, clusters))
+            found.append(mean_measure("reciprocal_rank", name, reciprocal, patient, clusters))
+            median = Median(rank, patient, clusters)
+            found.append(Measure(metric="median_rank", name=name, n=len(part), statistic=median))
+        return found
+
+    return measures

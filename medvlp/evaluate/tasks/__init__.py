@@ -1,0 +1,1 @@
+"""What is evaluated: one small file a task."""
