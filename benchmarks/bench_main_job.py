@@ -162,8 +162,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--video-bundle", type=Path)
-    parser.add_argument("--nih-steps", type=int, default=400)
-    parser.add_argument("--text-steps", type=int, default=300)
+    parser.add_argument("--nih-steps", type=int, default=60)
+    parser.add_argument("--text-steps", type=int, default=40)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     data = args.shared / "data"
