@@ -137,10 +137,23 @@ def test_phase_rows_equal_scikit_learn_framewise_and_by_video():
 
 
 def test_phase_bootstrap_draws_patients_not_windows():
-    """Where all videos are one patient's, every draw is the whole set: no spread at all."""
+    """Two patients make three kinds of draw, however many windows and videos they have."""
+    frame = phases(videos=6)
+    owner = pl.col("sample").replace_strict({f"v{i}": f"p{i % 2}" for i in range(6)})
+    row = compute(frame.with_columns(patient=owner), phase_measures)["m", "accuracy", "all"]
+    each = [
+        compute(frame.with_columns(patient=owner).filter(patient=p), phase_measures)
+        for p in ("p0", "p1")
+    ]
+    bounds = sorted(rows["m", "accuracy", "all"].value for rows in each)
+    assert [row.low, row.high] == pytest.approx(bounds)
+
+
+def test_one_patient_gives_no_interval():
     one_patient = phases(videos=3).with_columns(patient=pl.lit("same"))
     row = compute(one_patient, phase_measures)["m", "accuracy", "all"]
-    assert row.low == row.value == row.high
+    assert row.value is not None
+    assert (row.low, row.high, row.undefined_draws) == (None, None, 0)
 
 
 def test_windows_without_a_true_phase_are_left_out():

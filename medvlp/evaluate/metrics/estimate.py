@@ -99,7 +99,8 @@ def metric_rows(
         for measure in measures(str(model), int(str(seed_of)))(rows, len(patients)):
             found[str(model), measure.metric, measure.name, int(str(seed_of))] = measure
     own = {key: m.statistic for key, m in found.items() if m.statistic is not None}
-    spreads = bootstrap(own, len(patients), draws, seed)
+    # One cluster is every draw: its interval would have no width and mean nothing.
+    spreads = bootstrap(own, len(patients), draws if len(patients) > 1 else 0, seed)
     for key, measure in found.items():
         if measure.statistic is None:
             spreads[key] = _mean_of(key, measure.members, spreads)
