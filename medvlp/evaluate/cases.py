@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 
@@ -57,6 +58,42 @@ def timed_items(
         for item in window_items(manifest, split, window_s, stride_s, names)
     ]
     return [item for item in items if (item.labels_L == 1).sum() == 1]
+
+
+def annotated_items(
+    manifests: Sequence[Manifest],
+    split: str,
+    names: Sequence[str],
+    *,
+    window_s: float,
+    stride_s: float,
+    within: str,
+) -> list[Item]:
+    """Windows of every recording of the split, of which any number of `names` may be true.
+
+    A label that no interval claims is absent only where somebody looked: windows whose middle
+    lies in no interval called `within...` are left out.
+
+    Raises:
+        ConfigError: The manifests have no such interval.
+    """
+    marks = [name for name in known_intervals(manifests) if name.startswith(within)]
+    if not marks:
+        raise ConfigError(
+            f"task.within: no timed region of the manifests begins with {within!r}",
+            remedy="name what marks the annotated time, such as within: 'phase:'",
+        )
+    items = [
+        item
+        for manifest in manifests
+        for item in window_items(manifest, split, window_s, stride_s, [*names, *marks])
+    ]
+    count = len(names)
+    return [
+        dataclasses.replace(item, labels_L=item.labels_L[:count])
+        for item in items
+        if (item.labels_L[count:] == 1).any()
+    ]
 
 
 def check_labels(names: Sequence[str], known: Sequence[str], what: str, where: str) -> None:

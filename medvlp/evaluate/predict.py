@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from medvlp.config import plain, validate
 from medvlp.data.cache import ArrayCache
 from medvlp.data.items import Item, permute_images
 from medvlp.data.manifest import Manifest
@@ -51,6 +54,23 @@ class Scorer:
 
     bundle: Bundle
     cache: Path | None
+
+    def under(self, contract: Mapping[str, Any]) -> Self:
+        """The same model, fed as the protocol says where it differs from the bundle's contract.
+
+        Args:
+            contract: Fields of the bundle's preprocessing contract, such as ``frames: 1``.
+
+        Raises:
+            ConfigError: The contract has no such field, or not such a value.
+        """
+        if not contract:
+            return self
+        own = self.bundle.preprocess.config
+        changed: Any = validate(type(own), {**plain(own), **contract}, "task.contract")
+        bundle = copy.copy(self.bundle)
+        bundle.preprocess = changed.build()
+        return dataclasses.replace(self, bundle=bundle)
 
     def stored(self, items: Sequence[Item]) -> Iterator[NDArray[Any]]:
         """The items' stored arrays, one at a time.
@@ -134,8 +154,9 @@ class Task(Protocol):
     kind: str
     """The word in protocols."""
 
-    headlines: ClassVar[tuple[str, ...]]
-    """Metrics that the terminal shows."""
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """Metrics that the terminal shows."""
 
     def resolve(self, base: Path) -> Self:
         """The same task with the files that it names, relative to `base`, taken in."""

@@ -17,5 +17,10 @@ DOMAIN = Domain(
     view=Ref("medvlp_video.view:view"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
     encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
+    tasks={
+        "tools": Ref("medvlp_video.tasks.tools:ToolsConfig"),
+        "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),
+        "temporal-retrieval": Ref("medvlp_video.tasks.moments:MomentsConfig"),
+    },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
 )

@@ -1,0 +1,1 @@
+"""Evaluation tasks of surgical video, beside the core's."""
