@@ -8,15 +8,21 @@ Analysis 2022; the layout after github.com/CAMMA-public/cholect50).
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
 from medvlp.archive.intake import Intake
 from medvlp.archive.verdict import Reject, Verdict
+from medvlp.config import STRICT
+from medvlp.errors import ConfigError
 from medvlp_video.check import looking
 from medvlp_video.folder import FRAME_SUFFIXES, numbered
 from medvlp_video.source import add_box
@@ -27,7 +33,7 @@ SOURCE = "synthetic:labels"
 TRIPLET, INSTRUMENT, BOX, VERB, TARGET, PHASE, WIDTH = 0, 1, slice(3, 7), 7, 8, 14, 15
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Second:
     """One labelled frame, in words."""
 
@@ -39,8 +45,22 @@ class Second:
     """(instrument, (x0, y0, x1, y1))."""
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CholecT50Options:
+    """Settings of the kind."""
+
+    splits: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """Split -> published numbers of its videos, such as ``test: [6, 10, 14]``; a video that is
+    named nowhere is split like any other patient."""
+
+
 def index_cholect50(root: Path, intake: Intake) -> None:
-    """Index a CholecT50 folder; a label file without frames is listed as ``missing_frames``."""
+    """Index a CholecT50 folder; a label file without frames is listed as ``missing_frames``.
+
+    Raises:
+        ConfigError: ``options.splits`` puts a video into two splits.
+    """
+    splits = _split_of(intake.options(CholecT50Options))
     frames, labels = _sort_out(intake)
     names = {tuple(paths): name for name, paths in frames.items()}
     for paths, result in intake.read(looking(), names, "Reading frames"):
@@ -54,10 +74,22 @@ def index_cholect50(root: Path, intake: Intake) -> None:
                 ordered,
                 kind="frames",
                 patient=name,
+                source_split=splits.get(name),
                 **{**columns, "flags": (*columns["flags"], *flags)},
             )
             if name in labels:
                 _label(intake, sample, labels[name], frozenset(int(n) for n in numbers_F))
+
+
+def _split_of(options: CholecT50Options) -> dict[str, str]:
+    """Video -> its published split."""
+    places = Counter(number for numbers in options.splits.values() for number in numbers)
+    if twice := sorted(number for number, count in places.items() if count > 1):
+        raise ConfigError(
+            f"options.splits: videos {', '.join(map(str, twice))} stand there twice",
+            remedy="name each video once",
+        )
+    return {f"VID{n:02d}": split for split, numbers in options.splits.items() for n in numbers}
 
 
 def _sort_out(intake: Intake) -> tuple[dict[str, list[Path]], dict[str, Path]]:

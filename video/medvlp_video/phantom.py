@@ -102,10 +102,9 @@ def _intervals(story: Story) -> list[Row]:
         *(("step", step) for step in story.steps),
         *(("triplet", deed) for deed in story.deeds),
     ]
-    return [
-        {"start_s": part.start_s, "end_s": part.end_s, "name": f"{kind}:{part.name}"}
-        for kind, part in parts
-    ]
+    named = [(part, f"{kind}:{part.name}") for kind, part in parts]
+    named += [(deed, f"instrument:{deed.action[0]}") for deed in story.deeds]
+    return [{"start_s": part.start_s, "end_s": part.end_s, "name": name} for part, name in named]
 
 
 _TEXT, _NUMBER = pl.String(), pl.Float64()

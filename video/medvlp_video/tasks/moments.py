@@ -1,4 +1,4 @@
-"""Task `temporal-retrieval`: the moments of a recording, or of a split, that a sentence tells of."""
+"""Task `temporal-retrieval`: the moments of one or all recordings that a sentence tells of."""
 
 from __future__ import annotations
 
