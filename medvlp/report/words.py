@@ -21,6 +21,13 @@ HEADLINES = {
     "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
     "phases": Headline("f1_macro", "F1, mean over phases", None),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
+    "temporal-retrieval": Headline("recall_at_1", "Right moment first", None),
+    "tools": Headline(
+        "average_precision_video_macro", "Average precision, mean over videos and tools", None
+    ),
+    "triplets": Headline(
+        "average_precision_video_macro_ivt", "Average precision of triplets, mean over videos", None
+    ),
 }
 
 TITLES = {
@@ -42,12 +49,46 @@ TITLES = {
     "f1_macro_video": "F1, mean over videos",
     "median_rank": "Median rank",
     "reciprocal_rank": "Mean reciprocal rank",
+    "accuracy_video_relaxed": "Accuracy, mean over videos, forgiving near boundaries",
+    "average_precision_video": "Average precision, mean over videos",
+    "average_precision_video_macro": "Average precision, mean over videos, then over labels",
+    "edit_score": "Order of phases (edit score)",
+    "f1_macro_video_relaxed": "F1, mean over videos, forgiving near boundaries",
+    "f1_present": "F1, mean over the videos that have the phase",
+    "f1_present_macro": "F1, mean over the videos that have a phase, then over phases",
+    "jaccard": "Jaccard index",
+    "jaccard_macro": "Jaccard index, mean over phases",
+    "jaccard_macro_video": "Jaccard index, mean over videos",
+    "jaccard_present_macro": "Jaccard index, mean over the videos that have a phase, then phases",
+    "precision": "Precision",
+    "precision_macro": "Precision, mean over phases",
+    "precision_macro_video": "Precision, mean over videos",
+    "precision_present_macro": "Precision, mean over the videos that have a phase, then phases",
+    "recall_macro": "Sensitivity, mean over phases",
+    "recall_macro_video": "Sensitivity, mean over videos",
+    "recall_present_macro": "Sensitivity, mean over the videos that have a phase, then phases",
+    "segment_f1_10": "F1 of segments that overlap by 10 %",
+    "segment_f1_25": "F1 of segments that overlap by 25 %",
+    "segment_f1_50": "F1 of segments that overlap by 50 %",
 }
+
+COMPONENTS = {
+    "_i": "instruments",
+    "_v": "verbs",
+    "_t": "targets",
+    "_iv": "instrument and verb",
+    "_it": "instrument and target",
+    "_ivt": "triplets",
+}
+"""Ending of a metric of action triplets -> what it is about."""
 
 TASKS = {
     "zero-shot": "Findings asked for in words (zero-shot)",
-    "phases": "Surgical phases asked for in words (zero-shot)",
+    "phases": "Surgical phases or steps asked for in words (zero-shot)",
     "retrieval": "Finding the report to an image, and the image to a report",
+    "temporal-retrieval": "Finding the moment of a recording that a sentence tells of",
+    "tools": "Instruments in view, asked for in words (zero-shot)",
+    "triplets": "Instrument, verb and target asked for in words (zero-shot)",
 }
 
 READING = {
@@ -70,6 +111,19 @@ READING = {
         "Reports with the same words count as one answer. Compare with the chance row: the more "
         "candidates there are, the harder the search.",
     ),
+    "temporal-retrieval": (
+        "A sentence is searched in its own recording, or in all of them. An answer is right if it "
+        "overlaps a true moment by the stated share (tIoU) of the time that the two cover "
+        "together. Compare with the chance row: it answers from random scores by the same rule.",
+    ),
+    "tools": (
+        "Average precision is computed within each video for the tools that occur in it, then "
+        "averaged. A blind guess reaches about the share of time that a tool is in view.",
+    ),
+    "triplets": (
+        "Average precision is computed within each video for the classes that occur in it, then "
+        "averaged over videos and classes. A class that occurs in no video counts nowhere.",
+    ),
 }
 
 CONTROLS = {
@@ -88,4 +142,7 @@ def title(metric: str) -> str:
     """A metric's words for people."""
     if metric.startswith("recall_at_"):
         return f"Right answer among the first {metric.removeprefix('recall_at_')}"
+    base, _, component = metric.rpartition("_")
+    if base.startswith("average_precision") and f"_{component}" in COMPONENTS:
+        return f"{title(base)}: {COMPONENTS[f'_{component}']}"
     return TITLES.get(metric, metric.replace("_", " "))

@@ -208,6 +208,15 @@ def test_cholect50_labels_become_intervals_boxes_and_marked_sentences(cholect50)
     assert info["notes"] == {"labels_without_frame": 1, "frames_without_label": 1}
 
 
+def test_published_videos_go_to_the_split_that_names_them(cholect50):
+    tables, *_ = index(cholect50, index_cholect50, splits={"test": [1, 51], "valid": [2]})
+    assert [row["source_split"] for row in tables["samples"]] == ["test"]
+    tables, *_ = index(cholect50, index_cholect50, splits={"train": [7]})
+    assert [row["source_split"] for row in tables["samples"]] == [None]
+    with pytest.raises(ConfigError, match="videos 1 stand there twice"):
+        index(cholect50, index_cholect50, splits={"test": [1], "train": [1]})
+
+
 def test_cholect50_file_of_another_layout_is_quarantined(cholect50):
     (cholect50 / "labels" / "VID01.json").write_text('{"categories": {}, "annotations": {"1": 3}}')
     tables, *_ = index(cholect50, index_cholect50)
