@@ -141,9 +141,8 @@ def against_package(cases: int, rng: Rng) -> None:
             mine = first_k(np.concatenate(score), truth, 10).sum() / max(truth.sum(), 1)
             depth.append(gap(mine, judge.topK(10)))
     for version, found in gaps.items():
-        print(
-            f"| ivtmetrics, {version} | {len(found)} | {max(found):.1e} | {spent[1] / spent[0]:.0f} |"
-        )
+        times = spent[1] / spent[0]
+        print(f"| ivtmetrics, {version} | {len(found)} | {max(found):.1e} | {times:.0f} |")
     print(f"| ivtmetrics' top 10, without ties | {len(depth)} | {max(depth, default=0):.1e} | |")
 
 

@@ -23,27 +23,34 @@ class LabelVectors:
     def __init__(self, manifest: Manifest, names: Sequence[str]) -> None:
         self.column = {name: i for i, name in enumerate(names)}
         self.values: dict[str, list[tuple[int, float]]] = {}
-        self.intervals: dict[str, list[tuple[int, float, float]]] = {}
+        self.intervals: dict[str, NDArray[np.float64]] = {}
+        """Sample -> (3,I) column, start and end in seconds of its intervals."""
+
         if not names:
             return
         for row in manifest.labels.iter_rows(named=True):
             if row["name"] in self.column and row["value"] is not None:
                 entry = (self.column[row["name"]], row["value"])
                 self.values.setdefault(row["sample"], []).append(entry)
+        timed: dict[str, list[tuple[float, float, float]]] = {}
         for row in intervals_of(manifest).iter_rows(named=True):
-            timed = self.intervals.setdefault(row["sample"], [])
+            spans = timed.setdefault(row["sample"], [])
             if row["name"] in self.column:
-                timed.append((self.column[row["name"]], *row["geometry"][:2]))
+                start, end = row["geometry"][:2]
+                spans.append((self.column[row["name"]], start, end))
+        # A recording may have thousands of intervals, and is asked about thousands of moments.
+        self.intervals = {
+            sample: np.array(spans, np.float64).reshape(-1, 3).T for sample, spans in timed.items()
+        }
 
     def of(self, sample: str, span: Span | None) -> NDArray[np.float32]:
         """The label vector (L,) of a sample, or of the moment in the middle of `span`."""
         labels_L = np.full(len(self.column), np.nan, dtype=np.float32)
         if span is not None and sample in self.intervals:
             middle = (span[0] + span[1]) / 2
+            column_I, start_I, end_I = self.intervals[sample]
             labels_L[:] = 0.0
-            for column, start, end in self.intervals[sample]:
-                if start <= middle < end:
-                    labels_L[column] = 1.0
+            labels_L[column_I[(start_I <= middle) & (middle < end_I)].astype(int)] = 1.0
             return labels_L
         for column, value in self.values.get(sample, ()):
             labels_L[column] = value

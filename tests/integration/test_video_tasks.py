@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
 from medvlp.archive.index import index_archive
 from medvlp.errors import ConfigError
 from medvlp.evaluate.metrics.triplets import groups
 from medvlp.evaluate.run import evaluate_protocol
-from medvlp.models.bundle import load
+from medvlp.losses.objectives import LabelsConfig
+from medvlp.models.bundle import load, save_bundle
+from medvlp_video.phantom_story import PHASES
 
 VIDEO = Path(__file__).parents[2] / "configs" / "evaluate" / "video"
 SMALL = ["data.phantom.n=8", "data.phantom.settings=[seconds=12, size=64, fps=4]",
@@ -123,6 +126,48 @@ def test_the_protocols_contract_reaches_every_model(out, tiny_bundle, monkeypatc
 def test_time_that_nobody_annotated_is_left_out(out, tiny_bundle):
     with pytest.raises(ConfigError, match="begins with 'nowhere:'"):
         run(out, tiny_bundle("video"), "phantom-tools", "task.within='nowhere:'")
+
+
+def test_a_label_head_answers_for_triplets_and_their_components(out, tiny_bundle, tmp_path):
+    frame, _ = run(out, tiny_bundle("video"), "phantom-triplets")
+    triplets = tuple(n for n in frame["name"].unique().sort() if n.startswith("triplet:"))
+    plain = load(tiny_bundle("video"))
+    head = LabelsConfig().build(plain.model.sizes(labels=len(triplets)))
+    save_bundle(
+        tmp_path / "b", model=plain.model, domain="video", preprocess=plain.preprocess.config,
+        image=plain.info.image, text=plain.info.text, tokenizer=plain.tokenizer,
+        objectives={"labels": (LabelsConfig(), head)}, label_names=triplets,
+        provenance={"control": "supervised-unimodal"},
+    )  # fmt: skip
+    frame, rows = run(out, tmp_path / "b", "phantom-triplets")
+    own = frame.filter(model="supervised-unimodal")
+    place = pl.col("sample") == own["sample"][0], pl.col("time_s") == own["time_s"][0]
+    score = dict(own.filter(*place).select("name", "score").iter_rows())
+    best = max(v for n, v in score.items() if n.startswith("triplet:hook,"))
+    assert score["instrument:hook"] == best
+    assert rows["supervised-unimodal", "average_precision_macro_i", "all"]["control"]
+
+
+def test_steps_are_asked_like_phases(out, tiny_bundle, tmp_path):
+    labels = {
+        f"step:{step}": {"positive": [step]} for steps in PHASES.values() for step in steps
+    }  # fmt: skip
+    values = yaml.safe_load((VIDEO / "phantom-tools.yaml").read_text())
+    values |= {
+        "name": "steps",
+        "task": {"kind": "phases", "prompts": {"mode": "exclusive", "labels": labels},
+                 "window_s": 1, "stride_s": 0.5, "convention": "tecno", "tolerance_s": 1},
+    }  # fmt: skip
+    (tmp_path / "steps.yaml").write_text(yaml.safe_dump(values))
+    told = evaluate_protocol(
+        tmp_path / "steps.yaml", [tiny_bundle("video")], out, [*SMALL, "data.phantom.n=30"]
+    )
+    assert "f1_present_macro" in told
+    assert "f1_macro all" not in told
+    rows = json.loads((out / "steps" / "metrics.json").read_text())["rows"]
+    value = {(row["model"], row["metric"], row["name"]): row["value"] for row in rows}
+    relaxed = value["video", "accuracy_video_relaxed", "all"]
+    assert value["video", "accuracy_video", "all"] <= relaxed
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,18 @@ def test_relaxed_calls_equal_the_literal_rule():
         assert relax(np.array(truth), np.array(called), time, tolerance).tolist() == literally
 
 
+def test_an_oracle_reaches_one_everywhere_and_its_inverse_nothing():
+    rng = np.random.default_rng(3)
+    truths = [recording(rng)[0] for _ in range(4)]
+    oracle = compute(frame_of([(truth, truth) for truth in truths]), 10.0)
+    inverse = compute(frame_of([(truth, [3 - t for t in truth]) for truth in truths]))
+    for (metric, name), value in oracle.items():
+        if name == "all" and metric not in ("calibration_error", "brier_score"):
+            assert value == 1.0, metric
+            if "relaxed" not in metric and metric != "edit_score":
+                assert inverse[metric, name] == 0.0, metric
+
+
 def test_tolerance_is_in_seconds_whatever_the_rate():
     """The same operation, called 10 s late, at one and at four windows a second."""
     for rate in (1, 4):
