@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from medvlp.data.items import Item, relabel, window_items
+from medvlp.data.items import Item, relabel, window_items, windows
 from medvlp.data.manifest import Manifest
 from medvlp.data.tables import TEXT_ONLY
 from medvlp.errors import ConfigError
@@ -94,6 +94,24 @@ def annotated_items(
         for item in items
         if (item.labels_L[count:] == 1).any()
     ]
+
+
+def left_out(
+    items: Sequence[Item],
+    manifests: Sequence[Manifest],
+    split: str,
+    *,
+    window_s: float,
+    stride_s: float,
+) -> dict[str, int]:
+    """How many windows of the split are not among `items`, for the data card."""
+    durations = [
+        duration
+        for manifest in manifests
+        for duration in manifest.samples.filter(pl.col("split") == split)["duration_s"]
+    ]
+    total = sum(len(list(windows(d or 0.0, window_s, stride_s))) for d in durations)
+    return {"windows_left_out": total - len(items)}
 
 
 def check_labels(names: Sequence[str], known: Sequence[str], what: str, where: str) -> None:

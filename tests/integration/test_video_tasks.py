@@ -195,6 +195,7 @@ def test_one_real_operation_gives_numbers_without_intervals(out, tiny_bundle, vi
     frame = pl.read_parquet(out / name / "predictions.parquet")
     windows = frame.filter(model="video").select("sample", "time_s").unique()
     assert len(windows) == 160  # the labelled frames, of 176
+    assert told["counts"]["windows_left_out"] > 1000  # seconds of which the set has no frame
     if "triplets" in name:
         assert told["counts"]["triplets"] == 100
         assert rows["video", "average_precision_video_macro_ivt", "all"]["value"] > 0

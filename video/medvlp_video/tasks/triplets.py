@@ -17,7 +17,7 @@ from medvlp.config import STRICT
 from medvlp.data.items import Item
 from medvlp.data.prompts import Prompts, PromptSet
 from medvlp.errors import ConfigError
-from medvlp.evaluate.cases import annotated_items, known_intervals
+from medvlp.evaluate.cases import annotated_items, known_intervals, left_out
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.triplets import PARTS, TRIPLET, groups, parts_of, triplet_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
@@ -127,7 +127,11 @@ class TripletsConfig:
             for scorer in scorers
         ]
         found = predict_labels(study, asking, prompts, prompts.names, items, train)
-        return dataclasses.replace(found, counts=found.counts | {"triplets": len(triplets)})
+        lost = left_out(
+            items, study.manifests, study.split, window_s=self.window_s, stride_s=self.stride_s
+        )
+        counts = found.counts | lost | {"triplets": len(triplets)}
+        return dataclasses.replace(found, counts=counts)
 
     def measures(self, evidence: Evidence) -> Measures:
         """Average precision of i, v, t, iv, it and ivt, and triplets among the first k."""
