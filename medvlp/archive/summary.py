@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
 
 from medvlp.data.tables import DUPLICATE_KINDS, SPLITS
+
+_COPIES = "duplicates_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class Summary:
     copies: Mapping[str, int]
     """Pairs of copies, as `duplicates.write_copies` counts them."""
 
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """The other counts that are about no file, such as ``rows_without_image``."""
+
     @classmethod
     def of(
         cls,
@@ -59,7 +64,8 @@ class Summary:
             samples=by_split.total(),
             textless=textless,
             by_split=by_split,
-            copies={k: n for k, n in notes.items() if k.startswith("duplicates_")},
+            copies={k: n for k, n in notes.items() if k.startswith(_COPIES)},
+            notes={k: n for k, n in notes.items() if not k.startswith(_COPIES)},
             by_code=Counter((row["stage"], row["code"]) for row in rejects),
         )
 
@@ -90,6 +96,9 @@ class Summary:
         table.add_section()
         for (stage, code), count in sorted(self.by_code.items()):
             table.add_row(f"{stage}: {code}", f"{count:,}")
+        table.add_section()
+        for name, count in sorted(self.notes.items()):
+            table.add_row(f"note: {name.replace('_', ' ')}", f"{count:,}")
         return table
 
     def _add_copies(self, table: Table) -> None:

@@ -12,13 +12,15 @@ import polars as pl
 from medvlp.data.anonymity import statement
 from medvlp.data.keys import KEY
 from medvlp.data.manifest import Manifest
+from medvlp.data.regions import fault_of
 from medvlp.data.seal import check_seal
 from medvlp.data.splits import DRAWS, SHARES, SHOTS
 from medvlp.data.tables import DUPLICATE_KINDS, LEVELS, SPLITS
 from medvlp.errors import ManifestError
 
 _REMEDY = "index the source again with medvlp index"
-_REGION_KINDS = ("box", "mask", "interval")
+_SHAPES = ("ellipse", "polygon", "runs")
+_REGION_KINDS = ("box", "mask", "interval", *_SHAPES)
 _ROWS = "row"
 _TOLERANCE_S = 1e-6
 
@@ -124,7 +126,7 @@ def _regions(manifest: Manifest) -> None:
     regions = manifest.regions
     kind, values = pl.col("kind"), pl.col("geometry")
     unknown = regions.filter(~kind.is_in(_REGION_KINDS))
-    _none(manifest, unknown, "regions are neither box, mask nor interval")
+    _none(manifest, unknown, f"regions are none of {', '.join(_REGION_KINDS)}")
     shapeless = regions.filter((kind == "mask") & pl.col("ref").is_null())
     _none(manifest, shapeless, "masks name no file")
     sizes = values.list.len().fill_null(0)
@@ -135,10 +137,14 @@ def _regions(manifest: Manifest) -> None:
     # The first half of a geometry is its low corner (or start), the second its high one.
     low = values.list.head(sizes // 2)
     high = values.list.tail(sizes // 2)
-    formed = regions.filter(kind != "mask").with_columns(low=low, high=high)
+    formed = regions.filter(kind.is_in(["box", "interval"])).with_columns(low=low, high=high)
     pairs = formed.explode("low", "high") if formed.height else formed
     if formed.height:
         _none(manifest, pairs.filter(pl.col("high") < pl.col("low")), "regions are inverted")
+    shapes = regions.filter(kind.is_in(_SHAPES)).select("kind", values.fill_null([]))
+    faults = [fault for row in shapes.iter_rows() if (fault := fault_of(*row))]
+    if faults:
+        raise _refuse(manifest, f"{len(faults)} regions have a wrong geometry: {faults[0]}")
 
 
 def _copies(manifest: Manifest) -> None:

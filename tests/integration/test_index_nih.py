@@ -60,7 +60,10 @@ def test_the_official_layout(official, tmp_path):
     verify_manifest(tmp_path / "m")
     codes = sorted(manifest.rejects.select("stage", "code").rows())
     assert codes == [("ignored", "not_of_the_set"), ("join", "no_row"), ("row", "bad_box")]
-    assert manifest.info["notes"] == {"rows_without_image": 1}
+    assert manifest.info["notes"] == {
+        "rows": 5, "rows_published": 112_120, "rows_without_image": 1,
+    }  # fmt: skip
+    assert summary.notes == manifest.info["notes"]
     samples = {manifest.paths(row["source"])[0].name: row for row in manifest.samples.to_dicts()}
     first = samples["00000001_000.png"]
     assert (first["view"], first["sex"], first["age_band"]) == ("PA", "M", "50-59")

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medvlp.archive.containers import members
-from medvlp.archive.text.plaintext import LARGEST_TEXT, decode
+from medvlp.archive.inflate import GzipReader
+from medvlp.archive.text.plaintext import LARGEST_TABLE, LARGEST_TEXT, decode
 from medvlp.archive.verdict import Reject
 from medvlp.errors import ArchiveError
 
@@ -43,6 +44,8 @@ class TableFile:
 def open_table(path: Path) -> TableFile:
     """A CSV (any encoding of `decode`; comma, semicolon, tab or bar), Parquet or Excel table.
 
+    A CSV may be compressed by gzip (``.csv.gz``).
+
     Raises:
         ArchiveError: The file is no table that can be read without guessing.
     """
@@ -64,7 +67,10 @@ def table_text(path: Path) -> str:
         ArchiveError: It is no text.
     """
     try:
-        return decode(path.read_bytes()).text
+        data = path.read_bytes()
+        if path.suffix.lower() == ".gz":
+            data = GzipReader(io.BytesIO(data), len(data)).read(LARGEST_TABLE)
+        return decode(data).text
     except OSError as error:
         raise _unreadable(path) from error
     except Reject as verdict:

@@ -1,7 +1,8 @@
 """Source kind ``nih-cxr14``: NIH ChestX-ray14 (Wang et al., CVPR 2017) as NIH ships it.
 
 Reads `Data_Entry_2017*.csv` (or a `labels.csv` of the same columns) beside images in any folders,
-`BBox_List_2017.csv` or `bbox.csv`, and `train_val_list.txt` with `test_list.txt`.
+`BBox_List_2017.csv` or `bbox.csv`, and `train_val_list.txt` with `test_list.txt`. Other lists, such
+as those of BenchX (Zhou et al., NeurIPS 2024), come by `options.lists`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.measure import Measured, measuring
 from medvlp.archive.tables.tablefile import table_text
-from medvlp.archive.verdict import Verdict
 from medvlp.config import STRICT, read_yaml
+from medvlp.cxr.sets.accounts import PICTURES, compare, leave_rest, take_images, with_suffix
+from medvlp.cxr.sets.lists import ListOptions, SplitLists
+from medvlp.cxr.sets.xrays import Xray
 from medvlp.data.randomness import generator
 from medvlp.errors import ArchiveError
 
@@ -31,6 +33,10 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 SOURCE = "nih-cxr14"
+
+IMAGES = 112_120
+BENCHX_LISTS = {"train": 78_468, "valid": 11_219, "test": 22_433}
+"""Lines of BenchX's lists, in which no patient stands twice."""
 
 _BOX_SIZE = 1024
 """Boxes are in pixels of the published 1024 x 1024 images, whatever the size of these."""
@@ -45,7 +51,7 @@ Cells = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class NihOptions:
+class NihOptions(ListOptions):
     """Settings of the kind."""
 
     synthetic_text: bool = True
@@ -58,32 +64,25 @@ def index_nih(root: Path, intake: Intake) -> None:
     files = list(intake.files())
     entries, boxes = _entries(intake, files), _boxes(intake, files)
     official = _official(intake, files)
-    images = [path for path in files if path.suffix.lower() in (".png", ".jpg", ".jpeg")]
-    known = [path for path in images if path.name in entries]
-    intake.notes["rows_without_image"] = len(entries.keys() - {path.name for path in known})
-    _set_aside(intake, images, known)
-    items = ((path,) for path in known)
-    for (path,), found in intake.read(measuring("cxr"), items, "Reading X-rays"):
-        with intake.judge([path], "read"):
-            if isinstance(found, Verdict):
-                raise found
-            name = path.name
-            sample = _accept(intake, path, entries[name], found, official.get(name))
-            _boxes_of(intake, sample, boxes.get(name, ()), found.probe.shape)
-            _labels_of(intake, sample, entries[name], options)
+    lists = SplitLists(intake, options.lists, BENCHX_LISTS)
+    compare(intake, "rows", len(entries), IMAGES)
+
+    def accept(path: Path, cells: Cells, found: Xray) -> None:
+        own = official.pop(path.name, None) or _folder_split(cells)
+        sample = _accept(intake, path, cells, found, lists.columns(path, own))
+        _boxes_of(intake, sample, boxes.pop(path.name, ()), found.shape)
+        _labels_of(intake, sample, cells, options)
+
+    take_images(intake, with_suffix(files, PICTURES), entries, lambda path: path.name, accept)
+    intake.notes["listed_without_image"] += len(official)
+    intake.notes["boxes_without_image"] += sum(map(len, boxes.values()))
+    leave_rest(intake)
 
 
-def _set_aside(intake: Intake, images: Sequence[Path], known: Sequence[Path]) -> None:
-    wanted = set(known)
-    for path in images:
-        if path not in wanted:
-            intake.reject(path, "join", "no_row")
-    for path in intake.files():
-        if path not in wanted:
-            intake.ignore(path, "not_of_the_set")
-
-
-def _accept(intake: Intake, path: Path, cells: Cells, found: Measured, official: str | None) -> str:
+def _accept(
+    intake: Intake, path: Path, cells: Cells, found: Xray, split: tuple[str | None, tuple[str, ...]]
+) -> str:
+    measured = found.measured
     patient, _, number = path.stem.partition("_")
     return intake.accept(
         [path],
@@ -93,11 +92,12 @@ def _accept(intake: Intake, path: Path, cells: Cells, found: Measured, official:
         age=cells.get("Patient Age"),
         sex=cells.get("Patient Gender") or cells.get("Patient Sex"),
         view=cells.get("View Position") or None,
-        source_split=official or _folder_split(cells),
+        source_split=split[0],
         **{
-            **found.columns,
+            **measured.columns,
             "modality": "DX",
-            "spacing_mm": _spacing(cells, found.probe.shape),
+            "spacing_mm": _spacing(cells, found.shape),
+            "flags": (*measured.probe.flags, *split[1]),
         },
     )
 
@@ -178,7 +178,11 @@ def _entries(intake: Intake, files: Sequence[Path]) -> dict[str, dict[str, str]]
         if not rows or not {"Image Index", "Finding Labels"} <= rows[0].keys():
             continue
         intake.cover([path])
-        found |= {row["Image Index"].strip(): row for row in rows}
+        for number, row in enumerate(rows, start=1):
+            if "Finding Labels" not in row:
+                intake.reject_row(path, number, "ragged_row")
+            elif found.setdefault(row["Image Index"].strip(), row) is not row:
+                intake.reject_row(path, number, "duplicate_row")
     if not found:
         raise ArchiveError(
             "no table with the columns Image Index and Finding Labels in the source",

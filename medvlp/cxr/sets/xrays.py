@@ -1,0 +1,92 @@
+"""The reading that published sets share: one X-ray file with what its DICOM header tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medvlp.archive.dicom.files import open_image, read_bytes
+from medvlp.archive.dicom.values import Fields
+from medvlp.archive.measure import Measured, measure
+from medvlp.archive.stage.reading import Reading
+from medvlp.cxr.read import PICTURE_SUFFIXES
+from medvlp.domain import Ref
+
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+
+_VERSION = 1
+_MOST_YEARS = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Xray:
+    """What a set's reader learns from one image; of a PNG or JPEG that is its size alone."""
+
+    measured: Measured
+    age_years: float | None = None
+    sex: str = ""
+    view: str = ""
+    scanner: str = ""
+    sop: str = ""
+    """SOPInstanceUID."""
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Arguments of `Intake.accept`."""
+        return {
+            **self.measured.columns,
+            "modality": self.measured.probe.modality or "DX",
+            "age": self.age_years,
+            "sex": self.sex or None,
+            "view": self.view or None,
+            "scanner": self.scanner or None,
+        }
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.measured.probe.shape
+        return rows, columns
+
+
+def reading_xrays() -> Reading[Xray]:
+    """The reading of an image of a published set.
+
+    Publishers have cleared these pixels, and several sets come as secondary captures, a class that
+    is held in a hospital's archive. So nothing is held here; the flag ``burned_in_allowed`` stays.
+    """
+    return Reading(read=Ref("medvlp.cxr.sets.xrays:read_facts"), result=Xray, version=_VERSION)
+
+
+def read_facts(paths: Sequence[Path]) -> Xray:
+    """Decode one image and take what its header tells.
+
+    Raises:
+        Reject: The file is bad.
+        Ignore: A DICOM file without an image.
+    """
+    (path,) = paths
+    measured = measure(paths, domain="cxr", burned_in="allow")
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return Xray(measured=measured)
+    dataset, header, _ = open_image(read_bytes(path), path)
+    age = header.age_years
+    if age is None and (age := _bare_years(Fields(dataset))) is not None:
+        flags = tuple(flag for flag in measured.probe.flags if flag != "bad_age")
+        measured = replace(measured, probe=replace(measured.probe, flags=flags))
+    return Xray(
+        measured=measured,
+        age_years=age,
+        sex=header.sex,
+        view=header.view,
+        scanner=header.scanner,
+        sop=header.sop,
+    )
+
+
+def _bare_years(fields: Fields) -> float | None:
+    """An age without DICOM's unit, as RSNA and SIIM write it: years."""
+    words = fields.text("PatientAge")
+    return float(words) if words.isdecimal() and int(words) <= _MOST_YEARS else None
