@@ -11,11 +11,13 @@ from pydantic.dataclasses import dataclass
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import compare
+from medvlp.cxr.sets.accounts import PICTURES, compare
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES
 from medvlp.errors import ArchiveError
 
 IN_NO_LIST = "in_no_list"
 
+_SUFFIXES = (*PICTURES, *DICOM_SUFFIXES)
 _NAMES = {"train": ("train",), "valid": ("val", "valid", "validate"), "test": ("test",)}
 
 
@@ -25,8 +27,8 @@ class ListOptions:
 
     lists: Path | None = None
     """A folder with ``train.txt``, ``val.txt`` and ``test.txt``: an image's name at the head of
-    each line (folders before it and words after it are passed over). They take the place of the
-    set's own split."""
+    each line (folders before it, the ending of a picture, and words after it are passed over).
+    They take the place of the set's own split."""
 
 
 class SplitLists:
@@ -66,12 +68,11 @@ class SplitLists:
         intake.at_finish(self._close)
 
     def of(self, image: Path) -> str | None:
-        """The split of an image that is taken in, by its whole name or by its stem."""
-        for name in (image.name, image.stem):
-            if name in self._split:
-                self._found.add(name)
-                return self._split[name]
-        return None
+        """The split of an image that is taken in."""
+        name = _bare(image.name)
+        if name in self._split:
+            self._found.add(name)
+        return self._split.get(name)
 
     def columns(self, image: Path, own: str | None = None) -> tuple[str | None, tuple[str, ...]]:
         """Source split and flags of an image whose split in the set itself is `own`."""
@@ -85,7 +86,7 @@ class SplitLists:
         seen: set[str] = set()
         elsewhere = 0
         for number, line in enumerate(table_text(path).splitlines(), start=1):
-            name = line.split()[0].replace("\\", "/").rpartition("/")[2] if line.strip() else ""
+            name = _bare(line.split()[0]) if line.strip() else ""
             if name in seen:
                 self._intake.reject_row(path, number, "duplicate_row")
             elif name:
@@ -101,3 +102,10 @@ class SplitLists:
         missing = len(self._split) - len(self._found)
         if missing:
             self._intake.notes["listed_without_image"] += missing
+
+
+def _bare(path: str) -> str:
+    """The name without folders and without the ending of a picture; other dots stay."""
+    name = path.replace("\\", "/").rpartition("/")[2]
+    stem, dot, ending = name.rpartition(".")
+    return stem if f"{dot}{ending}".lower() in _SUFFIXES else name
