@@ -77,7 +77,9 @@ class Indexed:
         assert files == counts["accepted"] + counts["quarantined"] + counts["ignored"]
         splits = manifest.samples.group_by("patient").agg(pl.col("split").n_unique())
         assert splits["split"].to_list() == [1] * splits.height
-        self.notes = manifest.info["notes"]
+        # Copies of texts are the core's to count.
+        notes = manifest.info["notes"].items()
+        self.notes = {name: n for name, n in notes if not name.startswith("reports_alike")}
         self.names = {
             row["sample"]: manifest.paths(row["source"])[0].relative_to(root).as_posix()
             for row in manifest.samples.to_dicts()

@@ -1,5 +1,4 @@
 import pytest
-
 from minisets import Indexed, picture, write
 
 TRAIN = [

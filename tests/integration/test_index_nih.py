@@ -104,6 +104,38 @@ def test_the_official_lists(official, tmp_path):
         assert row["split"] == split_of(row["patient"], Fractions())
 
 
+def test_lists_of_a_benchmark_account_for_every_name(official, tmp_path):
+    lists = official / "benchx"
+    lists.mkdir()
+    (lists / "train.txt").write_text("images_001/00000001_000.png 0 1 0\n00000001_001.png\n")
+    (lists / "val.txt").write_text("00000002_000.png\n00000002_000.png\n")
+    (lists / "test.txt").write_text("00000055_000.png\n")
+    summary = index(official, tmp_path / "m", "options.lists=benchx")
+    manifest = Manifest.open(tmp_path / "m")
+    names = {row["source"]: row for row in manifest.samples.to_dicts()}
+    found = {manifest.paths(s)[0].name: (r["source_split"], r["split"]) for s, r in names.items()}
+    unlisted = found.pop("00000003_000.png")
+    assert found == {
+        "00000001_000.png": ("train", "train"),
+        "00000001_001.png": ("train", "train"),
+        "00000002_000.png": ("valid", "valid"),
+    }
+    assert unlisted[0] is None
+    assert sum("in_no_list" in row["flags"] for row in names.values()) == 1
+    assert summary.by_code["row", "duplicate_row"] == 1
+    assert summary.notes["listed_without_image"] == 1
+    assert (summary.notes["list_train"], summary.notes["list_train_published"]) == (2, 78_468)
+    assert summary.counts() == {"found": 11, "accepted": 9, "quarantined": 1, "ignored": 1}
+
+
+def test_an_image_that_two_rows_describe_is_listed(official, tmp_path):
+    table = official / "Data_Entry_2017_v2020.csv"
+    row = "00000001_000.png,Mass,0,1,40,M,PA,2048,1024,0.14,0.14,\n00000002_000.png\n"
+    table.write_text(table.read_text() + row)
+    summary = index(official, tmp_path / "m")
+    assert summary.by_code["row", "duplicate_row"] == summary.by_code["row", "ragged_row"] == 1
+
+
 def test_folders_that_share_patients_are_not_used_as_splits(tmp_path):
     root = tmp_path / "shipped"
     header = HEADER.replace("Image Index,", "Image Index,path,")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from minisets import Indexed, picture, write
 
 from medvlp.archive.verdict import Reject
 from medvlp.cxr.sets.object_cxr import shapes_of
 from medvlp.data.regions import region_mask
-from minisets import Indexed, picture, write
 
 TRAIN = """image_name,annotation
 00001.jpg,0 2 3 10 9;1 12 4 28 16;2 1 1 9 1 5 9

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from minisets import Indexed, captured, write
 
 from medvlp.cxr.read import read_xray
 from medvlp.errors import ArchiveError
-from minisets import Indexed, captured, write
 
 IMAGES = "stage_2_train_images"
 LABELS = """patientId,x,y,width,height,Target
@@ -117,5 +117,5 @@ def test_lists_of_the_user_decide_the_split(tmp_path):
 
 def test_a_folder_without_the_table_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArchiveError, match="no file stage_2_train_labels.csv"):
+    with pytest.raises(ArchiveError, match=r"no file stage_2_train_labels\.csv"):
         Indexed(tmp_path / "empty", "rsna-pneumonia", tmp_path / "m")

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from minisets import Indexed, captured, picture, write
 from PIL import Image
 
 from medvlp.archive.verdict import Reject
 from medvlp.cxr.sets.siim_rle import decode_rle
 from medvlp.data.regions import region_mask
-from minisets import Indexed, captured, picture, write
 
 SIDE = 1024
 FULL = (SIDE, SIDE)
@@ -22,7 +22,7 @@ def rle(mask):
             gap, length = 1, 0
         else:
             gap += 1
-    return " ".join(str(w) for w in (words + [gap, length] if length else words))
+    return " ".join(str(w) for w in ([*words, gap, length] if length else words))
 
 
 def uid(seed):

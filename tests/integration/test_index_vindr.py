@@ -1,9 +1,9 @@
 import pytest
+from minisets import Indexed, captured, write
 
 from medvlp.cxr.sets.vindr import CLASSES
 from medvlp.cxr.sets.vindr_fusion import agreed, fused_boxes
 from medvlp.errors import ArchiveError
-from minisets import Indexed, captured, write
 
 BOXES = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
 
