@@ -4,7 +4,10 @@ import polars as pl
 import pytest
 from minisets import Indexed, captured, picture, write
 
+from medvlp.archive.index import index_archive
+from medvlp.archive.privacy.withdraw import withdraw
 from medvlp.cxr.select import FIVE
+from medvlp.data.manifest import Manifest
 from medvlp.errors import ArchiveError
 
 # dicom_id, subject, study, view, split
@@ -155,6 +158,21 @@ def test_views_studies_and_the_official_split(found):
 def test_the_other_labeller(tmp_path):
     found = Indexed(build(tmp_path / "s"), "mimic-cxr", tmp_path / "m", "options.labeller=negbio")
     assert found.manifest.labels.drop_nulls()["source"].to_list() == ["negbio"] * 2
+
+
+def test_of_a_patient_who_has_withdrawn_no_report_is_listed(tmp_path):
+    root = build(tmp_path / "s")
+    Indexed(root, "mimic-cxr", tmp_path / "m")
+    withdraw(tmp_path / "m", ["mimic-cxr:10000032"])
+    index_archive(
+        root, kind="mimic-cxr", out=tmp_path / "m", replace=True,
+        overrides=("workers=1", "duplicates=exact"),
+    )  # fmt: skip
+    manifest = Manifest.open(tmp_path / "m")
+    assert manifest.samples.height == 2
+    paths = [str(manifest.paths(source)[0]) for source in manifest.samples["source"]]
+    paths += pl.read_parquet(manifest.private / "sources.parquet")["path"].to_list()
+    assert not [path for path in paths if path.endswith("s50414267.txt")]
 
 
 def test_the_selection_and_the_rest_share_no_patient(tmp_path):

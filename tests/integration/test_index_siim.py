@@ -104,6 +104,17 @@ def test_one_part_alone_is_no_split(found):
     assert all("patient_is_image" in row["flags"] for row in found.samples.values())
 
 
+def test_a_labelled_test_part_is_the_test_split(tmp_path):
+    root = tmp_path / "siim"
+    rows = [f"{uid(0)},{rle(ONE)}", f"{uid(1)}, -1"]
+    write(root / "stage_2_train.csv", "ImageId,EncodedPixels\n" + "\n".join(rows) + "\n")
+    for seed, part in enumerate(("train", "test")):
+        captured(root / f"dicom-images-{part}" / "a" / "b" / f"{uid(seed)}.dcm", seed, shape=FULL)
+    found = Indexed(root, "siim-acr", tmp_path / "m")
+    assert sorted(found.columns("source_split").values()) == [("test",), ("train_val",)]
+    assert sorted(found.manifest.samples["split"])[0] == "test"
+
+
 def test_codes_are_relative_and_run_down_the_columns():
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (3, 5), (5, 3), (7, 7)):

@@ -142,6 +142,8 @@ def test_another_schema_version_is_refused(tmp_path):
         ),
         ("regions", lambda f: f.with_columns(geometry=pl.lit([5.0])), "wrong length"),
         ("regions", lambda f: f.with_columns(kind=pl.lit("mask")), "masks name no file"),
+        ("regions", lambda f: f.with_columns(kind=pl.lit("runs")), "a wrong geometry"),
+        ("regions", lambda f: f.with_columns(kind=pl.lit("circle")), "none of box, mask"),
         ("rejects", lambda f: f.clear(), "rejects list 0 quarantined"),
         (
             "subsets",

@@ -1,6 +1,7 @@
 """Tables in which cells would move, be cut or be guessed, in readers that are less strict."""
 
 import csv
+import gzip
 
 import openpyxl
 import polars as pl
@@ -123,3 +124,13 @@ def test_parquet_keeps_its_types(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1" + bytes(40) + b"PAR1")
     with pytest.raises(ArchiveError, match="cannot be read"):
         open_table(tmp_path / "t.parquet")
+
+
+def test_a_compressed_csv_is_read_and_a_damaged_one_refused(tmp_path):
+    path = tmp_path / "t.csv.gz"
+    whole = gzip.compress(b"a,b\n1,x\n")
+    path.write_bytes(whole)
+    assert open_table(path).frame.rows() == [("1", "x")]
+    path.write_bytes(whole[:-9])
+    with pytest.raises(ArchiveError, match=r"t\.csv\.gz cannot be read \(inflate\)"):
+        open_table(path)

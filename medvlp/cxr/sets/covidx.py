@@ -65,7 +65,6 @@ def index_covidx(root: Path, intake: Intake) -> None:
             [path],
             kind="image",
             patient=f"{SOURCE}:{line.source}:{line.patient}",
-            identifiers=[line.patient],
             study=f"{SOURCE}:{path.parent.name}/{line.name}",
             source_split=path.parent.name,
             site=line.source,

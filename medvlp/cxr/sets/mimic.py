@@ -69,7 +69,7 @@ def index_mimic(root: Path, intake: Intake) -> None:
         sample = intake.accept(
             [path],
             kind="dicom" if path.suffix.lower() in DICOM_SUFFIXES else "image",
-            patient=f"{SOURCE}:{image.subject}",
+            patient=_patient(image.subject),
             study=f"{SOURCE}:{image.study}",
             identifiers=[image.subject, image.study],
             acquired=image.date or None,
@@ -88,6 +88,10 @@ def index_mimic(root: Path, intake: Intake) -> None:
     take_images(intake, there, rows, lambda path: path.stem, accept)
     reports.close(wanted.all_of_them)
     leave_rest(intake)
+
+
+def _patient(subject: str) -> str:
+    return f"{SOURCE}:{subject}"
 
 
 def _preference(path: Path) -> tuple[Path, int]:
@@ -133,7 +137,10 @@ class _Reports:
         """
         left = set(self._intake.files())
         for path in self._files.values():
-            if path in left and every:
+            subject = _SUBJECT.fullmatch(path.parent.name)
+            if path in left and subject and self._intake.withdrawn.holds(_patient(subject[1])):
+                self._intake.ignore(path, "withdrawn")
+            elif path in left and every:
                 self._intake.reject(path, "join", "report_without_study")
             elif path in left:
                 self._intake.ignore(path, "not_selected")

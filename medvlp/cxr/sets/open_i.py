@@ -16,6 +16,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.measure import measuring
 from medvlp.archive.text.open_i_xml import LARGEST, parse_open_i
 from medvlp.archive.verdict import Reject, Verdict
+from medvlp.cxr.sets.accounts import leave_rest
 from medvlp.digest import digest_bytes
 from medvlp.errors import ArchiveError
 from medvlp.progress import track
@@ -62,8 +63,7 @@ def index_open_i(root: Path, intake: Intake) -> None:
             else:
                 _accept_text(intake, report)
     _accept_images(intake, [(path, r) for r in reports for path in joined[r.uid]])
-    for path in intake.files():
-        intake.ignore(path, "not_of_the_set")
+    leave_rest(intake)
 
 
 def _images_of(report: _Report, pictures: Mapping[str, Path]) -> list[Path]:

@@ -38,6 +38,7 @@ _SIDE = 1024
 """Rows and columns of every published image, to which the run lengths refer."""
 
 _SPLITS = {"train": "train_val", "test": "test"}
+_TEST_FOLDERS = frozenset({"dicom-images-test", "test"})
 _TABLES = ("*rle*.csv", "stage_2_train.csv")
 _PNG_TABLES = {"stage_1_train_images.csv": "train", "stage_1_test_images.csv": "test"}
 _MASKS = "masks"
@@ -91,7 +92,7 @@ def _rle_table(files: Sequence[Path]) -> Path:
 
 
 def _part(path: Path) -> str:
-    return "test" if any("test" in folder for folder in path.parts[-4:-1]) else "train"
+    return "test" if not _TEST_FOLDERS.isdisjoint(path.parts[:-1]) else "train"
 
 
 def _geometry(intake: Intake, table: Path, codes: Codes, xray: Xray) -> list[float]:

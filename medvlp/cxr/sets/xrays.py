@@ -29,8 +29,6 @@ class Xray:
     sex: str = ""
     view: str = ""
     scanner: str = ""
-    sop: str = ""
-    """SOPInstanceUID."""
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -82,7 +80,6 @@ def read_facts(paths: Sequence[Path]) -> Xray:
         sex=header.sex,
         view=header.view,
         scanner=header.scanner,
-        sop=header.sop,
     )
 
 
