@@ -65,6 +65,10 @@ class Intake(Filing):
         self.notes: Counter[str] = Counter()
         """Counts worth knowing that are about no file: ``reports_without_study``, ..."""
 
+        self.remarks: dict[str, str] = {}
+        """Words about the whole source for `manifest.json`, such as the digest of a selection; they
+        name nobody."""
+
         self._root: dict[str, str] = {}
         """Pseudonym under the whole key -> under its oldest link, where the key was rotated."""
 
@@ -310,6 +314,7 @@ class Intake(Filing):
         info = {
             "counts": counts,
             "notes": dict(self.notes),
+            "remarks": dict(self.remarks),
             "scrubbed": dict(sorted(self._scrubbed.items())),
             "options": public_options(self.config),
             "split": {"policy": assignment.policy, "conflicts": assignment.conflicts},

@@ -195,6 +195,8 @@ def test_the_selection_and_the_rest_share_no_patient(tmp_path):
         name for name in FIVE if sum(v == 1 for v in only.labels(name).values()) == 1
     ) == (sorted(FIVE))
     rest = Indexed(root, "mimic-cxr", tmp_path / "rest", "options.selection=without", *each)
+    digests = {made.manifest.info["remarks"]["selection"] for made in (only, rest)}
+    assert len(digests) == 1
     subjects = {image.split("/")[2] for image in only.samples}
     assert {image.split("/")[2] for image in rest.samples} == (
         {f"p{subject}" for _, subject, *_ in images} - subjects

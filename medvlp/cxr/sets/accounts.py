@@ -17,6 +17,7 @@ from medvlp.archive.tables.tablefile import open_table
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.cxr.sets.xrays import Xray, reading_xrays
 from medvlp.errors import ArchiveError
+from medvlp.progress import track
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -55,7 +56,8 @@ def table_rows(intake: Intake, path: Path, columns: Sequence[str]) -> Iterator[N
     intake.cover([path])
     for number, code in table.refused.items():
         intake.reject_row(path, number, code)
-    for number, cells in enumerate(table.frame.iter_rows(named=True), start=1):
+    rows = track(table.frame.iter_rows(named=True), f"Reading {path.name}", table.frame.height)
+    for number, cells in enumerate(rows, start=1):
         if number not in table.refused:
             yield number, {name: str(cell or "").strip() for name, cell in cells.items()}
 

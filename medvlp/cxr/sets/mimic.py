@@ -20,7 +20,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.text.plaintext import Text, read_text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
-from medvlp.cxr.select import EACH, FIVE, select_exclusive
+from medvlp.cxr.select import EACH, select_exclusive
 from medvlp.cxr.sets.accounts import leave_rest, take_images, with_suffix
 from medvlp.cxr.sets.mimic_tables import Image, Labeller, Tables, load_tables
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
@@ -182,10 +182,7 @@ class _Wanted:
         )
         self._studies = selection.study
         self._subjects = {i.subject for i in tables.images.values() if i.study in self._studies}
-        intake.record(
-            "selection",
-            {"seed": options.selection_seed, "findings": list(FIVE), "digest": selection.digest},
-        )
+        intake.remarks["selection"] = selection.digest
         intake.notes["selected_studies"] += len(self._studies)
 
     def holds(self, image: Image) -> bool:
