@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from medvlp.config import plain, validate
 from medvlp.data.cache import ArrayCache
@@ -26,6 +25,7 @@ from medvlp.evaluate.cases import SUBGROUPS, middle_s, subgroups
 from medvlp.evaluate.controls.computed import TRAINED, Scores, computed
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
+from medvlp.evaluate.rules import RuleName, rule_scores
 from medvlp.models.bundle import Bundle, load
 from medvlp.progress import track
 
@@ -98,12 +98,13 @@ class Scorer:
         """(N,E) unit vectors."""
         return self.bundle.embed_stored(self.stored(items))
 
-    def zero_shot(self, items: Sequence[Item], prompts: PromptSet) -> Scores:
-        """(N,L) probabilities, in double precision so that sure predictions do not tie."""
-        logits = self.bundle.score(self.embed(items), prompts).logits_NL.astype(np.float64)
-        exclusive = prompts.mode == "exclusive"
-        probability: Scores = softmax(logits, axis=1) if exclusive else expit(logits)
-        return probability
+    def rule_scores(self, rule: RuleName, items: Sequence[Item], prompts: PromptSet) -> Scores:
+        """(N,L) scores by a zero-shot rule, in double precision so that sure ones do not tie.
+
+        Raises:
+            ConfigError: The rule cannot be had from this prompt set.
+        """
+        return rule_scores(rule, self.bundle, self.stored(items), prompts)
 
     def label_scores(self, items: Sequence[Item], names: Sequence[str]) -> Scores:
         """(N,L) probabilities from the label head.
@@ -214,6 +215,7 @@ def predict_labels(
     names: Sequence[str],
     items: Sequence[Item],
     train: Sequence[Item],
+    score: Callable[[Scorer, Sequence[Item]], Scores] | None = None,
 ) -> Predicted:
     """Scores of labels by prompts, of all models and controls, over the same items.
 
@@ -225,6 +227,7 @@ def predict_labels(
         names: Which of the prompts' labels are evaluated; the items' `labels_L` follows it.
         items: What is scored.
         train: The training split's items, for prevalence and metadata-only.
+        score: How a model scores items for `names`; by default its zero-shot probabilities.
 
     Raises:
         ConfigError: There is nothing to score.
@@ -235,6 +238,11 @@ def predict_labels(
             remedy="name another data.split, or manifests whose split is not empty",
         )
     column = [prompts.names.index(name) for name in names]
+
+    def zero_shot(scorer: Scorer, seen: Sequence[Item]) -> Scores:
+        return scorer.rule_scores("medvlp", seen, prompts)[:, column]
+
+    ask = score or zero_shot
     meta = subgroups(study.manifests)
     scores: dict[str, tuple[Scores, bool]] = {}
     for scorer in scorers:
@@ -242,7 +250,7 @@ def predict_labels(
         if scorer.control == "supervised-unimodal":
             found = scorer.label_scores(seen, names)
         else:
-            found = scorer.zero_shot(seen, prompts)[:, column]
+            found = ask(scorer, seen)
         scores[scorer.name] = (found, scorer.control is not None)
     for name, found in computed(items, train, len(names), meta, study.seed).items():
         scores[name] = (found, True)

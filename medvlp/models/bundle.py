@@ -40,7 +40,7 @@ from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTower
 from medvlp.models.zero_shot import PromptEmbeddings, Scores, prompt_embeddings, score
 
-__all__ = ["Bundle", "BundleInfo", "Embedded", "load", "save_bundle"]
+__all__ = ["Bundle", "BundleInfo", "Embedded", "ProjectedText", "load", "save_bundle"]
 
 Floats = NDArray[np.float32]
 
@@ -55,6 +55,15 @@ class Embedded:
 
     code: str | None
     """Why it could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectedText:
+    """One text in the joint space before it is normalised."""
+
+    pooled_E: NDArray[np.float64]
+    words_TE: Floats
+    """Projected tokens without the tokenizer's special ones; all tokens if there are no others."""
 
 
 class Bundle:
@@ -135,6 +144,31 @@ class Bundle:
             text_ME, _ = self.model.encode_text(encoded.input_ids, encoded.attention_mask.bool())
             parts.append(text_ME.cpu().numpy())
         return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def project_texts(self, texts: Sequence[str]) -> list[ProjectedText]:
+        """Texts in the joint space, pooled and word by word, neither normalised.
+
+        One at a time, so that a text's numbers never depend on those beside it.
+        """
+        return [self._project(text) for text in texts]
+
+    def _project(self, text: str) -> ProjectedText:
+        with panics_named():
+            encoded = self.tokenizer(
+                [text],
+                truncation=True,
+                max_length=self.model.text.max_tokens,
+                return_special_tokens_mask=True,
+                return_tensors="pt",
+            ).to(self.device)
+        features = self.model.text(encoded.input_ids, encoded.attention_mask.bool())
+        word_T = encoded.special_tokens_mask[0] == 0
+        tokens_TE = self.model.text_projection(features.tokens_MTD[0]).float()
+        return ProjectedText(
+            pooled_E=self.model.text_projection(features.pooled_MD)[0].double().cpu().numpy(),
+            words_TE=(tokens_TE[word_T] if word_T.any() else tokens_TE).cpu().numpy(),
+        )
 
     def zero_shot(
         self,

@@ -99,16 +99,31 @@ def phase_measures(
         tolerance_s: Seconds; gives the relaxed metrics.
     """
     called = _called(rows)
-    windows, right = called.windows, (called.truth_W == called.called_W) * 1.0
-    found = [mean_measure("accuracy", ALL, right, windows.clusters(), clusters)]
-    found += _pooled(called, clusters)
+    found = _choices(called, clusters)
     found += _by_video(called, clusters, "")
     found += _present(called, clusters)
     found += _segmental(called, clusters)
-    found += _calibration(called, right, clusters)
+    found += _calibration(called, (called.truth_W == called.called_W) * 1.0, clusters)
     if tolerance_s is not None:
         found += _by_video(_relaxed(called, tolerance_s), clusters, "_relaxed")
     return found
+
+
+def choice_measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
+    """Accuracy, and each label's precision, recall, F1 and Jaccard, of the best-scored label.
+
+    For samples of which exactly one label is true; others are left out.
+    """
+    return _choices(_called(rows), clusters)
+
+
+def _choices(called: _Called, clusters: int) -> list[Measure]:
+    right = (called.truth_W == called.called_W) * 1.0
+    patients = called.windows.clusters()
+    return [
+        mean_measure("accuracy", ALL, right, patients, clusters),
+        *_pooled(called, clusters),
+    ]
 
 
 def phase_table(rows: pl.DataFrame) -> tuple[list[str], Any]:

@@ -7,15 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
+import polars as pl
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
+from medvlp.data.items import Item
 from medvlp.data.prompts import PromptSet, load_prompts
+from medvlp.data.published_prompts import PublishedPrompts, read_published
+from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import check_labels, known_labels, sample_items
-from medvlp.evaluate.metrics.estimate import Measures
+from medvlp.evaluate.controls.computed import Scores
+from medvlp.evaluate.metrics.estimate import Measure, Measures
 from medvlp.evaluate.metrics.findings import finding_measures
+from medvlp.evaluate.metrics.phases import choice_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
 from medvlp.evaluate.predictions import Evidence
+from medvlp.evaluate.rules import HALF, NO_PROBABILITY, TRANSDUCTIVE, RuleName
+
+OF_PROBABILITIES = ("brier_score", "calibration_error", "net_benefit")
+"""Beginnings of the names of metrics that mean nothing for scores that are no probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -29,17 +40,34 @@ class ZeroShotConfig:
     labels: tuple[str, ...] | None = None
     """Which of the prompts' labels are evaluated; all if not given."""
 
+    rule: RuleName = "medvlp"
+    """How embeddings become scores (`medvlp.evaluate.rules`)."""
+
+    ensemble: bool = False
+    """Adds a row of the models' mean score, as several checkpoints of one method are joined."""
+
+    published: PublishedPrompts | None = None
+    """The published prompts that `prompts` stands in for; used where its path is given."""
+
     headlines: ClassVar[tuple[str, ...]] = ("auroc_macro",)
 
+    def __post_init__(self) -> None:
+        if self.rule == "label-head" and self.ensemble:
+            raise ValueError("an ensemble is of scores by prompts; the rule is label-head")
+
     def resolve(self, base: Path) -> ZeroShotConfig:
-        """The task with its prompt file taken in.
+        """The task with its prompt file, or the user's copy of the published one, taken in.
 
         Raises:
             ConfigError: The file cannot be used, or does not hold a label that is evaluated.
         """
-        prompts = inline(self.prompts, base)
+        prompts, published = inline(self.prompts, base), self.published
+        if published is not None and published.path is not None:
+            prompts = read_published(published, base)
+            # Where the copy lies is the user's; the prompts themselves tell which were used.
+            published = dataclasses.replace(published, path=None)
         check_labels(self.labels or (), prompts.names, "task.labels", "the prompt set")
-        return dataclasses.replace(self, prompts=prompts)
+        return dataclasses.replace(self, prompts=prompts, published=published)
 
     def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
         """Scores of every model and control.
@@ -54,11 +82,68 @@ class ZeroShotConfig:
             sample_items(study.manifests, split, names, domain=study.domain)
             for split in (study.split, "train")
         )
-        return predict_labels(study, scorers, prompts, names, items, train)
+
+        def score(scorer: Scorer, seen: Sequence[Item]) -> Scores:
+            if self.rule == "label-head":
+                return scorer.label_scores(seen, names)
+            column = [prompts.names.index(name) for name in names]
+            return scorer.rule_scores(self.rule, seen, prompts)[:, column]
+
+        found = predict_labels(study, scorers, prompts, names, items, train, score)
+        return self._finished(found)
 
     def measures(self, evidence: Evidence) -> Measures:
-        """AUROC, average precision, calibration, and sensitivity at the stored thresholds."""
-        return finding_measures(evidence.thresholds)
+        """AUROC, average precision, calibration, and sensitivity at the stored thresholds.
+
+        Where labels exclude each other, also accuracy and F1 of the best-scored label; nothing of
+        calibration where the rule gives no probabilities.
+        """
+        findings = finding_measures(evidence.thresholds)
+
+        def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
+            found = [
+                measure
+                for measure in findings(rows, clusters)
+                if self.rule not in NO_PROBABILITY
+                or not measure.metric.startswith(OF_PROBABILITIES)
+            ]
+            if resolved(self.prompts).mode == "exclusive":
+                found += choice_measures(rows, clusters)
+            return found
+
+        return measures
+
+    def _finished(self, found: Predicted) -> Predicted:
+        counts, thresholds, rows = dict(found.counts), dict(found.thresholds), found.rows
+        if self.rule in TRANSDUCTIVE:
+            counts["transductive"] = 1
+        if self.rule in (*NO_PROBABILITY, *HALF):
+            half = dict.fromkeys(rows["name"].unique(), 0.5) if self.rule in HALF else {}
+            thresholds = dict.fromkeys(thresholds, half)
+        if self.ensemble:
+            rows = pl.concat([rows, mean_of_models(rows)])
+        return dataclasses.replace(found, counts=counts, thresholds=thresholds, rows=rows)
+
+
+def mean_of_models(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a model ``ensemble``: the mean score of all models that are no controls.
+
+    Raises:
+        ConfigError: There are fewer than two.
+    """
+    own = rows.filter(~pl.col("control"))
+    models = own["model"].unique()
+    if len(models) < 2:
+        raise ConfigError(
+            f"task.ensemble: a mean of {len(models)} model(s)",
+            remedy="name several bundles, or set task.ensemble to false",
+        )
+    first = own.filter(pl.col("model") == own["model"][0])
+    keys = ["sample", "time_s", "name"]
+    mean = own.group_by(keys, maintain_order=True).agg(pl.col("score").mean())
+    if not np.array_equal(mean["sample"], first["sample"]):
+        raise ValueError("models were scored on different samples")
+    return first.with_columns(model=pl.lit("ensemble"), score=mean["score"])
 
 
 def inline(prompts: Path | PromptSet, base: Path) -> PromptSet:
