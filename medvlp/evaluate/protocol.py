@@ -20,6 +20,7 @@ from medvlp.errors import ConfigError
 TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
+    "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
 }
 """Tasks that every domain may name, beside its own."""

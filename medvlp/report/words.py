@@ -18,6 +18,7 @@ class Headline:
 
 
 HEADLINES = {
+    "class-retrieval": Headline("precision_at_10", "Right answers among the first 10", None),
     "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
     "phases": Headline("f1_macro", "F1, mean over phases", None),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
@@ -82,7 +83,14 @@ COMPONENTS = {
 }
 """Ending of a metric of action triplets -> what it is about."""
 
+DEPTHS = {
+    "recall_at_": "Right answer among the first",
+    "precision_at_": "Share of right answers among the first",
+    "hit_at_": "Some right answer among the first",
+}
+
 TASKS = {
+    "class-retrieval": "Finding reports that say the same as an image shows",
     "zero-shot": "Findings asked for in words (zero-shot)",
     "phases": "Surgical phases or steps asked for in words (zero-shot)",
     "retrieval": "Finding the report to an image, and the image to a report",
@@ -140,8 +148,9 @@ CONTROLS = {
 
 def title(metric: str) -> str:
     """A metric's words for people."""
-    if metric.startswith("recall_at_"):
-        return f"Right answer among the first {metric.removeprefix('recall_at_')}"
+    for start, words in DEPTHS.items():
+        if metric.startswith(start):
+            return f"{words} {metric.removeprefix(start)}"
     base, _, component = metric.rpartition("_")
     if base.startswith("average_precision") and f"_{component}" in COMPONENTS:
         return f"{title(base)}: {COMPONENTS[f'_{component}']}"

@@ -107,7 +107,8 @@ def test_chexzero_ranks_as_the_margin_and_stays_between_its_bounds(bundle, array
     for column in range(2):
         np.testing.assert_array_equal(rankdata(chexzero[:, column]), rankdata(ours[:, column]))
     # without a temperature, cosines between -1 and 1 cannot leave this range
-    assert chexzero.min() >= 1 / (1 + math.exp(2)) and chexzero.max() <= 1 / (1 + math.exp(-2))
+    assert chexzero.min() >= 1 / (1 + math.exp(2))
+    assert chexzero.max() <= 1 / (1 + math.exp(-2))
 
 
 @pytest.mark.parametrize(("rule", "reduce"), [("medclip", np.max), ("medclip-mean", np.mean)])
@@ -215,7 +216,7 @@ PROMPTS = {
 def told(path, text, **more):
     digest = hashlib.sha256(text.encode()).hexdigest()
     values = {"source": "a file", "sha256": digest, "layout": "python-dict",
-              "labels": ("Edema", "Mass"),              "variable": "PROMPTS", "path": path}  # fmt: skip
+              "labels": ("Edema", "Mass"), "variable": "PROMPTS", "path": path}  # fmt: skip
     return PublishedPrompts(**(values | more))
 
 

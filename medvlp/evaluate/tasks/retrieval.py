@@ -44,14 +44,17 @@ class RetrievalConfig:
     """Retrieval both ways.
 
     A pair is a study and its text at a level, or a span of a recording and the words said there.
-    Images of one study are averaged; equal texts are one candidate, right for every study that
-    has it.
+    Equal texts are one candidate, right for every study that has it.
     """
 
     kind: Literal["retrieval"] = "retrieval"
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("report",)
     sources: tuple[str, ...] | None = None
     """Text sources to use, such as ``impression``; every source if not given."""
+
+    unit: Literal["study", "image"] = "study"
+    """``study``: the images of a study are averaged and ask together. ``image``: each asks alone,
+    several of them for one text, as reconstructions of one CT do; a text then looks for any."""
 
     directions: Annotated[tuple[Direction, ...], Field(min_length=1)] = (
         "image-to-text",
@@ -75,10 +78,10 @@ class RetrievalConfig:
         ranks: list[pl.DataFrame] = []
         counts: dict[str, int] = {}
         for level in self.levels:
-            pairs = _Pairs(self._items(study, level), study, level)
+            pairs = Pairs(self._items(study, level), study, level, unit=self.unit)
             counts[f"{level}_studies"] = len(pairs.lead)
             counts[f"{level}_distinct_texts"] = len(pairs.texts)
-            for model, control, sides in _sides(pairs, study, scorers):
+            for model, control, sides in sides_of(pairs, study, scorers):
                 for direction in self.directions:
                     found = pairs.ranks(sides, direction)
                     about = {
@@ -101,13 +104,18 @@ class RetrievalConfig:
         return retrieval_measures(self.k)
 
     def _items(self, study: Study, level: Level) -> list[Item]:
-        policy = TextPolicy(levels=(level,), sources=self.sources, choose="join")
-        config = DataConfig(manifests=tuple(m.path for m in study.manifests), texts=policy)
-        return pair_items(study.manifests, config, study.split, domain=study.domain)
+        return text_items(study, level, self.sources)
 
 
-def _sides(
-    pairs: _Pairs, study: Study, scorers: Sequence[Scorer]
+def text_items(study: Study, level: Level, sources: tuple[str, ...] | None) -> list[Item]:
+    """The split's items with their text at a level."""
+    policy = TextPolicy(levels=(level,), sources=sources, choose="join")
+    config = DataConfig(manifests=tuple(m.path for m in study.manifests), texts=policy)
+    return pair_items(study.manifests, config, study.split, domain=study.domain)
+
+
+def sides_of(
+    pairs: Pairs, study: Study, scorers: Sequence[Scorer]
 ) -> Iterator[tuple[str, bool, Sides]]:
     """Every model that has read text, then chance."""
     for scorer in scorers:
@@ -129,18 +137,21 @@ def _rows(
     return pl.DataFrame(rows, schema_overrides=types)
 
 
-class _Pairs:
-    """Studies (or spans) with one text each, and the distinct texts among them.
+class Pairs:
+    """Studies (or images, or spans) with one text each, and the distinct texts among them.
 
     Args:
         items: Items with the texts of one level.
         study: Where they come from.
         level: For the message.
+        unit: Whether images of one study that share a text ask together or each alone.
     """
 
-    def __init__(self, items: Sequence[Item], study: Study, level: str) -> None:
-        of_sample = {
-            sample: owner or sample
+    def __init__(
+        self, items: Sequence[Item], study: Study, level: str, *, unit: str = "study"
+    ) -> None:
+        asking = {
+            sample: (owner or sample) if unit == "study" else sample
             for manifest in study.manifests
             for sample, owner in manifest.samples.select("sample", "study").iter_rows()
         }
@@ -148,7 +159,7 @@ class _Pairs:
         text_of: dict[tuple[str, Any, str], list[int]] = {}
         for i, item in enumerate(items):
             text = " ".join(" ".join(node.text for node in item.texts).split())
-            text_of.setdefault((of_sample[item.sample], item.span, text), []).append(i)
+            text_of.setdefault((asking[item.sample], item.span, text), []).append(i)
         self.members = list(text_of.values())
         self.lead = [self.items[group[0]] for group in self.members]
         self.texts = list(dict.fromkeys(text for _, _, text in text_of))
