@@ -9,10 +9,12 @@ import torch
 import yaml
 from PIL import Image
 
+from medvlp.config import plain
 from medvlp.cxr.preprocess import CxrPreprocessConfig
 from medvlp.data.manifest import write_manifest
 from medvlp.data.prompts import prompts_from_labels
 from medvlp.data.tokenizer import train_tokenizer
+from medvlp.digest import digest_bytes
 from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.predictions import PREDICTIONS
 from medvlp.evaluate.run import evaluate_protocol
@@ -250,6 +252,85 @@ def test_retrieval_ranks_equal_a_plain_loop(manifest, bundles, tmp_path):
     ranks = pl.read_parquet(tmp_path / "out" / "trial" / "ranks.parquet")
     assert len(ranks) == len(frame)
     assert ranks["answers"].list.len().min() == len(TEXTS)
+
+
+def test_single_images_ask_alone_for_the_text_of_their_study(manifest, bundles, tmp_path):
+    protocol = write_protocol(tmp_path, manifest, {"kind": "retrieval", "unit": "image"})
+    evaluate_protocol(protocol, bundles[:1], tmp_path / "out", [])
+    rows = predictions(tmp_path).filter(pl.col("model") == "mine")
+    assert rows.filter(name="image-to-text/report")["sample"].n_unique() == 48
+    bundle = load(bundles[0])
+    image = bundle.embed_image([manifest.parent / f"{i}.png" for i in range(24, 72)])
+    text = dict(zip(TEXTS, bundle.embed_text(list(TEXTS)), strict=True))
+    for own in rows.filter(name="text-to-image/report").iter_rows(named=True):
+        mine = TEXTS[int(own["patient"][1:]) % 5]
+        said = [TEXTS[i // 2 % 5] for i in range(24, 72)]
+        best = max(text[mine] @ v for v, w in zip(image, said, strict=True) if w == mine)
+        better = sum(text[mine] @ v >= best for v, w in zip(image, said, strict=True) if w != mine)
+        assert own["score"] == pytest.approx(1 / (1 + better))
+
+
+def test_class_retrieval_counts_reports_of_the_same_finding(manifest, bundles, tmp_path):
+    task = {"kind": "class-retrieval", "labels": ["edema", "mass"], "k": [1, 4]}
+    protocol = write_protocol(tmp_path, manifest, task)
+    evaluate_protocol(protocol, bundles, tmp_path / "out", [])
+    labels = pl.read_parquet(manifest / "labels.parquet")
+    wide = labels.pivot(on="name", index="sample", values="value").fill_null(0)
+    alone = set(wide.filter((pl.col("edema") == 1) != (pl.col("mass") == 1))["sample"])
+    frame = predictions(tmp_path)
+    assert set(frame["model"]) == {"mine", "image-blind", "chance"}
+    assert set(frame["sample"]) <= alone
+    for model, part in pl.read_parquet(tmp_path / "out/trial/ranks.parquet").group_by("model"):
+        rows = json.loads((tmp_path / "out/trial/metrics.json").read_text())["rows"]
+        told = {
+            r["metric"]: r["value"] for r in rows if r["model"] == model[0] and r["name"] == "all"
+        }
+        same = np.array(part["same"].to_list())
+        assert told["precision_at_4"] == pytest.approx(same[:, :4].mean())
+        assert told["hit_at_4"] == pytest.approx(same[:, :4].any(axis=1).mean())
+        assert told["hit_at_1"] == told["precision_at_1"]
+
+
+def test_a_rule_of_no_probabilities_has_no_calibration(manifest, bundles, tmp_path):
+    prompts = {"mode": "exclusive", "labels": {n: {"positive": [n]} for n in ("edema", "mass")}}
+    task = {"kind": "zero-shot", "prompts": prompts, "rule": "gloria"}
+    protocol = write_protocol(tmp_path, manifest, task)
+    evaluate_protocol(protocol, bundles[:1], tmp_path / "out", [])
+    told = json.loads((tmp_path / "out/trial/metrics.json").read_text())
+    metrics = {r["metric"] for r in told["rows"]}
+    assert told["counts"]["transductive"] == 1
+    assert "auroc" in metrics
+    assert "accuracy" in metrics
+    assert not {m for m in metrics if m.startswith(("brier", "calibration_error", "specificity"))}
+
+
+def test_two_checkpoints_and_their_ensemble(manifest, bundles, tmp_path):
+    write_bundle(tmp_path / "second" / "bundle", 5)
+    task = {"kind": "zero-shot", "prompts": plain(PROMPTS), "rule": "chexzero", "ensemble": True}
+    protocol = write_protocol(tmp_path, manifest, task)
+    evaluate_protocol(protocol, [bundles[0], tmp_path / "second" / "bundle"], tmp_path / "out", [])
+    frame = predictions(tmp_path).sort("sample", "name")
+    score = {m: frame.filter(pl.col("model") == m)["score"] for m in ("mine", "second", "ensemble")}
+    np.testing.assert_allclose(score["ensemble"], (score["mine"] + score["second"]) / 2)
+
+
+def test_where_a_published_copy_lies_is_not_written_down(manifest, bundles, tmp_path):
+    copy = "edema as published\nmass as published\n"
+    (tmp_path / "theirs.txt").write_text(copy)
+    published = {
+        "source": "their file", "sha256": digest_bytes(copy.encode()), "layout": "lines",
+        "labels": ["edema", "mass"],
+    }  # fmt: skip
+    own = {"mode": "exclusive", "labels": {n: {"positive": [n]} for n in ("edema", "mass")}}
+    task = {"kind": "zero-shot", "prompts": own, "published": published}
+    protocol = write_protocol(tmp_path, manifest, task)
+    evaluate_protocol(protocol, bundles[:1], tmp_path / "out", [])
+    first = json.loads((tmp_path / "out/trial/metrics.json").read_text())["digest"]
+    evaluate_protocol(protocol, bundles[:1], tmp_path / "out", ["task.published.path=theirs.txt"])
+    told = (tmp_path / "out/trial/protocol.yaml").read_text()
+    assert "edema as published" in told
+    assert "theirs.txt" not in told
+    assert json.loads((tmp_path / "out/trial/metrics.json").read_text())["digest"] != first
 
 
 def test_first_right_by_hand():
