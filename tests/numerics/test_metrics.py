@@ -137,10 +137,10 @@ def test_phase_rows_equal_scikit_learn_framewise_and_by_video():
 
 
 def test_phase_bootstrap_draws_patients_not_windows():
-    """Where all videos are one patient's, every draw is the whole set: no spread at all."""
+    """Where all videos are one patient's, nothing is known of others: no interval."""
     one_patient = phases(videos=3).with_columns(patient=pl.lit("same"))
     row = compute(one_patient, phase_measures)["m", "accuracy", "all"]
-    assert row.low == row.value == row.high
+    assert row.low is row.high is row.interval is None
 
 
 def test_windows_without_a_true_phase_are_left_out():

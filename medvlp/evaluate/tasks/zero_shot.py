@@ -58,7 +58,7 @@ class ZeroShotConfig:
 
     def measures(self, evidence: Evidence) -> Measures:
         """AUROC, average precision, calibration, and sensitivity at the stored thresholds."""
-        return finding_measures(evidence.thresholds)
+        return finding_measures(evidence.thresholds, evidence.stated)
 
 
 def inline(prompts: Path | PromptSet, base: Path) -> PromptSet:
