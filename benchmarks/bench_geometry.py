@@ -205,6 +205,9 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=default)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if not (args.shared / "data").is_dir():
+        print("skipped: the folder with real data is absent (--shared)")
+        return
     warnings.simplefilter("ignore")
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     text = "\n".join(report(args.shared / "data")) + "\n"

@@ -195,9 +195,9 @@ def _clean_scores(folder: Path, held: Withdrawals) -> str:
         (folder / made).unlink(missing_ok=True)
     metrics = folder / "metrics.json"
     if metrics.is_file():
-        rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+        found = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
         told = read_json(metrics)
-        told |= told_rows(rows, folder)
+        told |= told_rows(found, folder)
         since = told["counts"].get("withdrawn_since", 0) + gone["predictions.parquet"]
         told["counts"]["withdrawn_since"] = since
         metrics.write_text(json.dumps(told, indent=1, allow_nan=False), encoding="utf-8")

@@ -98,6 +98,10 @@ class Scorer:
         """(N,E) unit vectors."""
         return self.bundle.embed_stored(self.stored(items))
 
+    def zero_shot(self, items: Sequence[Item], prompts: PromptSet) -> Scores:
+        """(N,L) probabilities of the labels, by our own rule."""
+        return self.rule_scores("medvlp", items, prompts)
+
     def rule_scores(self, rule: RuleName, items: Sequence[Item], prompts: PromptSet) -> Scores:
         """(N,L) scores by a zero-shot rule, in double precision so that sure ones do not tie.
 
@@ -240,7 +244,7 @@ def predict_labels(
     column = [prompts.names.index(name) for name in names]
 
     def zero_shot(scorer: Scorer, seen: Sequence[Item]) -> Scores:
-        return scorer.rule_scores("medvlp", seen, prompts)[:, column]
+        return scorer.zero_shot(seen, prompts)[:, column]
 
     ask = score or zero_shot
     meta = subgroups(study.manifests)

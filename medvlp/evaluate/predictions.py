@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import polars as pl
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked
+
+from medvlp.config import STRICT
+
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 PREDICTIONS = pl.Schema(
     {
@@ -38,6 +45,17 @@ ALL = "all"
 """The `name` of a row that is about every label at once."""
 
 
+@checked(frozen=True, kw_only=True, config=STRICT)
+class Stated:
+    """What a protocol says of the place where a model would be used."""
+
+    prevalences: dict[str, Share] = field(default_factory=dict)
+    """Label -> the share of patients there who have it; predictive values are computed for it."""
+
+    act_from: tuple[Share, ...] = (0.05, 0.1, 0.2)
+    """Probabilities from which one would act, at which net benefit is computed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What one model's metrics are computed from, besides its rows of `PREDICTIONS`."""
@@ -47,3 +65,6 @@ class Evidence:
 
     beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """The model's rows of the tables beside, by their name: texts, masks, ranks."""
+
+    stated: Stated = field(default_factory=Stated)
+    """What the protocol says of the place of use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from medvlp.data.items import PhantomData
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError
+from medvlp.evaluate.metrics.intervals import Method
+from medvlp.evaluate.predictions import Stated
 
 TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
@@ -55,6 +58,8 @@ class BootstrapConfig:
     draws: Annotated[int, Field(ge=0)] = 1000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
+    method: Method = "bca"
+    """How intervals are made of draws; `medvlp.evaluate.metrics.intervals` says what each is."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -74,6 +79,8 @@ class Protocol:
     """Of what the evaluation itself draws: chance scores and the image-blind permutation."""
 
     bootstrap: BootstrapConfig = BootstrapConfig()
+    stated: Stated = field(default_factory=Stated)
+    """Of the place where a model would be used: prevalences, and from when one would act."""
 
     @property
     def digest(self) -> str:

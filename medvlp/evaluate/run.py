@@ -18,7 +18,8 @@ from medvlp.data.manifest import open_all
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import InputError
 from medvlp.evaluate.examples import draw_examples
-from medvlp.evaluate.metrics.estimate import Measures, Row, metric_rows, plain_rows
+from medvlp.evaluate.metrics.estimate import Measures, Row, plain_rows
+from medvlp.evaluate.metrics.summary import Summary, summarise
 from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.protocol import Protocol, load_protocol
@@ -72,9 +73,9 @@ def evaluate_protocol(
         if models and predicted.items:
             draw_examples(models[0], predicted, folder / "examples")
         # From the file that was written: whoever reads it later gets these same numbers.
-        rows = compute_metrics(protocol, folder)
-        _write_json(folder / "metrics.json", _metrics(protocol, study, predicted, rows, folder))
-    return _lines(protocol, rows, out / protocol.name)
+        found = compute_metrics(protocol, folder)
+        _write_json(folder / "metrics.json", _metrics(protocol, study, predicted, found, folder))
+    return _lines(protocol, found.rows, out / protocol.name)
 
 
 def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
@@ -87,8 +88,8 @@ def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
     return (phantom_manifest(protocol.domain, phantom, folder, PHANTOM_SPLIT),)
 
 
-def compute_metrics(protocol: Protocol, folder: Path) -> list[Row]:
-    """Metric rows from ``predictions.parquet``, the tables beside it and ``bundles.json``."""
+def compute_metrics(protocol: Protocol, folder: Path) -> Summary:
+    """Metrics from ``predictions.parquet``, the tables beside it and ``bundles.json``."""
     told = read_json(folder / "bundles.json")
     thresholds = {bundle["name"]: bundle["thresholds"] for bundle in told}
     beside = {
@@ -101,17 +102,16 @@ def compute_metrics(protocol: Protocol, folder: Path) -> list[Row]:
         own = (pl.col("model") == model) & (pl.col("seed") == seed)
         tables = {name: table.filter(own) for name, table in beside.items()}
         found: Measures = protocol.task.measures(
-            Evidence(thresholds=thresholds.get(model, {}), beside=tables)
+            Evidence(thresholds=thresholds.get(model, {}), beside=tables, stated=protocol.stated)
         )
         return found
 
-    return metric_rows(
+    return summarise(
         pl.read_parquet(folder / "predictions.parquet"),
         measures,
+        protocol.task.headlines,
         domain=protocol.domain,
-        draws=protocol.bootstrap.draws,
-        confidence=protocol.bootstrap.confidence,
-        seed=protocol.bootstrap.seed,
+        bootstrap=protocol.bootstrap,
     )
 
 
@@ -128,7 +128,7 @@ def _told(scorer: Scorer, predicted: Predicted) -> dict[str, Any]:
 
 
 def _metrics(
-    protocol: Protocol, study: Study, predicted: Predicted, rows: Sequence[Row], folder: Path
+    protocol: Protocol, study: Study, predicted: Predicted, found: Summary, folder: Path
 ) -> dict[str, Any]:
     return {
         "medvlp": __version__,
@@ -138,19 +138,22 @@ def _metrics(
         "digest": protocol.digest,
         "manifests": [manifest.digest for manifest in study.manifests],
         "counts": predicted.counts,
-        **told_rows(rows, folder),
+        **told_rows(found, folder),
     }
 
 
-def told_rows(rows: Sequence[Row], folder: Path) -> dict[str, Any]:
+def told_rows(found: Summary, folder: Path) -> dict[str, Any]:
     """What `metrics.json` says of the metrics and of the files beside it, by name and digest."""
     beside = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "metrics.json")
     return {
         "artefacts": {str(p.relative_to(folder)): digest_file(p) for p in beside},
-        "rows": plain_rows(rows),
+        "rows": plain_rows(found.rows),
+        "comparisons": plain_rows(found.comparisons),
+        "ranks": plain_rows(found.ranks),
+        "subgroups": plain_rows(found.subgroups),
         "undefined_draws": [
             {"model": r.model, "metric": r.metric, "name": r.name, "draws": r.undefined_draws}
-            for r in rows
+            for r in found.rows
             if r.undefined_draws
         ],
     }

@@ -123,7 +123,7 @@ def test_report_json_holds_every_row_with_the_promised_keys(evaluated):
     ]
     assert report["rows"] == written
     keys = {"domain", "protocol", "model", "control", "metric", "name", "value", "low", "high", "n"}
-    keys |= {"seeds", "seed_sd"}
+    keys |= {"seeds", "seed_sd", "interval"}
     assert all(set(r) == keys for r in report["rows"])
 
 

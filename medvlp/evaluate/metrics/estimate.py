@@ -1,4 +1,4 @@
-"""From the table of predictions to rows of metrics with intervals; nothing else is read.
+"""From the table of predictions to estimates with draws, and to rows with intervals.
 
 Every metric here is a pure function of `predictions.parquet` (and of the thresholds that
 travelled inside the bundles), so that a result can be computed again from the folder for ever.
@@ -15,14 +15,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medvlp.evaluate.metrics.statistics import (
-    Floats,
-    Ratio,
-    Spread,
-    Statistic,
-    bootstrap,
-    mean_spread,
-)
+from medvlp.evaluate.metrics.intervals import Method, interval
+from medvlp.evaluate.metrics.resampling import Spread, bootstrap, mean_spread
+from medvlp.evaluate.metrics.statistics import Floats, Ratio, Statistic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +30,9 @@ class Measure:
     statistic: Statistic | None = None
     members: tuple[tuple[str, str], ...] = ()
     """(metric, name) of the measures that a macro mean is taken over."""
+
+    low_is_better: bool = False
+    """Whether less is better, as for errors and ranks: which model leads, which group is worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,57 +55,88 @@ class Row:
     seed_sd: float | None = None
     """Standard deviation of the value over trainings, which the interval does not hold."""
 
+    interval: str | None = None
+    """What the interval was made by: percentile, bca or wilson; null where there is none, or
+    where no draw of patients moves the value."""
+
     undefined_draws: int = 0
     """Bootstrap draws without the classes that the metric needs; the interval leaves them out."""
 
-
-_Key = tuple[str, str, str, int]
-"""(model, metric, name, seed)."""
 
 Measures = Callable[[pl.DataFrame, int], Sequence[Measure]]
 """A task's metrics of one training of one model: (its rows with a `cluster` column, clusters) to
 measures."""
 
+OfModel = Callable[[str, int], Measures]
+"""Model and seed -> the task's metrics for that training of the model."""
 
-def metric_rows(
-    predictions: pl.DataFrame,
-    measures: Callable[[str, int], Measures],
-    *,
-    domain: str,
-    draws: int,
-    confidence: float,
-    seed: int,
-) -> list[Row]:
-    """All metrics of all models on the same patient-clustered draws.
+_Key = tuple[str, str, str, int]
+"""(model, metric, name, seed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One metric of one model, over all its trainings."""
+
+    model: str
+    control: bool
+    protocol: str
+    measure: Measure
+    """Of the first training."""
+
+    spread: Spread
+    """The mean over trainings, within each draw of patients."""
+
+    values: tuple[float, ...]
+    """Of each training."""
+
+    n: int
+
+    @property
+    def what(self) -> tuple[str, str]:
+        """(metric, name)."""
+        return self.measure.metric, self.measure.name
+
+
+def clustered(predictions: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows with their patient's number in a column `cluster`, and how many patients."""
+    patients = predictions["patient"].unique().sort()
+    number = pl.col("patient").replace_strict(patients, np.arange(len(patients)))
+    return predictions.with_columns(cluster=number), len(patients)
+
+
+def found_measures(
+    table: pl.DataFrame, patients: int, measures: OfModel
+) -> dict[_Key, tuple[Measure, bool, str]]:
+    """Each training's measures, with whether the model is a control, and its protocol.
 
     Args:
-        predictions: Rows of `PREDICTIONS`, of one protocol.
-        measures: Model name and seed -> the task's metrics for that training of the model.
-        domain: For the rows.
-        draws: Bootstrap draws.
-        confidence: Of the percentile intervals.
-        seed: Of the draws.
+        table: Rows of `PREDICTIONS` with a `cluster` column.
+        patients: Over all of them.
+        measures: The task's.
     """
-    patients = predictions["patient"].unique().sort()
-    table = predictions.with_columns(
-        cluster=pl.col("patient").replace_strict(patients, np.arange(len(patients)))
-    )
-    found: dict[_Key, Measure] = {}
-    about: dict[str, tuple[bool, str]] = {}
-    for (model, seed_of), rows in table.group_by("model", "seed", maintain_order=True):
-        about[str(model)] = (bool(rows["control"][0]), str(rows["protocol"][0]))
-        for measure in measures(str(model), int(str(seed_of)))(rows, len(patients)):
-            found[str(model), measure.metric, measure.name, int(str(seed_of))] = measure
-    own = {key: m.statistic for key, m in found.items() if m.statistic is not None}
+    found: dict[_Key, tuple[Measure, bool, str]] = {}
+    for (model, seed), rows in table.group_by("model", "seed", maintain_order=True):
+        about = bool(rows["control"][0]), str(rows["protocol"][0])
+        for measure in measures(str(model), int(str(seed)))(rows, patients):
+            found[str(model), measure.metric, measure.name, int(str(seed))] = (measure, *about)
+    return found
+
+
+def estimate(
+    found: Mapping[_Key, tuple[Measure, bool, str]], patients: int, draws: int, seed: int
+) -> list[Estimate]:
+    """All metrics of all models on the same patient-clustered draws, averaged over trainings."""
+    own = {k: m.statistic for k, (m, _, _) in found.items() if m.statistic is not None}
     # One cluster is every draw: its interval would have no width and mean nothing.
-    spreads = bootstrap(own, len(patients), draws if len(patients) > 1 else 0, seed)
-    for key, measure in found.items():
+    spreads = bootstrap(own, patients, draws if patients > 1 else 0, seed)
+    for key, (measure, _, _) in found.items():
         if measure.statistic is None:
             spreads[key] = _mean_of(key, measure.members, spreads)
-    return [
-        _row(key, about[key[0]], [(found[k], spreads[k]) for k in keys], domain, confidence)
-        for key, keys in _by_seed(found).items()
-    ]
+    grouped: dict[tuple[str, str, str], list[_Key]] = {}
+    for key in found:
+        grouped.setdefault(key[:3], []).append(key)
+    return [_over_seeds(keys, found, spreads) for keys in grouped.values()]
 
 
 def _mean_of(
@@ -115,50 +144,83 @@ def _mean_of(
 ) -> Spread:
     model, _, _, seed = key
     if not members:
-        return Spread(math.nan, np.empty(0))
+        return Spread(math.nan, np.empty(0), support=0)
     return mean_spread([spreads[model, metric, name, seed] for metric, name in members])
 
 
-def _by_seed(found: Mapping[_Key, Measure]) -> dict[tuple[str, str, str], list[_Key]]:
-    grouped: dict[tuple[str, str, str], list[_Key]] = {}
-    for key in found:
-        grouped.setdefault(key[:3], []).append(key)
-    return grouped
-
-
-def _row(
-    key: tuple[str, str, str],
-    about: tuple[bool, str],
-    of_seeds: Sequence[tuple[Measure, Spread]],
-    domain: str,
-    confidence: float,
-) -> Row:
-    values = [spread.value for _, spread in of_seeds]
-    spread = of_seeds[0][1] if len(of_seeds) == 1 else mean_spread([s for _, s in of_seeds])
-    low, high = spread.interval(confidence)
-    return Row(
-        domain=domain,
-        protocol=about[1],
-        model=key[0],
-        control=about[0],
-        metric=key[1],
-        name=key[2],
-        value=_number(spread.value),
-        low=_number(low),
-        high=_number(high),
-        n=max(measure.n for measure, _ in of_seeds),
-        seeds=len(of_seeds),
-        seed_sd=None if len(values) == 1 else _number(float(np.std(values, ddof=1))),
-        undefined_draws=spread.undefined,
+def _over_seeds(
+    keys: Sequence[_Key],
+    found: Mapping[_Key, tuple[Measure, bool, str]],
+    spreads: Mapping[_Key, Spread],
+) -> Estimate:
+    measure, control, protocol = found[keys[0]]
+    of_seeds = [spreads[key] for key in keys]
+    return Estimate(
+        model=keys[0][0],
+        control=control,
+        protocol=protocol,
+        measure=measure,
+        spread=of_seeds[0] if len(keys) == 1 else mean_spread(of_seeds),
+        values=tuple(spread.value for spread in of_seeds),
+        n=max(found[key][0].n for key in keys),
     )
 
 
-def _number(value: float) -> float | None:
+def metric_rows(
+    predictions: pl.DataFrame,
+    measures: OfModel,
+    *,
+    domain: str,
+    draws: int,
+    confidence: float,
+    seed: int,
+    method: Method = "bca",
+) -> list[Row]:
+    """All metrics of all models, with patient-clustered intervals.
+
+    Args:
+        predictions: Rows of `PREDICTIONS`, of one protocol.
+        measures: The task's metrics.
+        domain: For the rows.
+        draws: Bootstrap draws.
+        confidence: Of the intervals.
+        seed: Of the draws.
+        method: How intervals are made of draws.
+    """
+    table, patients = clustered(predictions)
+    found = estimate(found_measures(table, patients, measures), patients, draws, seed)
+    return [row(one, domain, confidence, method) for one in found]
+
+
+def row(found: Estimate, domain: str, confidence: float, method: Method) -> Row:
+    """An estimate as a line of a table."""
+    around = interval(found.spread, confidence, method)
+    several = len(found.values) > 1
+    return Row(
+        domain=domain,
+        protocol=found.protocol,
+        model=found.model,
+        control=found.control,
+        metric=found.measure.metric,
+        name=found.measure.name,
+        value=number(found.spread.value),
+        low=number(around.low),
+        high=number(around.high),
+        n=found.n,
+        seeds=len(found.values),
+        seed_sd=number(float(np.std(found.values, ddof=1))) if several else None,
+        interval=around.method,
+        undefined_draws=found.spread.undefined,
+    )
+
+
+def number(value: float) -> float | None:
+    """The value as JSON has it: null for what is undefined."""
     return None if math.isnan(value) else value
 
 
-def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows as plain values for JSON, without the count of undefined draws."""
+def plain_rows(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Lines of a table as plain values for JSON, without the count of undefined draws."""
     return [
         {key: value for key, value in dataclasses.asdict(row).items() if key != "undefined_draws"}
         for row in rows

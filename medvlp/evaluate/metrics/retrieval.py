@@ -30,7 +30,12 @@ def retrieval_measures(k: Sequence[int]) -> Measures:
                 found.append(mean_measure(f"recall_at_{depth}", name, hits, patient, clusters))
             found.append(mean_measure("reciprocal_rank", name, reciprocal, patient, clusters))
             median = Median(rank, patient, clusters)
-            found.append(Measure(metric="median_rank", name=name, n=len(part), statistic=median))
+            found.append(
+                Measure(
+                    metric="median_rank", name=name, n=len(part), statistic=median,
+                    low_is_better=True,
+                )
+            )  # fmt: skip
         return found
 
     return measures

@@ -1,8 +1,14 @@
-"""Statistics as functions of patient weights, and their patient-clustered bootstrap.
+"""Statistics as functions of patient weights.
 
 A *statistic* takes a matrix of weights, one row a patient and one column a draw, and returns one
 value a draw, NaN where it is undefined. The point estimate is the same function at weight one
 for every patient, so that an estimate and its interval cannot differ in definition.
+
+A statistic may say two things of itself, which its interval is better for:
+
+- `support`: how many patients it rests on, such as those with the finding for a sensitivity;
+  for AUROC, the fewer of those with and those without. If it does not say, all patients.
+- `proportion`: whether it lies between 0 and 1 by nature, so that 0 and 1 are never certain.
 
 Shape letters here: N rows of predictions, P patients, R draws, K distinct scores of positives,
 C classes.
@@ -10,26 +16,15 @@ C classes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from medvlp.data.randomness import generator
-from medvlp.progress import track
-
-K = TypeVar("K", bound=Hashable)
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
-
-BLOCK = 64
-"""Draws computed at once: enough to fill the vector units, few enough to stay in the cache."""
 
 
 class Statistic(Protocol):
@@ -51,16 +46,19 @@ class _Ranked:
     """Positives by their distinct scores, and the negatives that fall between these.
 
     Only the scores of positives cut the order: negatives between two of them count together, so
-    the cost of a draw is one pass over the rows and K further steps. Counts are float32, which
-    holds whole and half numbers up to 2**23 without rounding.
+    the cost of a draw is one pass over the rows and K further steps. Counts have the precision of
+    the weights; float32 holds whole and half numbers up to 2**23 without rounding.
     """
 
     tied_shares: ClassVar[tuple[float, float]]
     """How a negative tied with a positive splits into below it and below the next one."""
 
+    proportion = True
+
     def __init__(self, score_N: Floats, positive_N: Bools, patient_N: Ints, patients: int) -> None:
         level_K, positive_row = np.unique(score_N[positive_N], return_inverse=True)
         rows = len(level_K)
+        self.support = min(len(np.unique(patient_N[side])) for side in (positive_N, ~positive_N))
         self.positive_KP = _tally(positive_row, patient_N[positive_N], (rows, patients))
         score, patient = score_N[~positive_N], patient_N[~positive_N]
         row = np.searchsorted(level_K, score, side="left")
@@ -96,7 +94,7 @@ class Auroc(_Ranked):
         positive_KR, below_KR, negative_R = self.counts(weight_PR)
         total_R = positive_KR.sum(axis=0, dtype=np.float64)
         np.multiply(positive_KR, below_KR, out=below_KR)
-        return _divide(below_KR.sum(axis=0, dtype=np.float64), total_R * negative_R)
+        return divide(below_KR.sum(axis=0, dtype=np.float64), total_R * negative_R)
 
 
 class AveragePrecision(_Ranked):
@@ -115,7 +113,7 @@ class AveragePrecision(_Ranked):
         called_KR = hits_KR + (negative_R - below_KR)
         gain_KR = positive_KR * (hits_KR / np.maximum(called_KR, 1))
         gain_R = gain_KR.sum(axis=0, dtype=np.float64)
-        return _divide(gain_R, total_R * (negative_R > 0))
+        return divide(gain_R, total_R * (negative_R > 0))
 
 
 class Ratio:
@@ -130,18 +128,33 @@ class Ratio:
     ) -> None:
         self.numerator_P = np.bincount(patient_N, numerator_N, minlength=patients)
         self.denominator_P = np.bincount(patient_N, denominator_N, minlength=patients)
+        self.support = len(np.unique(patient_N[denominator_N != 0]))
+        self.proportion = bool(((numerator_N >= 0) & (numerator_N <= denominator_N)).all())
 
     def __call__(self, weight_PR: Floats) -> Floats:
         """(R,) ratios; NaN where the denominator is zero."""
-        return _divide(self.numerator_P @ weight_PR, self.denominator_P @ weight_PR)
+        return divide(self.numerator_P @ weight_PR, self.denominator_P @ weight_PR)
 
 
 class CalibrationError:
-    """Expected calibration error over equal-width bins (Naeini et al. 2015, AAAI).
+    """Expected calibration error (Naeini et al. 2015, AAAI).
 
     The mean over rows of the gap between a bin's mean probability and its share of positives;
-    the binary form, where the probability is that of the positive class.
+    the binary form, where the probability is that of the positive class. The plug-in estimate is
+    above the true error, and the more so the fewer rows a bin holds; so are its draws.
+
+    Args:
+        probability_N: Of the positive class.
+        positive_N: The truth.
+        patient_N: Whose row it is.
+        patients: P.
+        bins: How many.
+        equal_mass: Bins that hold equally many rows (Nixon et al. 2019, arXiv:1904.01685), as far
+            as ties allow, in place of bins equally wide. They are those of the sample itself and
+            stay in every draw.
     """
+
+    proportion = True
 
     def __init__(
         self,
@@ -150,8 +163,12 @@ class CalibrationError:
         patient_N: Ints,
         patients: int,
         bins: int = 15,
+        *,
+        equal_mass: bool = False,
     ) -> None:
         edges = np.linspace(0, 1, bins + 1)[1:-1]
+        if equal_mass:
+            edges = np.quantile(probability_N, edges, method="inverted_cdf")
         row_N = np.searchsorted(edges, probability_N, side="left")
         gap_N = probability_N - positive_N
         self.gap_BP = sparse.csr_matrix((gap_N, (row_N, patient_N)), shape=(bins, patients))
@@ -159,7 +176,7 @@ class CalibrationError:
 
     def __call__(self, weight_PR: Floats) -> Floats:
         """(R,) errors."""
-        return _divide(np.abs(self.gap_BP @ weight_PR).sum(axis=0), self.count_P @ weight_PR)
+        return divide(np.abs(self.gap_BP @ weight_PR).sum(axis=0), self.count_P @ weight_PR)
 
 
 class F1:
@@ -176,6 +193,9 @@ class F1:
             patient_N,
             patients,
         )
+        self.support = self.ratio.support
+
+    proportion = True
 
     def __call__(self, weight_PR: Floats) -> Floats:
         """(R,) F1 scores."""
@@ -184,6 +204,8 @@ class F1:
 
 class Median:
     """The lower weighted median: the least value at which half of the weight is reached."""
+
+    proportion = False
 
     def __init__(self, value_N: Floats, patient_N: Ints, patients: int) -> None:
         self.value_K, row_N = np.unique(value_N, return_inverse=True)
@@ -198,84 +220,8 @@ class Median:
         return median_R
 
 
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
+def divide(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient; NaN where the denominator is not positive."""
     result = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
-
-
-def draw_weights(patients: int, block: int, draws: int, seed: int) -> NDArray[np.float32]:
-    """(P, draws) how often each patient is drawn, with replacement, as many as there are.
-
-    Args:
-        patients: P.
-        block: Which block of draws; blocks are independent and repeat exactly.
-        draws: Columns wanted.
-        seed: The protocol's bootstrap seed.
-    """
-    rng = generator(seed, block, "patients", "bootstrap")
-    chosen = rng.integers(patients, size=(draws, patients))
-    flat = chosen + patients * np.arange(draws)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=draws * patients).reshape(draws, patients)
-    return np.ascontiguousarray(counts.T, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A statistic's estimate and its values over the draws, NaN where undefined."""
-
-    value: float
-    draws_R: Floats
-
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """The percentile interval over the draws that define the statistic."""
-        kept = self.draws_R[~np.isnan(self.draws_R)]
-        if not len(kept):
-            return float("nan"), float("nan")
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(kept, [tail, 1 - tail])
-        return float(low), float(high)
-
-    @property
-    def undefined(self) -> int:
-        """Draws in which the statistic is undefined, such as those without a positive."""
-        return int(np.isnan(self.draws_R).sum())
-
-
-def mean_spread(members: Sequence[Spread]) -> Spread:
-    """The macro mean: in each draw, the mean over the members that the draw defines."""
-    stacked = np.stack([np.append(m.draws_R, m.value) for m in members])
-    defined = ~np.isnan(stacked)
-    means = _divide(np.where(defined, stacked, 0).sum(axis=0), defined.sum(axis=0))
-    return Spread(float(means[-1]), means[:-1])
-
-
-def bootstrap(
-    statistics: Mapping[K, Statistic], patients: int, draws: int, seed: int
-) -> dict[K, Spread]:
-    """Estimate each statistic and recompute it over draws of patients with replacement.
-
-    All statistics see the same draws, so differences between models are paired. Blocks of draws
-    run on several threads: the matrix products release the lock.
-
-    Args:
-        statistics: By any key.
-        patients: P, the number of clusters.
-        draws: How many times patients are drawn; 0 gives estimates alone.
-        seed: Of the draws.
-    """
-    ones = np.ones((patients, 1), dtype=np.float32)
-    value = {key: float(statistic(ones)[0]) for key, statistic in statistics.items()}
-    starts = range(0, draws, BLOCK)
-
-    def block(start: int) -> dict[K, Floats]:
-        weight_PR = draw_weights(patients, start // BLOCK, min(BLOCK, draws - start), seed)
-        return {key: statistic(weight_PR) for key, statistic in statistics.items()}
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        parts = list(track(pool.map(block, starts), "bootstrap", total=len(starts)))
-    empty = np.empty(0)
-    return {
-        key: Spread(value[key], np.concatenate([empty, *(part[key] for part in parts)]))
-        for key in statistics
-    }

@@ -98,7 +98,7 @@ class ZeroShotConfig:
         Where labels exclude each other, also accuracy and F1 of the best-scored label; nothing of
         calibration where the rule gives no probabilities.
         """
-        findings = finding_measures(evidence.thresholds)
+        findings = finding_measures(evidence.thresholds, evidence.stated)
 
         def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
             found = [
@@ -118,8 +118,10 @@ class ZeroShotConfig:
         if self.rule in TRANSDUCTIVE:
             counts["transductive"] = 1
         if self.rule in (*NO_PROBABILITY, *HALF):
-            half = dict.fromkeys(rows["name"].unique(), 0.5) if self.rule in HALF else {}
-            thresholds = dict.fromkeys(thresholds, half)
+            independent = resolved(self.prompts).mode == "independent"
+            half = self.rule in HALF and independent
+            limits = dict.fromkeys(rows["name"].unique(), 0.5) if half else {}
+            thresholds = dict.fromkeys(thresholds, limits)
         if self.ensemble:
             rows = pl.concat([rows, mean_of_models(rows)])
         return dataclasses.replace(found, counts=counts, thresholds=thresholds, rows=rows)
