@@ -5,7 +5,6 @@ Shape letters: P patients, R draws, G groups of the jackknife.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +43,9 @@ class Spread:
     proportion: bool = False
     """Whether it lies between 0 and 1 by nature."""
 
+    reflected: bool = False
+    """Whether the draws are above the estimate by about what the estimate is above the truth."""
+
     @property
     def undefined(self) -> int:
         """Draws in which the statistic is undefined, such as those without a positive."""
@@ -61,6 +63,7 @@ def mean_spread(members: Sequence[Spread]) -> Spread:
         _mean_defined([m.jackknife_G for m in members]),
         len(members) / sum(1 / max(m.support, 1e-9) for m in members),
         all(m.proportion for m in members),
+        all(m.reflected for m in members),
     )
 
 
@@ -151,6 +154,7 @@ def bootstrap(
             _joined(part[i] for part in without),
             getattr(statistic, "support", patients),
             getattr(statistic, "proportion", False),
+            getattr(statistic, "reflected", False),
         )
         for i, (key, statistic) in enumerate(statistics.items())
     }
