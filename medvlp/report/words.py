@@ -42,6 +42,21 @@ TITLES = {
     "f1_macro_video": "F1, mean over videos",
     "median_rank": "Median rank",
     "reciprocal_rank": "Mean reciprocal rank",
+    "average_precision_lift": "Average precision over prevalence",
+    "average_precision_lift_macro": "Average precision over prevalence, mean",
+    "calibration_error_adaptive": "Calibration error, bins equally full",
+    "calibration_error_adaptive_macro": "Calibration error, bins equally full, mean",
+    "recall_macro": "Sensitivity, mean",
+    "specificity_macro": "Specificity, mean",
+    "balanced_accuracy": "Balanced accuracy",
+    "balanced_accuracy_macro": "Balanced accuracy, mean",
+    "mcc": "Matthews' correlation",
+    "mcc_macro": "Matthews' correlation, mean",
+    "f1_micro": "F1, all findings pooled",
+    "ppv": "Positive predictive value, in this sample",
+    "npv": "Negative predictive value, in this sample",
+    "ppv_stated": "Positive predictive value, at the stated prevalence",
+    "npv_stated": "Negative predictive value, at the stated prevalence",
 }
 
 TASKS = {
@@ -84,8 +99,20 @@ CONTROLS = {
 }
 
 
+PERCENT = {
+    "roc_sensitivity_at_specificity_": "Sensitivity on the ROC curve at a specificity of",
+    "net_benefit_at_": "Net benefit when acting from",
+    "net_benefit_of_all_at_": "Net benefit of acting on everybody, at",
+}
+"""Metrics whose name ends in a percentage."""
+
+
 def title(metric: str) -> str:
     """A metric's words for people."""
     if metric.startswith("recall_at_"):
         return f"Right answer among the first {metric.removeprefix('recall_at_')}"
+    for start, words in PERCENT.items():
+        if metric.startswith(start):
+            percent, _, macro = metric.removeprefix(start).partition("_")
+            return f"{words} {percent} %" + (", mean" if macro else "")
     return TITLES.get(metric, metric.replace("_", " "))

@@ -94,8 +94,9 @@ def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
     z = float(norm.ppf((1 + confidence) / 2))
     middle, scale = share + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    # The ends are 0 and 1 exactly at these shares, but for rounding.
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    # Exactly 0 and 1 there, which rounding may miss.
+    return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
 def p_value(spread: Spread) -> float:
