@@ -12,15 +12,14 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from medvlp.evaluate.metrics.statistics import (
+from medvlp.evaluate.metrics.resampling import (
     BLOCK,
-    Auroc,
-    Floats,
     Spread,
     bootstrap,
     draw_weights,
     mean_spread,
 )
+from medvlp.evaluate.metrics.statistics import Auroc, Floats
 
 CASES = ((2_000, 1_000), (25_000, 1_000), (25_000, 10_000))
 LABELS = 14

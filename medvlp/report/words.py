@@ -50,6 +50,20 @@ TITLES = {
     "f1_macro_video": "F1, mean over videos",
     "median_rank": "Median rank",
     "reciprocal_rank": "Mean reciprocal rank",
+    "average_precision_lift": "Average precision over prevalence",
+    "average_precision_lift_macro": "Average precision over prevalence, mean",
+    "calibration_error_adaptive": "Calibration error, bins equally full",
+    "calibration_error_adaptive_macro": "Calibration error, bins equally full, mean",
+    "specificity_macro": "Specificity, mean",
+    "balanced_accuracy": "Balanced accuracy",
+    "balanced_accuracy_macro": "Balanced accuracy, mean",
+    "mcc": "Matthews' correlation",
+    "mcc_macro": "Matthews' correlation, mean",
+    "f1_micro": "F1, all findings pooled",
+    "ppv": "Positive predictive value, in this sample",
+    "npv": "Negative predictive value, in this sample",
+    "ppv_stated": "Positive predictive value, at the stated prevalence",
+    "npv_stated": "Negative predictive value, at the stated prevalence",
     "accuracy_video_relaxed": "Accuracy, mean over videos, forgiving near boundaries",
     "average_precision_video": "Average precision, mean over videos",
     "average_precision_video_macro": "Average precision, mean over videos, then over labels",
@@ -65,7 +79,7 @@ TITLES = {
     "precision_macro": "Precision, mean over phases",
     "precision_macro_video": "Precision, mean over videos",
     "precision_present_macro": "Precision, mean over the videos that have a phase, then phases",
-    "recall_macro": "Sensitivity, mean over phases",
+    "recall_macro": "Sensitivity, mean",
     "recall_macro_video": "Sensitivity, mean over videos",
     "recall_present_macro": "Sensitivity, mean over the videos that have a phase, then phases",
     "segment_f1_10": "F1 of segments that overlap by 10 %",
@@ -146,6 +160,14 @@ CONTROLS = {
 }
 
 
+PERCENT = {
+    "roc_sensitivity_at_specificity_": "Sensitivity on the ROC curve at a specificity of",
+    "net_benefit_at_": "Net benefit when acting from",
+    "net_benefit_of_all_at_": "Net benefit of acting on everybody, at",
+}
+"""Metrics whose name ends in a percentage."""
+
+
 def title(metric: str) -> str:
     """A metric's words for people."""
     for start, words in DEPTHS.items():
@@ -154,4 +176,8 @@ def title(metric: str) -> str:
     base, _, component = metric.rpartition("_")
     if base.startswith("average_precision") and f"_{component}" in COMPONENTS:
         return f"{title(base)}: {COMPONENTS[f'_{component}']}"
+    for start, words in PERCENT.items():
+        if metric.startswith(start):
+            percent, _, macro = metric.removeprefix(start).partition("_")
+            return f"{words} {percent} %" + (", mean" if macro else "")
     return TITLES.get(metric, metric.replace("_", " "))

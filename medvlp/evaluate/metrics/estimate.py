@@ -56,8 +56,8 @@ class Row:
     """Standard deviation of the value over trainings, which the interval does not hold."""
 
     interval: str | None = None
-    """What the interval was made by: percentile, bca or wilson; null where there is none, or
-    where no draw of patients moves the value."""
+    """What the interval was made by: percentile, bca, basic or wilson; null where there is none,
+    or where no draw of patients moves the value."""
 
     undefined_draws: int = 0
     """Bootstrap draws without the classes that the metric needs; the interval leaves them out."""

@@ -40,6 +40,10 @@ def interval(spread: Spread, confidence: float, method: Method = "bca") -> Inter
     - ``bca``: quantiles moved by the draws' bias and the jackknife's skewness (bias-corrected and
       accelerated; Efron 1987, doi:10.1080/01621459.1987.10478410).
 
+    A statistic that says it is biased upwards (`reflected`) gets the reflected percentile interval
+    (``basic``; Davison & Hinkley 1997, section 5.2), which may lie below the estimate altogether:
+    two estimates less the upper and the lower quantile, and not below 0 for a proportion.
+
     Draws that leave the statistic undefined do not count. Where no draw differs from the estimate:
 
     - a proportion at 0 or 1 gets Wilson's score interval over the patients that it rests on
@@ -60,9 +64,17 @@ def interval(spread: Spread, confidence: float, method: Method = "bca") -> Inter
     if not varies(spread):
         return _certain(spread, confidence)
     z = _expanded(confidence, spread.support)
+    if spread.reflected:
+        return _basic(spread, kept, z)
     ends = norm.cdf([-z, z]) if method == "percentile" else _bca_levels(spread, kept, z)
     low, high = np.quantile(kept, ends)
     return Interval(float(low), float(high), method)
+
+
+def _basic(spread: Spread, kept: Floats, z: float) -> Interval:
+    high, low = 2 * spread.value - np.quantile(kept, norm.cdf([-z, z]))
+    least = 0.0 if spread.proportion else -math.inf
+    return Interval(max(least, float(low)), max(least, float(high)), "basic")
 
 
 def varies(spread: Spread) -> bool:
@@ -82,8 +94,9 @@ def wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
     z = float(norm.ppf((1 + confidence) / 2))
     middle, scale = share + z * z / (2 * n), 1 + z * z / n
     half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    # The ends are 0 and 1 exactly at these shares, but for rounding.
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    # Exactly 0 and 1 there, which rounding may miss.
+    return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
 def p_value(spread: Spread) -> float:

@@ -43,6 +43,9 @@ class Spread:
     proportion: bool = False
     """Whether it lies between 0 and 1 by nature."""
 
+    reflected: bool = False
+    """Whether the draws are above the estimate by about what the estimate is above the truth."""
+
     @property
     def undefined(self) -> int:
         """Draws in which the statistic is undefined, such as those without a positive."""
@@ -52,14 +55,20 @@ class Spread:
 def mean_spread(members: Sequence[Spread]) -> Spread:
     """The macro mean: in each draw, the mean over the members that the draw defines.
 
-    Its support is the harmonic mean of theirs, as variances of means are proportional to 1/n.
+    Its support is the harmonic mean of that of the members that are defined, as variances of means
+    are proportional to 1/n; at least two where any of them rests on two.
     """
+    supports = [m.support for m in members if not np.isnan(m.value)]
+    support = min(2.0, max(supports, default=0.0))
+    if supports:
+        support = max(support, len(supports) / sum(1 / max(n, 1e-9) for n in supports))
     return Spread(
         float(_mean_defined([np.array([m.value]) for m in members])[0]),
         _mean_defined([m.draws_R for m in members]),
         _mean_defined([m.jackknife_G for m in members]),
-        len(members) / sum(1 / max(m.support, 1e-9) for m in members),
+        support,
         all(m.proportion for m in members),
+        all(m.reflected for m in members),
     )
 
 
@@ -150,6 +159,7 @@ def bootstrap(
             _joined(part[i] for part in without),
             getattr(statistic, "support", patients),
             getattr(statistic, "proportion", False),
+            getattr(statistic, "reflected", False),
         )
         for i, (key, statistic) in enumerate(statistics.items())
     }

@@ -4,11 +4,13 @@ A *statistic* takes a matrix of weights, one row a patient and one column a draw
 value a draw, NaN where it is undefined. The point estimate is the same function at weight one
 for every patient, so that an estimate and its interval cannot differ in definition.
 
-A statistic may say two things of itself, which its interval is better for:
+A statistic may say three things of itself, which its interval is better for:
 
 - `support`: how many patients it rests on, such as those with the finding for a sensitivity;
   for AUROC, the fewer of those with and those without. If it does not say, all patients.
 - `proportion`: whether it lies between 0 and 1 by nature, so that 0 and 1 are never certain.
+- `reflected`: whether its estimate is above the truth by about as much as its draws are above the
+  estimate.
 
 Shape letters here: N rows of predictions, P patients, R draws, K distinct scores of positives,
 C classes.
@@ -39,7 +41,9 @@ def _tally(
 ) -> Any:
     """A sparse (rows, P) matrix of how often each patient falls into each row."""
     counts = np.ones(len(row_M)) if count_M is None else count_M
-    return sparse.csr_matrix((counts.astype(np.float32), (row_M, patient_M)), shape=shape)
+    # By columns: the large matrix of weights is then read in order, and only the few rows of the
+    # product at random, which takes half the time.
+    return sparse.csc_matrix((counts.astype(np.float32), (row_M, patient_M)), shape=shape)
 
 
 class _Ranked:
@@ -155,6 +159,7 @@ class CalibrationError:
     """
 
     proportion = True
+    reflected = True
 
     def __init__(
         self,

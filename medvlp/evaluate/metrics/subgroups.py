@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,11 +61,12 @@ def subgroup_rows(
 ) -> list[SubgroupRow]:
     """The headline metrics, and the labels that a macro mean is over, of each model and group.
 
-    A macro mean within groups is over the labels that count in every group told, so that groups
-    differ in patients and not in labels. All groups see the same draws. Where a column has a cell
-    that is kept back, the numbers of cases of its other groups are rounded down to tens, so that
-    the difference from the total does not tell what is hidden. The draws of a gap are biased
-    upwards, as noise makes a range; use ``bca``, which corrects the median of that.
+    A macro mean within groups is over the labels that count in every group in which any does, so
+    that groups differ in patients and not in labels; a group in which none counts is kept back.
+    All groups see the same draws. Where a column has a cell that is kept back, the numbers of
+    cases of its other groups are rounded down to tens, so that the difference from the total does
+    not tell what is hidden. The draws of a gap are biased upwards, as noise makes a range; use
+    ``bca``, which corrects the median of that.
 
     Args:
         table: Rows of `PREDICTIONS` with a `cluster` column; controls are left out.
@@ -98,43 +99,47 @@ def subgroup_rows(
     return told
 
 
-_Found = dict[tuple[str, str, str, int], tuple[Measure, bool, str]]
+What = tuple[str, str]
+_Key = tuple[str, str, str, int]
+_Found = dict[_Key, tuple[Measure, bool, str]]
 
 
 def _found(
     groups: Mapping[str, pl.DataFrame], patients: int, measures: OfModel, headlines: Sequence[str]
 ) -> dict[str, _Found]:
     """Of each group with enough patients, the measures wanted, over the same members in each."""
-    large = {g: r for g, r in groups.items() if r["patient"].n_unique() >= SMALLEST}
-    every = {g: found_measures(rows, patients, measures) for g, rows in large.items()}
-    shared = {
-        key: _shared([found[key][0].members for found in every.values() if key in found])
-        for found in every.values()
-        for key in found
-        if key[1] in headlines
+    every = {
+        group: found_measures(rows, patients, measures)
+        for group, rows in groups.items()
+        if rows["patient"].n_unique() >= SMALLEST
     }
-    wanted = {(key[0], *what, key[3]) for key, members in shared.items() for what in members}
+    members: dict[_Key, list[tuple[What, ...]]] = {}
+    for found in every.values():
+        for key, (measure, _, _) in found.items():
+            if key[1] in headlines and _told(measure):
+                members.setdefault(key, []).append(measure.members)
+    wanted = {(k[0], *what, k[3]) for k, sets in members.items() for m in sets for what in m}
     return {
         group: {
-            key: (_narrowed(measure, shared.get(key, ())), control, protocol)
+            key: (_narrowed(measure, members.get(key, [])), control, protocol)
             for key, (measure, control, protocol) in found.items()
-            if key in shared or key in wanted
+            if _told(measure) and (key in members or key in wanted)
         }
         for group, found in every.items()
     }
 
 
-def _shared(members: Sequence[tuple[tuple[str, str], ...]]) -> tuple[tuple[str, str], ...]:
-    return tuple(m for m in members[0] if all(m in other for other in members))
+def _told(measure: Measure) -> bool:
+    """Whether there is anything to estimate: a mean over no label is none."""
+    return measure.statistic is not None or bool(measure.members)
 
 
-def _narrowed(measure: Measure, members: tuple[tuple[str, str], ...]) -> Measure:
+def _narrowed(measure: Measure, of_groups: Sequence[tuple[What, ...]]) -> Measure:
+    """The measure, a mean only over the members that it has in every group."""
     if measure.statistic is not None:
         return measure
-    return Measure(
-        metric=measure.metric, name=measure.name, n=measure.n, members=members,
-        low_is_better=measure.low_is_better,
-    )  # fmt: skip
+    shared = (m for m in measure.members if all(m in members for members in of_groups))
+    return replace(measure, members=tuple(shared))
 
 
 class _Cells:
