@@ -31,6 +31,8 @@ TASKS = {
     "grounded": Ref("medvlp.evaluate.robustness.axes.grounded:GroundedConfig"),
     "corruption": Ref("medvlp.evaluate.robustness.axes.corruption:CorruptionConfig"),
     "adversarial": Ref("medvlp.evaluate.robustness.axes.adversarial:AdversarialConfig"),
+    "generation": Ref("medvlp.evaluate.tasks.generation:GenerationConfig"),
+    "vqa": Ref("medvlp.evaluate.tasks.answering:AnsweringConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 
