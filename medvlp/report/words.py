@@ -22,6 +22,9 @@ HEADLINES = {
     "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
     "generation": Headline("finding_f1_micro", "F1 of findings in the written texts", None),
     "phases": Headline("f1_macro", "F1, mean over phases", None),
+    "grounding": Headline(
+        "pixel_average_precision_macro", "Average precision of pixels, mean over findings", None
+    ),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
     "temporal-retrieval": Headline("recall_at_1", "Right moment first", None),
     "tools": Headline(
@@ -117,6 +120,22 @@ TITLES = {
     "share_right_family": "Right choices, by kind of question",
     "share_right_finding": "Right choices, by finding",
     "still_right": "Right calls that stay right, by attack",
+    "area_share": "Area of the region (a blind guess)",
+    "area_share_macro": "Area of the region (a blind guess), mean over findings",
+    "contrast_to_noise": "Contrast to noise",
+    "contrast_to_noise_macro": "Contrast to noise, mean over findings",
+    "dice": "Dice at the validation threshold",
+    "dice_macro": "Dice at the validation threshold, mean over findings",
+    "iou": "Overlap (IoU) at the validation threshold",
+    "iou_macro": "Overlap (IoU) at the validation threshold, mean over findings",
+    "miou_cosine": "Overlap (IoU), mean over cosines above 0.1 to 0.5",
+    "miou_cosine_macro": "Overlap (IoU), mean over cosines above 0.1 to 0.5 and findings",
+    "miou_rescaled": "Overlap (IoU), mean over 0.1 to 0.5 of each map's range",
+    "miou_rescaled_macro": "Overlap (IoU), mean over 0.1 to 0.5 of each map's range and findings",
+    "pixel_average_precision": "Average precision of pixels",
+    "pixel_average_precision_macro": "Average precision of pixels, mean over findings",
+    "pointing_game": "Pointing game",
+    "pointing_game_macro": "Pointing game, mean over findings",
 }
 
 COMPONENTS = {
@@ -141,6 +160,7 @@ TASKS = {
     "vqa": "Answering questions about an image",
     "zero-shot": "Findings asked for in words (zero-shot)",
     "phases": "Surgical phases or steps asked for in words (zero-shot)",
+    "grounding": "Pointing at findings asked for in words (zero-shot)",
     "retrieval": "Finding the report to an image, and the image to a report",
     "temporal-retrieval": "Finding the moment of a recording that a sentence tells of",
     "tools": "Instruments in view, asked for in words (zero-shot)",
@@ -181,6 +201,16 @@ READING = {
         "questions alone, and prevalence gives the most frequent training answer to the same "
         "question. What a model adds by looking is the distance to these rows.",
         "Open answers are compared as texts: the same words, or F1 of the words in common.",
+    "grounding": (
+        "Only images in which the finding is drawn count. Average precision asks whether pixels "
+        "of the finding have higher values than the others, at every threshold at once; the "
+        "pointing game asks whether the highest value lies inside. A flat map reaches the area of "
+        "the region in both, a smooth random one a little more (the chance row). A map that always "
+        "points where the finding is most often reaches the mean-location row: a model has to beat "
+        "that row to show that it looks.",
+        "IoU and Dice use a threshold that was chosen for each model and finding on validation "
+        "patients. Contrast to noise ignores its sign: a map that is dark exactly where it should "
+        "be bright has the same value, so read it beside the others.",
     ),
     "retrieval": (
         "Each image searches all reports of the test patients, and each report all images. "
@@ -236,6 +266,8 @@ CONTROLS = {
     "prevalence": "the share of training patients with the finding, whatever the image shows",
     "constant-report": "the most frequent training report, for everybody",
     "text-only": "the same decoder trained and tested on blank images: what words alone give",
+    "centre-prior": "a map that points at the middle of every image",
+    "mean-location": "the mean place of the finding in training patients, whatever the image shows",
     "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
     "image-blind": (
         "the same model trained and tested with images swapped between patients: what can be "
