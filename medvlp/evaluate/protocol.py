@@ -21,6 +21,8 @@ TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
+    "probe": Ref("medvlp.evaluate.tasks.probe:ProbeConfig"),
+    "finetune": Ref("medvlp.evaluate.tasks.finetune:FinetuneConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 
