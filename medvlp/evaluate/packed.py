@@ -7,11 +7,14 @@ would lose what tells patches apart where all cosines are nearly equal.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from medvlp.errors import InputError
@@ -20,6 +23,21 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _LEVEL = 6
+
+
+_ABOUT: dict[str, pl.DataType] = {
+    "model": pl.String(),
+    "seed": pl.Int64(),
+    "sample": pl.String(),
+    "name": pl.String(),
+    "shape": pl.List(pl.Int64),
+    "spacing_mm": pl.List(pl.Float64),
+}
+_BITS = {"prediction": pl.Binary(), "reference": pl.Binary(), "digest": pl.String()}
+MASKS = pl.Schema({**_ABOUT, **_BITS})
+"""Columns of ``masks.parquet``. `prediction` and `reference`: bits in raster order, eight a byte,
+the first the highest, compressed by zlib. `spacing_mm`: between the grid's pixels, null where it
+is not known. `digest`: `mask_digest` of the prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +75,32 @@ def unpack_mask(data: bytes, shape: Sequence[int]) -> Bools:
     if len(bits) != (count + 7) // 8:
         raise _not_of(shape, "mask")
     return np.unpackbits(bits, count=count).astype(bool).reshape(tuple(shape))
+
+
+def mask_digest(mask: Bools) -> str:
+    """SHA-256 of a mask's shape and bits."""
+    told = f"{mask.shape}|".encode()
+    return hashlib.sha256(told + np.packbits(mask).tobytes()).hexdigest()
+
+
+def mask_row(
+    about: dict[str, Any], prediction: Bools, reference: Bools, spacing_mm: Sequence[float] | None
+) -> dict[str, Any]:
+    """One row of `MASKS`.
+
+    Args:
+        about: `model`, `seed`, `sample` and `name`.
+        prediction: On the grid of the model's input.
+        reference: On the same grid.
+        spacing_mm: Of the grid.
+    """
+    return about | {
+        "shape": list(prediction.shape),
+        "spacing_mm": None if spacing_mm is None else list(spacing_mm),
+        "prediction": pack_mask(prediction),
+        "reference": pack_mask(reference),
+        "digest": mask_digest(prediction),
+    }
 
 
 def pack_heat(grid: NDArray[np.floating]) -> PackedHeat:

@@ -34,6 +34,9 @@ TASKS = {
     "adversarial": Ref("medvlp.evaluate.robustness.axes.adversarial:AdversarialConfig"),
     "generation": Ref("medvlp.evaluate.tasks.generation:GenerationConfig"),
     "vqa": Ref("medvlp.evaluate.tasks.answering:AnsweringConfig"),
+    "probe": Ref("medvlp.evaluate.tasks.probe:ProbeConfig"),
+    "finetune": Ref("medvlp.evaluate.tasks.finetune:FinetuneConfig"),
+    "segmentation": Ref("medvlp.evaluate.tasks.segmentation:SegmentationConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

@@ -201,6 +201,7 @@ READING = {
         "questions alone, and prevalence gives the most frequent training answer to the same "
         "question. What a model adds by looking is the distance to these rows.",
         "Open answers are compared as texts: the same words, or F1 of the words in common.",
+    ),
     "grounding": (
         "Only images in which the finding is drawn count. Average precision asks whether pixels "
         "of the finding have higher values than the others, at every threshold at once; the "

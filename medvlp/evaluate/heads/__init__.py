@@ -1,1 +1,1 @@
-"""What is trained for an evaluation, on top of a bundle's towers."""
+"""What is trained for an evaluation: heads on frozen or tuned encoders, one budget for all."""
