@@ -16,6 +16,7 @@ from medvlp.data.items import PhantomData
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError
+from medvlp.evaluate.leakage.leak import LeakageConfig
 
 TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
@@ -74,12 +75,17 @@ class Protocol:
     """Of what the evaluation itself draws: chance scores and the image-blind permutation."""
 
     bootstrap: BootstrapConfig = BootstrapConfig()
+    leakage: LeakageConfig = LeakageConfig()
+    """What is known already refuses the evaluation, unless it is allowed here."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of what makes numbers comparable: all but where the data lie."""
         values = plain(self)
         values["data"] = {"split": self.data.split, "phantom": values["data"]["phantom"]}
+        leakage = values.pop("leakage")
+        if leakage["allow"]:
+            values["leakage"] = {"allow": sorted(leakage["allow"])}
         return digest_plain(values)
 
 
