@@ -269,6 +269,12 @@ CONTROLS = {
     "text-only": "the same decoder trained and tested on blank images: what words alone give",
     "centre-prior": "a map that points at the middle of every image",
     "mean-location": "the mean place of the finding in training patients, whatever the image shows",
+    "all-positive": "calls everything present: what F1 gives for nothing",
+    "border-only": (
+        "a regression on the outer tenth of the picture alone: marks, letters, padding and "
+        "collimator edges, hardly any anatomy"
+    ),
+    "random-label": "the first model's scores handed to other patients: no skill is left",
     "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
     "image-blind": (
         "the same model trained and tested with images swapped between patients: what can be "
