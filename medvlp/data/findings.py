@@ -164,7 +164,7 @@ class Findings:
 
     def _of_sentence(self, sentence: str) -> tuple[Mention, ...]:
         lowered = sentence.lower()
-        found = []
+        found: list[Mention] = []
         for name, kind, phrases in self._patterns:
             spans = list(phrases.find(lowered))
             others = self._other[name].find(lowered) if spans else ()
