@@ -81,9 +81,16 @@ def told(value_R: np.ndarray) -> str:
 
 
 def of_phantoms(count: int) -> list[str]:
-    lines = ["", "## Phantom reports", "", "A finding is right if its label is what was drawn: 1,",
-             "0 where the report denies it, -1 where it doubts it; 0 or none where it is silent.",
-             "", "| domain | reports | pairs | right | share |", "|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "",
+        "## Phantom reports",
+        "",
+        "A finding is right if its label is what was drawn: 1, 0 where denied, -1 where doubted;",
+        "0 or none where the report is silent.",
+        "",
+        "| domain | reports | pairs | right | share |",
+        "|---|---|---|---|---|",
+    ]
     for domain, (catalogue, style, extra) in PHANTOMS.items():
         findings = load_findings(domain)
         right = 0

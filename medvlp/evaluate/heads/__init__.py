@@ -1,0 +1,1 @@
+"""What is trained for an evaluation, on top of a bundle's towers."""

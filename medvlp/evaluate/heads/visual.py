@@ -1,0 +1,139 @@
+"""Images as the tokens that a decoder attends to: computed once, tuned along, or blank."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medvlp.data.items import Item
+from medvlp.data.preprocess import model_input
+from medvlp.evaluate.predict import Scorer
+
+BATCH = 16
+
+
+class Visual:
+    """Visual tokens (n,P,D) by row, frozen.
+
+    Args:
+        token_NPD: Patch tokens of n images.
+    """
+
+    def __init__(self, token_NPD: Tensor) -> None:
+        self._token_NPD = token_NPD
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, D)."""
+        return self._token_NPD.shape[1], self._token_NPD.shape[2]
+
+    @property
+    def learns(self) -> list[nn.Parameter]:
+        """Weights that are trained along."""
+        return []
+
+    def tokens(self, rows: Sequence[int]) -> Tensor:
+        """(B,P,D) of some images."""
+        return self._token_NPD[list(rows)].float()
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of what was learnt."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+    def blank(self) -> Visual:
+        """As many images of which nothing can be seen: the text-only control."""
+        return BlankVisual(torch.zeros_like(self._token_NPD[:1]))
+
+
+class BlankVisual(Visual):
+    """Zeros for every image."""
+
+    def tokens(self, rows: Sequence[int]) -> Tensor:
+        """(B,P,D) zeros."""
+        return self._token_NPD.float().expand(len(rows), -1, -1)
+
+
+class TunedVisual(Visual):
+    """Visual tokens from a copy of an image tower that is trained along.
+
+    Args:
+        scorer: The bundle.
+        arrays: The stored arrays of n images.
+        limit: The most visual tokens.
+    """
+
+    def __init__(self, scorer: Scorer, arrays: Sequence[NDArray[Any]], limit: int) -> None:
+        self._preprocess, self._limit = scorer.bundle.preprocess, limit
+        self._device, self._arrays = scorer.bundle.device, arrays
+        # The bundle itself stays what its digest says.
+        self._tower = copy.deepcopy(scorer.bundle.model.image).eval().requires_grad_(True)
+        with torch.no_grad():
+            one_BPD = self.tokens([0])
+        super().__init__(one_BPD)
+
+    @property
+    def learns(self) -> list[nn.Parameter]:
+        """All weights of the tower."""
+        return list(self._tower.parameters())
+
+    def tokens(self, rows: Sequence[int]) -> Tensor:
+        """(B,P,D) of some images; normalisation layers keep the statistics they came with."""
+        image = model_input(self._preprocess, [self._arrays[row] for row in rows], self._device)
+        return pooled(self._tower(image).tokens_BPD, self._limit)
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the tower's weights."""
+        return copy.deepcopy(self._tower.state_dict())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        self._tower.load_state_dict(state)
+
+
+def see(scorer: Scorer, items: Sequence[Item], *, limit: int, tune: bool) -> Visual:
+    """The items' visual tokens by a bundle's image tower, row by row.
+
+    Args:
+        scorer: The bundle.
+        items: What is looked at.
+        limit: The most tokens an image; more are averaged with their neighbours.
+        tune: Whether a copy of the tower is trained along; all stored arrays then lie in memory.
+
+    Raises:
+        InputError: A sample cannot be read any more.
+    """
+    if tune:
+        return TunedVisual(scorer, list(scorer.stored(items)), limit)
+    parts: list[Tensor] = []
+    chunk: list[NDArray[Any]] = []
+    for array in scorer.stored(items):
+        chunk.append(array)
+        if len(chunk) == BATCH:
+            parts.append(_encode(scorer, chunk, limit))
+            chunk = []
+    if chunk:
+        parts.append(_encode(scorer, chunk, limit))
+    return Visual(torch.cat(parts))
+
+
+@torch.no_grad()
+def _encode(scorer: Scorer, arrays: Sequence[NDArray[Any]], limit: int) -> Tensor:
+    image = model_input(scorer.bundle.preprocess, arrays, scorer.bundle.device)
+    features, _, _ = scorer.bundle.model.encode_image(image)
+    return pooled(features.tokens_BPD, limit).half()
+
+
+def pooled(token_BPD: Tensor, limit: int) -> Tensor:
+    """At most `limit` tokens: runs of neighbours in raster order are averaged."""
+    if token_BPD.shape[1] <= limit:
+        return token_BPD
+    return F.adaptive_avg_pool1d(token_BPD.transpose(1, 2), limit).transpose(1, 2)
