@@ -43,6 +43,7 @@ _GAPS = {
     "~": rf"(?:{_JOINT}[^\s;:,]+){{0,5}}?{_JOINT}",
     "~~": rf"(?:{_JOINT}[^\s;:]+){{0,12}}?{_JOINT}",
 }
+_SIDE = re.compile(r"\b(left|right|bilateral|bilaterally|both)\b")
 _REMEDY = "see medvlp/data/findings.yaml for the form"
 
 
@@ -202,6 +203,22 @@ def _load_findings(domain: str, path: Path) -> Findings:
         dict[str, dict[str, Words]], read_yaml(path), path.name
     )
     return Findings(known.get(domain, {}))
+
+
+def side(name: str, mentions: Sequence[Mention]) -> str | None:
+    """The side on which a report affirms a finding: left, right, both, or None if it names none.
+
+    Args:
+        name: The finding.
+        mentions: The report's; the side is that of the whole sentence.
+    """
+    told: set[str] = set()
+    for mention in mentions:
+        if mention.finding == name and mention.value == PRESENT:
+            told.update(_SIDE.findall(mention.sentence.lower()))
+    if not told:
+        return None
+    return told.pop() if len(told) == 1 and told < {"left", "right"} else "both"
 
 
 def _mention(

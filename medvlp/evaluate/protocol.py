@@ -25,6 +25,7 @@ TASKS = {
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
     "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
+    "generation": Ref("medvlp.evaluate.tasks.generation:GenerationConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

@@ -133,10 +133,9 @@ def fit(
         seed: Of the order of the batches and of dropout.
         label: For the progress bar.
     """
-    groups = [{"params": list(decoder.parameters()), "lr": budget.lr}]
-    if visual.learns:
-        groups.append({"params": visual.learns, "lr": budget.encoder_lr})
-    optimizer = torch.optim.AdamW(groups, weight_decay=budget.weight_decay)
+    own, tower = list(decoder.parameters()), visual.learns
+    groups = [{"params": own, "lr": budget.lr}, {"params": tower, "lr": budget.encoder_lr}]
+    optimizer = torch.optim.AdamW(groups[: 1 + bool(tower)], weight_decay=budget.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, budget))
     best, kept = float("inf"), _state(decoder, visual)
     batches = _batches(train, budget, seed)
@@ -146,8 +145,8 @@ def fit(
             decoder.train()
             loss = _loss(decoder, visual, next(batches)).mean()
             optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_([*own, *tower], 1.0)
             optimizer.step()
             schedule.step()
             if step % budget.valid_every == 0 or step == budget.steps:

@@ -1,0 +1,263 @@
+"""Task `generation`: a report written about each image, by a decoder on the image tower."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medvlp.config import STRICT, read_yaml, validate
+from medvlp.data.findings import Findings, Words, load_findings, side
+from medvlp.data.items import DataConfig, Item, pair_items
+from medvlp.data.randomness import generator
+from medvlp.data.text_policy import Level, TextPolicy
+from medvlp.digest import digest_bytes
+from medvlp.evaluate.cases import subgroups
+from medvlp.evaluate.heads.decoder import Budget, DecoderConfig
+from medvlp.evaluate.heads.writers import (
+    Control,
+    Language,
+    Parts,
+    check_parts,
+    learn_and_write,
+    writers,
+)
+from medvlp.evaluate.metrics.estimate import Measure, Measures
+from medvlp.evaluate.metrics.texts import (
+    error_measures,
+    finding_text_measures,
+    rouge_l,
+    signature,
+    text_measures,
+)
+from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
+from medvlp.evaluate.predictions import PREDICTIONS, Evidence
+
+REPORT = "report"
+"""The `name` of the row that is about a text as a whole."""
+
+Labels = Mapping[str, int | None]
+Known = dict[str, tuple[Labels, Mapping[str, str | None]]]
+"""Text -> its findings, and the sides of those it affirms."""
+
+_PLACE = {
+    name: PREDICTIONS[name] for name in ("model", "seed", "sample", "time_s", "digest", "name")
+}
+_WORDS: dict[str, pl.DataType] = {"generated": pl.String(), "reference": pl.String()}
+_FINDINGS: dict[str, pl.DataType] = {
+    "reference": pl.Int8(), "generated": pl.Int8(),
+    "reference_side": pl.String(), "generated_side": pl.String(),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GenerationConfig:
+    """Report generation.
+
+    A decoder is trained on the training split's texts with a fixed budget; the validation split
+    chooses its weights. Rows: each finding that the reference affirms (label 1), denies or does
+    not name (0), with score 1 where the generated text affirms it; and `report` with its ROUGE-L.
+    """
+
+    kind: Literal["generation"] = "generation"
+    level: Level = "report"
+    sources: tuple[str, ...] | None = None
+    """Text sources to write, such as ``impression``; every source if not given."""
+
+    findings: Path | dict[str, dict[str, Words]] | None = None
+    """The user's own words of findings, in the form of `findings.yaml`, or their file relative to
+    the protocol's; ours if not given."""
+
+    valid: str = "valid"
+    """The split that chooses the weights."""
+
+    decoder: DecoderConfig = DecoderConfig()
+    budget: Budget = Budget()
+    tune: bool = False
+    """Train a copy of the image tower along; otherwise it is frozen."""
+
+    visual_tokens: Annotated[int, Field(gt=0)] = 64
+    beams: Annotated[int, Field(gt=0)] = 1
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    controls: tuple[Control, ...] = ("text-only", "image-blind")
+
+    headlines: ClassVar[tuple[str, ...]] = ("finding_f1_micro", "bleu_4", "rouge_l")
+
+    def resolve(self, base: Path) -> GenerationConfig:
+        """The task with the user's words taken in.
+
+        Raises:
+            ConfigError: Their file cannot be used.
+        """
+        if not isinstance(self.findings, Path):
+            return self
+        words: dict[str, dict[str, Words]] = validate(
+            dict[str, dict[str, Words]], read_yaml(base / self.findings), self.findings.name
+        )
+        return dataclasses.replace(self, findings=words)
+
+    def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
+        """A text of every model, control and seed for every image.
+
+        Raises:
+            ConfigError: A split is empty, or two share a file.
+        """
+        parts = {
+            part: pair_items(study.manifests, self._data(study), split, domain=study.domain)
+            for part, split in (("train", "train"), ("valid", self.valid), ("test", study.split))
+        }
+        check_parts(parts)
+        pages = _Pages(study, parts["test"], self._findings(study.domain))
+        for writer in writers(
+            scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=self.tune
+        ):
+            language = Language(writer.scorer, self.decoder.max_tokens)
+            train, valid, prompts = _passages(language, parts)
+            for seed in self.seeds:
+                texts = learn_and_write(
+                    writer, language, train, valid, prompts,
+                    decoder=self.decoder, budget=self.budget, beams=self.beams, seed=seed,
+                )  # fmt: skip
+                pages.add(writer.name, writer.control, seed, texts)
+        for name, texts in _without_looking(parts, study.seed).items():
+            pages.add(name, True, self.seeds[0], texts)
+        counts = {f"{part}_texts": len(items) for part, items in parts.items()}
+        counts["train_distinct_texts"] = len({reference(item) for item in parts["train"]})
+        return pages.predicted(counts)
+
+    def measures(self, evidence: Evidence) -> Measures:
+        """BLEU, ROUGE-L, exact match, findings and what was turned round; no thresholds."""
+
+        def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
+            key = ["sample", "time_s"]
+            whole = rows.filter(pl.col("name") == REPORT).select(*key, "cluster")
+            found: list[Measure] = []
+            if (texts := evidence.beside.get("texts")) is not None:
+                texts = texts.join(whole, on=key, how="inner", nulls_equal=True)
+                written, wanted = texts["generated"].to_list(), texts["reference"].to_list()
+                patient = texts["cluster"].to_numpy()
+                found += text_measures(written, wanted, patient, clusters, name=REPORT)
+            of_findings = rows.filter(pl.col("name") != REPORT)
+            if len(of_findings):
+                found += finding_text_measures(of_findings, clusters)
+            if (told := evidence.beside.get("findings")) is not None:
+                told = told.join(whole, on=key, how="inner", nulls_equal=True)
+                found += error_measures(told, clusters)
+            return found
+
+        return measures
+
+    def _data(self, study: Study) -> DataConfig:
+        policy = TextPolicy(levels=(self.level,), sources=self.sources, choose="join")
+        return DataConfig(manifests=tuple(m.path for m in study.manifests), texts=policy)
+
+    def _findings(self, domain: str) -> Findings:
+        if isinstance(self.findings, dict):
+            return Findings(self.findings.get(domain, {}))
+        return load_findings(domain, self.findings)
+
+
+def reference(item: Item) -> str:
+    """An item's texts as one, in reading order."""
+    return " ".join(" ".join(node.text for node in item.texts).split())
+
+
+def _passages(language: Language, parts: Parts) -> tuple[Any, Any, Any]:
+    """What is learnt, what chooses, and what is begun; rows of images run through all parts."""
+    starts = np.cumsum([0, *map(len, parts.values())])
+    learnt = [
+        [language.passage(start + i, reference(item)) for i, item in enumerate(parts[part])]
+        for part, start in zip(("train", "valid"), map(int, starts), strict=False)
+    ]
+    prompts = [language.prefix(int(starts[2]) + i) for i in range(len(parts["test"]))]
+    return learnt[0], learnt[1], prompts
+
+
+def _without_looking(parts: Parts, seed: int) -> dict[str, list[str]]:
+    """The most frequent training report for everybody, and a training report at random."""
+    known = [reference(item) for item in parts["train"]]
+    common = min(Counter(known).items(), key=lambda entry: (-entry[1], entry[0]))[0]
+    random = [
+        known[generator(seed, 0, item.key, "chance").integers(len(known))] for item in parts["test"]
+    ]
+    return {"constant-report": [common] * len(parts["test"]), "chance": random}
+
+
+class _Pages:
+    """Collects texts, and turns them into rows and tables.
+
+    Args:
+        study: Where the items come from.
+        items: What is written about.
+        findings: Which findings texts are searched for.
+    """
+
+    def __init__(self, study: Study, items: Sequence[Item], findings: Findings) -> None:
+        meta = subgroups(study.manifests)
+        self._study = study
+        self._findings = findings
+        self._about = [describe(item, meta) for item in items]
+        self._wanted = [reference(item) for item in items]
+        self._known: Known = {}
+        self._rows: list[dict[str, Any]] = []
+        self._texts: list[dict[str, Any]] = []
+        self._told: list[dict[str, Any]] = []
+
+    def add(self, model: str, control: bool, seed: int, texts: Sequence[str]) -> None:
+        """The texts of one training of a model, in the items' order."""
+        scores = rouge_l(texts, self._wanted)
+        for about, wanted, text, score in zip(
+            self._about, self._wanted, texts, scores, strict=True
+        ):
+            digest = digest_bytes(text.encode())
+            base = {**about, "model": model, "control": control, "seed": seed, "digest": digest}
+            self._rows.append({**base, "name": REPORT, "label": 1, "score": float(score)})
+            place = {key: base[key] for key in ("model", "seed", "sample", "time_s", "digest")}
+            self._texts.append({**place, "name": REPORT, "generated": text, "reference": wanted})
+            self._compare(base, place, wanted, text)
+
+    def _compare(
+        self, base: Mapping[str, Any], place: Mapping[str, Any], wanted: str, text: str
+    ) -> None:
+        (right, right_sides), (said, said_sides) = self._read(wanted), self._read(text)
+        for name, label in right.items():
+            if label != -1:  # what the reference doubts is neither right nor wrong
+                score = float(said[name] == 1)
+                row = {**base, "name": name, "label": int(label == 1), "score": score}
+                self._rows.append(row)
+            if label is not None or said[name] is not None:
+                told = {
+                    "reference": label,
+                    "generated": said[name],
+                    "reference_side": right_sides.get(name),
+                    "generated_side": said_sides.get(name),
+                }
+                self._told.append({**place, "name": name, **told})
+
+    def _read(self, text: str) -> tuple[Labels, Mapping[str, str | None]]:
+        if text not in self._known:
+            mentions = self._findings.mentions(text)
+            labels = self._findings.label(text)
+            sides = {name: side(name, mentions) for name, v in labels.items() if v == 1}
+            self._known[text] = (labels, sides)
+        return self._known[text]
+
+    def predicted(self, counts: dict[str, int]) -> Predicted:
+        """Everything that was added."""
+        types = {name: kind for name, kind in PREDICTIONS.items() if name in self._rows[0]}
+        texts = pl.DataFrame(self._texts, schema=_PLACE | _WORDS)
+        beside = {"texts": texts.with_columns(bleu=pl.lit(signature()))}
+        if self._findings.names:
+            beside["findings"] = pl.DataFrame(self._told, schema=_PLACE | _FINDINGS)
+        return Predicted(
+            rows=as_predictions(pl.DataFrame(self._rows, schema=types), self._study),
+            counts=counts,
+            beside=beside,
+        )

@@ -1,0 +1,124 @@
+"""Report generation from bundles and a manifest to metrics and back from the written tables."""
+
+import polars as pl
+import pytest
+import yaml
+from sided import REPORTS, write_sided, write_sided_bundle
+
+from medvlp.errors import ConfigError
+from medvlp.evaluate.protocol import load_protocol
+from medvlp.evaluate.run import compute_metrics, evaluate_protocol
+from medvlp.plain_files import read_json
+
+TASK = {
+    "kind": "generation",
+    "decoder": {"depth": 1, "width": 32, "heads": 2, "dropout": 0.0, "max_tokens": 24},
+    "budget": {"steps": 60, "batch_size": 16, "lr": 0.005, "warmup_steps": 5, "valid_every": 20},
+    "seeds": [0, 1],
+}
+
+
+def write_protocol(folder, manifest, task=TASK, **data):
+    values = {
+        "name": "write", "version": 1, "domain": "cxr", "task": task,
+        "data": {"manifests": [str(manifest)], **data}, "bootstrap": {"draws": 20},
+    }  # fmt: skip
+    path = folder / "write.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_sided(tmp_path_factory.mktemp("sided"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(manifest, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generation")
+    bundle = write_sided_bundle(folder / "mine" / "bundle")
+    protocol = write_protocol(folder, manifest)
+    told = evaluate_protocol(protocol, [bundle], folder / "out", [])
+    assert "effusion" not in told
+    return protocol, folder / "out" / "write"
+
+
+@pytest.fixture(scope="module")
+def rows(evaluated):
+    found = read_json(evaluated[1] / "metrics.json")["rows"]
+    return {(row["model"], row["metric"], row["name"]): row for row in found}
+
+
+def test_the_decoder_writes_what_the_image_shows(rows):
+    assert rows["mine", "exact_match", "report"]["value"] > 0.95
+    assert rows["mine", "finding_f1_micro", "all"]["value"] > 0.95
+    assert rows["mine", "bleu_4", "report"]["value"] > 0.95
+    assert rows["mine", "polarity_error", "all"]["value"] < 0.05
+    assert rows["mine", "exact_match", "report"]["seeds"] == 2
+
+
+@pytest.mark.parametrize("control", ["text-only", "constant-report"])
+def test_without_an_image_one_report_is_written_for_all(evaluated, rows, control):
+    texts = pl.read_parquet(evaluated[1] / "texts.parquet").filter(pl.col("model") == control)
+    for (_,), part in texts.group_by("seed"):
+        assert part["generated"].n_unique() == 1
+    # Two reports, equally frequent: right for half of the images, by guessing.
+    assert rows[control, "exact_match", "report"]["value"] == pytest.approx(0.5)
+    assert rows[control, "exact_match", "report"]["control"]
+
+
+def test_permuted_images_and_random_reports_are_near_guessing(rows):
+    for control in ("image-blind", "chance"):
+        assert 0.2 < rows[control, "exact_match", "report"]["value"] < 0.8
+        assert 0.2 < rows[control, "polarity_error", "all"]["value"] < 0.8
+
+
+def test_every_row_refers_to_its_text(evaluated):
+    predictions = pl.read_parquet(evaluated[1] / "predictions.parquet")
+    texts = pl.read_parquet(evaluated[1] / "texts.parquet")
+    key = ["model", "seed", "sample"]
+    joined = predictions.join(texts, on=key, suffix="_text")
+    assert len(joined) == len(predictions)
+    assert (joined["digest"] == joined["digest_text"]).all()
+    assert predictions.select("model", "seed", "sample", "name").is_duplicated().sum() == 0
+    mine = predictions.filter((pl.col("model") == "mine") & (pl.col("name") == "pleural_effusion"))
+    assert mine.group_by("seed").agg(pl.col("label").sum())["label"].to_list() == [16, 16]
+
+
+def test_metrics_come_again_from_the_written_tables_alone(evaluated):
+    protocol, folder = evaluated
+    again = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+    first = compute_metrics(load_protocol(protocol), folder)
+    assert [row.__dict__ for row in again] == [row.__dict__ for row in first]
+
+
+def test_reports_stand_in_their_table_and_nowhere_else(evaluated):
+    for path in evaluated[1].rglob("*.json"):
+        assert not any(text in path.read_text() for text in REPORTS.values())
+
+
+def test_a_tuned_tower_learns_along_and_leaves_the_bundle_alone(manifest, tmp_path):
+    bundle = write_sided_bundle(tmp_path / "mine" / "bundle")
+    before = (bundle / "model.safetensors").read_bytes()
+    task = {**TASK, "tune": True, "controls": [], "seeds": [0], "beams": 2}
+    task["budget"] = {**TASK["budget"], "steps": 60, "encoder_lr": 0.001}
+    evaluate_protocol(write_protocol(tmp_path, manifest, task), [bundle], tmp_path / "out", [])
+    rows = read_json(tmp_path / "out" / "write" / "metrics.json")["rows"]
+    exact = {r["model"]: r["value"] for r in rows if r["metric"] == "exact_match"}
+    assert exact["mine"] > 0.9
+    assert set(exact) == {"mine", "constant-report", "chance"}
+    assert (bundle / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("splits", "data", "said"),
+    [
+        ({"train": 4, "test": 4}, {}, "split valid holds no image"),
+        ({"train": 4, "valid": 4, "test": 4}, {"split": "valid"}, "valid and test share 4 files"),
+    ],
+)
+def test_a_split_that_is_empty_or_used_twice_is_refused(tmp_path, splits, data, said):
+    manifest = write_sided(tmp_path, splits)
+    bundle = write_sided_bundle(tmp_path / "mine" / "bundle")
+    with pytest.raises(ConfigError, match=said):
+        evaluate_protocol(write_protocol(tmp_path, manifest, **data), [bundle], tmp_path / "o", [])
