@@ -6,6 +6,7 @@ one offset an axis say all. Coordinates are edges: pixel i covers [i, i+1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.data.regions import region_mask
 from medvlp.errors import InputError
 
 Bools = NDArray[np.bool_]
@@ -36,7 +38,15 @@ class MaskRegion:
     """The region's number where the file is a label map; else all that is not 0."""
 
 
-Region = BoxRegion | MaskRegion
+@dataclass(frozen=True, kw_only=True)
+class ShapeRegion:
+    """An ellipse, a polygon or runs in a picture's own pixels; see `medvlp.data.regions`."""
+
+    kind: str
+    geometry: tuple[float, ...]
+
+
+Region = BoxRegion | MaskRegion | ShapeRegion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +96,33 @@ class Placement:
                 remedy="correct the table of regions and index again",
             )
         return self.edges(corners[:half][::-1], corners[half:][::-1])[:, ::-1].ravel()
+
+    def image(self) -> tuple[tuple[int, int], ...]:
+        """The part of the grid that shows the image: (first, past the last) pixel of each axis."""
+        low, high = self.edges((0,) * len(self.native), self.native)
+        return tuple(
+            (max(0, math.floor(a + 1e-9)), min(n, math.ceil(b - 1e-9)))
+            for a, b, n in zip(low, high, self.grid, strict=True)
+        )
+
+    def shape(self, region: ShapeRegion) -> Bools:
+        """A drawn shape as a mask on the grid.
+
+        Raises:
+            InputError: The image is no picture, or the shape is not of its size.
+        """
+        if len(self.native) != 2:
+            raise InputError(
+                f"a region of kind {region.kind} in an image of {len(self.native)} dimensions",
+                remedy="draw it in a picture, or give a mask",
+            )
+        try:
+            return self.mask(region_mask(region.kind, region.geometry, self.native))
+        except ValueError as error:
+            raise InputError(
+                f"a region does not fit its image: {error}",
+                remedy="correct the table of regions and index again",
+            ) from error
 
     def fill(self, corners: Sequence[float]) -> Bools:
         """A box as a mask on the grid."""
@@ -138,7 +175,7 @@ def place(
 
     Args:
         placement: Of the image.
-        regions: Boxes and masks.
+        regions: Boxes, shapes and masks.
         read: A mask's files -> its values, in the axes of the image's own array; each file is
             read once.
 
@@ -150,6 +187,9 @@ def place(
     for mask, region in zip(masks, regions, strict=True):
         if isinstance(region, BoxRegion):
             mask[:] = placement.fill(region.corners)
+            continue
+        if isinstance(region, ShapeRegion):
+            mask[:] = placement.shape(region)
             continue
         if region.paths not in opened:
             opened[region.paths] = read(region.paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from medvlp.archive.verdict import Verdict
 from medvlp.data.items import Item
 from medvlp.data.manifest import Manifest
-from medvlp.data.placement import BoxRegion, MaskRegion, Region
+from medvlp.data.placement import BoxRegion, MaskRegion, Region, ShapeRegion
 from medvlp.data.preprocess import Preprocess
+from medvlp.data.regions import PICTURE_KINDS
 from medvlp.errors import InputError
 
 Bools = NDArray[np.bool_]
@@ -36,9 +38,12 @@ class Reference:
     spacing_mm: tuple[float, ...] | None
     """Between the grid's pixels, in the order of its axes; None where the archive tells none."""
 
+    image: tuple[tuple[int, int], ...]
+    """The part of the grid that shows the image: (first, past the last) pixel of each axis."""
+
 
 class Regions:
-    """The boxes and masks of some manifests, by sample and name.
+    """The boxes, shapes and masks of some manifests, by sample and name.
 
     A region of a name is *known* in a sample where one is drawn, or where the sample's label of
     that name is 0: then it is empty. Where neither holds, nobody looked, and it is not known.
@@ -60,12 +65,9 @@ class Regions:
 
     def _take(self, manifest: Manifest) -> None:
         wanted = pl.col("name").is_in(self.names)
-        drawn = manifest.regions.filter(wanted & pl.col("kind").is_in(["box", "mask"]))
+        drawn = manifest.regions.filter(wanted & pl.col("kind").is_in([*PICTURE_KINDS, "mask"]))
         for row in drawn.iter_rows(named=True):
-            region: Region = BoxRegion(corners=tuple(row["geometry"] or ()))
-            if row["kind"] == "mask":
-                value = row["geometry"][0] if row["geometry"] else None
-                region = MaskRegion(paths=manifest.paths(row["ref"]), value=value)
+            region = _region(manifest, row)
             by_name = self._regions.setdefault(row["sample"], {})
             by_name.setdefault(row["name"], []).append(region)
         absent = manifest.labels.filter(wanted & (pl.col("value") == 0))
@@ -74,10 +76,14 @@ class Regions:
         for sample, spacing in manifest.samples.select("sample", "spacing_mm").iter_rows():
             self._spacing[sample] = None if spacing is None else tuple(spacing)
 
+    def drawn(self, sample: str) -> Bools:
+        """(K,) whether a region of each name is drawn in a sample."""
+        return np.array([bool(self._of(sample, name)) for name in self.names])
+
     def known(self, sample: str) -> Bools:
         """(K,) whether each name's region is known in a sample."""
         absent = self._absent.get(sample, set())
-        return np.array([bool(self._of(sample, n)) or n in absent for n in self.names])
+        return np.logical_or(self.drawn(sample), [name in absent for name in self.names])
 
     def among(self, items: Iterable[Item]) -> list[Item]:
         """The items of which at least one region is known."""
@@ -114,17 +120,29 @@ class Regions:
             known_K=self.known(item.sample),
             boxes={name: tuple(found) for name, found in boxes.items()},
             spacing_mm=None if native is None else placed.placement.spacing(native),
+            image=placed.placement.image(),
         )
 
     def _of(self, sample: str, name: str) -> list[Region]:
-        """A name's masks; if it has none and boxes count, its boxes."""
+        """A name's masks; if it has none, its shapes and, if boxes count, its boxes."""
         found = self._regions.get(sample, {}).get(name, [])
         masks: list[Region] = [region for region in found if isinstance(region, MaskRegion)]
-        return masks or (found if self._boxes_count else [])
+        boxes = self._boxes_count
+        return masks or [r for r in found if boxes or not isinstance(r, BoxRegion)]
+
+
+def _region(manifest: Manifest, row: Mapping[str, Any]) -> Region:
+    geometry = tuple(row["geometry"] or ())
+    if row["kind"] == "mask":
+        value = geometry[0] if geometry else None
+        return MaskRegion(paths=manifest.paths(row["ref"]), value=value)
+    if row["kind"] == "box":
+        return BoxRegion(corners=geometry)
+    return ShapeRegion(kind=row["kind"], geometry=geometry)
 
 
 def known_regions(manifests: Sequence[Manifest], kinds: Sequence[str]) -> list[str]:
-    """Names of regions of some kinds (``box``, ``mask``)."""
+    """Names of regions of some kinds, such as ``box`` and ``mask``."""
     return sorted(
         {n for m in manifests for n in m.regions.filter(pl.col("kind").is_in(kinds))["name"]}
     )

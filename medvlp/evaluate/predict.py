@@ -29,7 +29,7 @@ from medvlp.evaluate.rules import RuleName, rule_scores
 from medvlp.models.bundle import Bundle, load
 from medvlp.progress import track
 
-COMPUTED = ("chance", "prevalence", "metadata-only")
+COMPUTED = ("chance", "prevalence", "metadata-only", "centre-prior", "mean-location")
 """Controls that need no bundle; no model may carry these names."""
 
 

@@ -24,6 +24,7 @@ TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
     "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
+    "grounding": Ref("medvlp.evaluate.tasks.grounding:GroundingConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
 }
 """Tasks that every domain may name, beside its own."""

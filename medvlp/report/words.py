@@ -21,6 +21,9 @@ HEADLINES = {
     "class-retrieval": Headline("precision_at_10", "Right answers among the first 10", None),
     "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
     "phases": Headline("f1_macro", "F1, mean over phases", None),
+    "grounding": Headline(
+        "pixel_average_precision_macro", "Average precision of pixels, mean over findings", None
+    ),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
     "temporal-retrieval": Headline("recall_at_1", "Right moment first", None),
     "tools": Headline(
@@ -85,6 +88,22 @@ TITLES = {
     "segment_f1_10": "F1 of segments that overlap by 10 %",
     "segment_f1_25": "F1 of segments that overlap by 25 %",
     "segment_f1_50": "F1 of segments that overlap by 50 %",
+    "area_share": "Area of the region (a blind guess)",
+    "area_share_macro": "Area of the region (a blind guess), mean over findings",
+    "contrast_to_noise": "Contrast to noise",
+    "contrast_to_noise_macro": "Contrast to noise, mean over findings",
+    "dice": "Dice at the validation threshold",
+    "dice_macro": "Dice at the validation threshold, mean over findings",
+    "iou": "Overlap (IoU) at the validation threshold",
+    "iou_macro": "Overlap (IoU) at the validation threshold, mean over findings",
+    "miou_cosine": "Overlap (IoU), mean over cosines above 0.1 to 0.5",
+    "miou_cosine_macro": "Overlap (IoU), mean over cosines above 0.1 to 0.5 and findings",
+    "miou_rescaled": "Overlap (IoU), mean over 0.1 to 0.5 of each map's range",
+    "miou_rescaled_macro": "Overlap (IoU), mean over 0.1 to 0.5 of each map's range and findings",
+    "pixel_average_precision": "Average precision of pixels",
+    "pixel_average_precision_macro": "Average precision of pixels, mean over findings",
+    "pointing_game": "Pointing game",
+    "pointing_game_macro": "Pointing game, mean over findings",
 }
 
 COMPONENTS = {
@@ -107,6 +126,7 @@ TASKS = {
     "class-retrieval": "Finding reports that say the same as an image shows",
     "zero-shot": "Findings asked for in words (zero-shot)",
     "phases": "Surgical phases or steps asked for in words (zero-shot)",
+    "grounding": "Pointing at findings asked for in words (zero-shot)",
     "retrieval": "Finding the report to an image, and the image to a report",
     "temporal-retrieval": "Finding the moment of a recording that a sentence tells of",
     "tools": "Instruments in view, asked for in words (zero-shot)",
@@ -127,6 +147,16 @@ READING = {
         "perfect. The mean over phases counts a short phase as much as a long one.",
         "The mean over videos is computed inside each video first; papers use both conventions "
         "and the two numbers must not be compared with each other.",
+    ),
+    "grounding": (
+        "Only images in which the finding is drawn count. Average precision asks whether pixels "
+        "of the finding have higher values than the others, at every threshold at once; the "
+        "pointing game asks whether the highest value lies inside. A flat map reaches the area of "
+        "the region in both, a smooth random one a little more (the chance row), and a map that always points where the finding is most often "
+        "reaches the mean-location row: a model has to beat that row to show that it looks.",
+        "IoU and Dice use a threshold that was chosen for each model and finding on validation "
+        "patients. Contrast to noise ignores its sign: a map that is dark exactly where it should "
+        "be bright has the same value, so read it beside the others.",
     ),
     "retrieval": (
         "Each image searches all reports of the test patients, and each report all images. "
@@ -151,6 +181,8 @@ READING = {
 CONTROLS = {
     "chance": "random scores",
     "prevalence": "the share of training patients with the finding, whatever the image shows",
+    "centre-prior": "a map that points at the middle of every image",
+    "mean-location": "the mean place of the finding in training patients, whatever the image shows",
     "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
     "image-blind": (
         "the same model trained and tested with images swapped between patients: what can be "

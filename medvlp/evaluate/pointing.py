@@ -1,0 +1,225 @@
+"""Maps of every model and control for the same questions, packed as the tables keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from medvlp.data.items import Item, permute_images
+from medvlp.data.preprocess import contract_digest
+from medvlp.digest import digest_bytes
+from medvlp.evaluate.controls.places import centre_map, chance_map, mean_map
+from medvlp.evaluate.heat import heat_grids, smoothed
+from medvlp.evaluate.masks import Regions
+from medvlp.evaluate.metrics.grounding import Case, LevelKind, choose_level
+from medvlp.evaluate.metrics.maps import LEVELS, case_of
+from medvlp.evaluate.packed import pack_heat, pack_mask, unpack_mask
+from medvlp.evaluate.predict import Scorer
+from medvlp.evaluate.predictions import ALL
+from medvlp.evaluate.questions import Question, embed_questions
+from medvlp.progress import track
+
+__all__ = ["Maps", "Pointers", "case_of", "level_rows"]
+
+Row = dict[str, Any]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """One model's maps for Q questions, and the masks on its grid, as rows of tables."""
+
+    model: str
+    control: bool
+    heat: list[Row]
+    mask: list[Row]
+    kept: list[int]
+    """Questions whose region lies on every model's grid, at least with one pixel."""
+
+
+class Pointers:
+    """Models and controls that answer questions with maps.
+
+    Args:
+        scorers: The bundles; an image-blind one sees another patient's image.
+        regions: Where the truth is drawn.
+        seed: Of chance maps and of the image-blind permutation.
+        smooth: Deviation of the Gaussian that blurs models' maps, in cells.
+        train: Questions of the training split, for the mean location; none if there are none.
+    """
+
+    def __init__(
+        self,
+        *,
+        scorers: Sequence[Scorer],
+        regions: Regions,
+        seed: int,
+        smooth: float,
+        train: Sequence[Question],
+    ) -> None:
+        self._scorers = list(scorers)
+        self._regions = regions
+        self._seed = seed
+        self._smooth = smooth
+        self._train = train
+        self._mean: dict[str, Floats] | None = None
+
+    def maps(self, questions: Sequence[Question]) -> list[Maps]:
+        """Every model's maps, then those of the controls, on the first model's grid.
+
+        Raises:
+            InputError: A region does not fit its image, or an image cannot be read any more.
+        """
+        masks: dict[str, list[Row]] = {}
+        for scorer in self._scorers:
+            contract = contract_digest(scorer.bundle.preprocess.config)
+            if contract not in masks:
+                masks[contract] = self._masks(scorer, questions)
+        empty = {i for rows in masks.values() for i, row in enumerate(rows) if not row.pop("drawn")}
+        kept = [i for i in range(len(questions)) if i not in empty]
+        found = [
+            Maps(
+                model=scorer.name,
+                control=scorer.control is not None,
+                heat=_heat_rows(questions, self._answer(scorer, questions)),
+                mask=masks[contract_digest(scorer.bundle.preprocess.config)],
+                kept=kept,
+            )
+            for scorer in self._scorers
+        ]
+        return found + [
+            Maps(
+                model=name, control=True, heat=_heat_rows(questions, grids), mask=found[0].mask,
+                kept=kept,
+            )
+            for name, grids in self._blind(questions, found[0].mask).items()
+        ]  # fmt: skip
+
+    def _answer(self, scorer: Scorer, questions: Sequence[Question]) -> list[Floats]:
+        items = [q.item for q in questions]
+        seen = _unique(items)
+        shown = permute_images(seen, self._seed) if scorer.control == "image-blind" else seen
+        text_QE = embed_questions(scorer, questions)
+        # Questions of one image stand together, in the order of the images.
+        texts = [
+            np.stack([text_E for _, text_E in pairs])
+            for _, pairs in groupby(zip(items, text_QE, strict=True), lambda pair: pair[0].sample)
+        ]
+        return [
+            smoothed(grid, self._smooth)
+            for grids in heat_grids(scorer, shown, texts)
+            for grid in grids
+        ]
+
+    def _masks(self, scorer: Scorer, questions: Sequence[Question]) -> list[Row]:
+        rows = []
+        grouped = [list(part) for _, part in groupby(questions, lambda q: q.item.sample)]
+        for part in track(grouped, f"{scorer.name}: regions"):
+            reference = self._regions.reference(part[0].item, scorer.bundle.preprocess)
+            inside = tuple(slice(a, b) for a, b in reference.image)
+            for question in part:
+                mask = reference.masks[self._regions.names.index(question.name)]
+                rows.append(
+                    {
+                        "sample": question.item.sample,
+                        "name": question.name,
+                        "mask": (data := pack_mask(mask)),
+                        "shape": list(mask.shape),
+                        "spacing_mm": reference.spacing_mm and list(reference.spacing_mm),
+                        "image": [edge for pair in reference.image for edge in pair],
+                        "digest": digest_bytes(data),
+                        "drawn": bool(mask[inside].any()),
+                    }
+                )
+        return rows
+
+    def _blind(
+        self, questions: Sequence[Question], masks: Sequence[Row]
+    ) -> Mapping[str, list[Floats]]:
+        shapes = [row["shape"] for row in masks]
+        keys = [f"{q.item.key}|{q.name}" for q in questions]
+        found = {
+            "chance": [chance_map(s, self._seed, key) for s, key in zip(shapes, keys, strict=True)],
+            "centre-prior": [centre_map(shape) for shape in shapes],
+        }
+        if self._train:
+            means = self._means()
+            found["mean-location"] = [means.get(q.name, means[ALL]) for q in questions]
+        return found
+
+    def _means(self) -> dict[str, Floats]:
+        """Name -> its mean mask in training, and `ALL` -> that of all names, for the others."""
+        if self._mean is None:
+            rows = self._masks(self._scorers[0], self._train)
+            names = {ALL: rows} | {
+                name: own
+                for name in self._regions.names
+                if (own := [row for row in rows if row["name"] == name])
+            }
+            self._mean = {
+                name: found
+                for name, own in names.items()
+                if (found := mean_map(unpack_mask(r["mask"], r["shape"]) for r in own)) is not None
+            }
+        return self._mean
+
+
+def level_rows(maps: Sequence[Maps], names: Sequence[str], kind: LevelKind) -> pl.DataFrame:
+    """Table `levels`: the threshold of every model and name, chosen on validation maps.
+
+    A name without validation cases takes the level of all of them together.
+    """
+    rows: list[Row] = []
+    for one in maps:
+        if not one.kept:
+            continue
+        of_name = {
+            name: own
+            for name in names
+            if (own := [i for i in one.kept if one.heat[i]["name"] == name])
+        }
+        chosen = {
+            name: (*_level(one, own, kind), len(own))
+            for name, own in track({ALL: one.kept, **of_name}.items(), f"{one.model}: thresholds")
+        }
+        for name in names:
+            level, iou, count = chosen.get(name, chosen[ALL])
+            rows.append(
+                {
+                    "model": one.model, "name": name, "kind": kind, "level": level,
+                    "iou": iou, "cases": count,
+                }
+            )  # fmt: skip
+    return pl.DataFrame(rows, schema=LEVELS)
+
+
+def _level(one: Maps, own: Sequence[int], kind: LevelKind) -> tuple[float, float]:
+    def cases() -> Iterator[Case]:
+        return (case_of(one.heat[i], one.mask[i]) for i in own)
+
+    span = min(one.heat[i]["low"] for i in own), max(one.heat[i]["high"] for i in own)
+    return choose_level(cases(), kind, span)
+
+
+def _heat_rows(questions: Sequence[Question], grids: Sequence[Floats]) -> list[Row]:
+    rows = []
+    for question, grid in zip(questions, grids, strict=True):
+        packed = pack_heat(grid)
+        rows.append(
+            {
+                "sample": question.item.sample, "name": question.name, "heat": packed.data,
+                "shape": list(packed.shape), "low": packed.low, "high": packed.high,
+                "digest": digest_bytes(packed.data),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _unique(items: Sequence[Item]) -> list[Item]:
+    return list({item.sample: item for item in items}.values())
