@@ -152,8 +152,9 @@ READING = {
         "Only images in which the finding is drawn count. Average precision asks whether pixels "
         "of the finding have higher values than the others, at every threshold at once; the "
         "pointing game asks whether the highest value lies inside. A flat map reaches the area of "
-        "the region in both, a smooth random one a little more (the chance row), and a map that always points where the finding is most often "
-        "reaches the mean-location row: a model has to beat that row to show that it looks.",
+        "the region in both, a smooth random one a little more (the chance row). A map that always "
+        "points where the finding is most often reaches the mean-location row: a model has to beat "
+        "that row to show that it looks.",
         "IoU and Dice use a threshold that was chosen for each model and finding on validation "
         "patients. Contrast to noise ignores its sign: a map that is dark exactly where it should "
         "be bright has the same value, so read it beside the others.",

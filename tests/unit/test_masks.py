@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medvlp.cxr.preprocess import CxrPreprocessConfig
 from medvlp.data.items import PhantomData
-from medvlp.data.manifest import Manifest
+from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.masks import Regions, known_regions
 from medvlp.train.phantom_data import phantom_manifest
@@ -76,3 +77,34 @@ def test_boxes_stand_in_for_masks_only_if_asked_and_hold_them(phantom):
         assert len(outer.boxes["consolidation"][0]) == 4
         assert (inner.masks & outer.masks).sum() > 0.9 * inner.masks.sum()
         assert outer.masks.sum() >= inner.masks.sum()
+
+
+def test_shapes_join_boxes_unless_boxes_do_not_count(tmp_path):
+    picture = tmp_path / "x.png"
+    Image.fromarray(np.eye(20, dtype=np.uint8) * 9).save(picture)
+    rows = [
+        {"sample": "a", "name": "coin", "kind": "box", "geometry": [0.0, 0.0, 4.0, 4.0]},
+        {"sample": "a", "name": "coin", "kind": "polygon",
+         "geometry": [10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]},
+    ]  # fmt: skip
+    sample = {
+        "sample": "a", "domain": "cxr", "patient": "p", "study": "t", "source": "s",
+        "sha256": "0" * 64, "kind": "image", "split": "test",
+    }  # fmt: skip
+    write_manifest(
+        tmp_path / "m", {"samples": [sample], "regions": rows},
+        [{"source": "s", "part": 0, "path": str(picture)}], {"key_id": "t", "counts": {}},
+        key=b"k" * 32,
+    )  # fmt: skip
+    manifest = Manifest.open(tmp_path / "m")
+    (item,) = sample_items([manifest], "test", (), domain="cxr")
+    preprocess = CxrPreprocessConfig(size=32).build()
+    areas = {}
+    for boxes in (True, False):
+        regions = Regions([manifest], ("coin", "pin"), boxes=boxes)
+        assert regions.drawn("a").tolist() == [True, False]
+        reference = regions.reference(item, preprocess)
+        areas[boxes] = int(reference.masks[0].sum())
+        assert reference.image == ((0, 32), (0, 32))
+    assert areas[False] == 16 * 16
+    assert areas[True] == 16 * 16 + 6 * 6

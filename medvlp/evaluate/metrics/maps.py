@@ -39,8 +39,9 @@ def grounding_measures(evidence: Evidence) -> Measures:
 
     `pixel_average_precision` is the rows' score. A random pixel lies in the region with
     probability `area_share`, which is the pointing game of a flat map and its average precision;
-    smooth random maps have a somewhat higher average precision, for which see the chance row. `iou` and `dice` are at the level that was chosen on validation data, and
-    missing where there is none. A case without a value (contrast to noise of a region that fills
+    smooth random maps have a somewhat higher average precision, for which see the chance row.
+    `iou` and `dice` are at the level that was chosen on validation data, and missing where there
+    is none. A case without a value (contrast to noise of a region that fills
     the image) is left out of that mean.
 
     Args:
