@@ -1,8 +1,8 @@
 """Heatmaps as bytes in a table, and back.
 
-A heatmap is float16, rescaled so that
-its own range fills [0,1]; `low` and `high` beside it give the values back. Half precision alone
-would lose what tells patches apart where all cosines are nearly equal.
+A heatmap is float16, rescaled so that its own range fills [0,1]; `low` and `high` beside it give
+the values back. Half precision alone would lose what tells patches apart where all cosines are
+nearly equal.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ class Pointers:
         ]
         return found + [
             Maps(
-                model=name, control=True, heat=_heat_rows(questions, grids, cosine=False), mask=found[0].mask,
-                kept=kept,
+                model=name, control=True, mask=found[0].mask, kept=kept,
+                heat=_heat_rows(questions, grids, cosine=False),
             )
             for name, grids in self._blind(questions, found[0].mask).items()
         ]  # fmt: skip
