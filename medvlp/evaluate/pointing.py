@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from medvlp.data.items import Item, permute_images
 from medvlp.data.preprocess import contract_digest
-from medvlp.digest import digest_bytes
 from medvlp.evaluate.controls.places import centre_map, chance_map, mean_map
 from medvlp.evaluate.heat import heat_grids, smoothed
 from medvlp.evaluate.masks import Regions
 from medvlp.evaluate.metrics.grounding import Case, LevelKind, choose_level
 from medvlp.evaluate.metrics.maps import LEVELS, case_of
-from medvlp.evaluate.packed import pack_heat, pack_mask, unpack_mask
-from medvlp.evaluate.phrases import Question, embed_questions
+from medvlp.evaluate.packed import mask_digest, pack_mask, unpack_mask
+from medvlp.evaluate.packed_heat import pack_heat
 from medvlp.evaluate.predict import Scorer
 from medvlp.evaluate.predictions import ALL
+from medvlp.evaluate.phrases import Question, embed_questions
 from medvlp.progress import track
 
 __all__ = ["Maps", "Pointers", "case_of", "level_rows"]
@@ -87,7 +87,7 @@ class Pointers:
             Maps(
                 model=scorer.name,
                 control=scorer.control is not None,
-                heat=_heat_rows(questions, self._answer(scorer, questions)),
+                heat=_heat_rows(questions, self._answer(scorer, questions), cosine=True),
                 mask=masks[contract_digest(scorer.bundle.preprocess.config)],
                 kept=kept,
             )
@@ -95,8 +95,8 @@ class Pointers:
         ]
         return found + [
             Maps(
-                model=name, control=True, heat=_heat_rows(questions, grids), mask=found[0].mask,
-                kept=kept,
+                model=name, control=True, mask=found[0].mask, kept=kept,
+                heat=_heat_rows(questions, grids, cosine=False),
             )
             for name, grids in self._blind(questions, found[0].mask).items()
         ]  # fmt: skip
@@ -129,11 +129,11 @@ class Pointers:
                     {
                         "sample": question.item.sample,
                         "name": question.name,
-                        "mask": (data := pack_mask(mask)),
+                        "reference": pack_mask(mask),
                         "shape": list(mask.shape),
                         "spacing_mm": reference.spacing_mm and list(reference.spacing_mm),
                         "image": [edge for pair in reference.image for edge in pair],
-                        "digest": digest_bytes(data),
+                        "digest": mask_digest(mask),
                         "drawn": bool(mask[inside].any()),
                     }
                 )
@@ -165,7 +165,8 @@ class Pointers:
             self._mean = {
                 name: found
                 for name, own in names.items()
-                if (found := mean_map(unpack_mask(r["mask"], r["shape"]) for r in own)) is not None
+                if (found := mean_map(unpack_mask(r["reference"], r["shape"]) for r in own))
+                is not None
             }
         return self._mean
 
@@ -207,7 +208,9 @@ def _level(one: Maps, own: Sequence[int], kind: LevelKind) -> tuple[float, float
     return choose_level(cases(), kind, span)
 
 
-def _heat_rows(questions: Sequence[Question], grids: Sequence[Floats]) -> list[Row]:
+def _heat_rows(
+    questions: Sequence[Question], grids: Sequence[Floats], *, cosine: bool
+) -> list[Row]:
     rows = []
     for question, grid in zip(questions, grids, strict=True):
         packed = pack_heat(grid)
@@ -215,7 +218,7 @@ def _heat_rows(questions: Sequence[Question], grids: Sequence[Floats]) -> list[R
             {
                 "sample": question.item.sample, "name": question.name, "heat": packed.data,
                 "shape": list(packed.shape), "low": packed.low, "high": packed.high,
-                "digest": digest_bytes(packed.data),
+                "cosine": cosine, "digest": packed.digest,
             }
         )  # fmt: skip
     return rows

@@ -20,7 +20,8 @@ from medvlp.data.tokenizer import train_tokenizer
 from medvlp.errors import ConfigError, InputError
 from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.heat import heat_grids
-from medvlp.evaluate.packed import unpack_heat, unpack_mask
+from medvlp.evaluate.packed import unpack_mask
+from medvlp.evaluate.packed_heat import unpack_heat
 from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.run import compute_metrics, evaluate_protocol
@@ -165,6 +166,10 @@ def test_only_drawn_regions_are_asked_for_and_the_rest_is_counted(evaluated):
     }  # fmt: skip
     heat = pl.read_parquet(evaluated / "heatmaps.parquet")
     assert heat["digest"].to_list() == frame["digest"].to_list()
+    # Levels of cosines say nothing about maps that are none.
+    assert {m for m, metric, _ in told(evaluated) if metric == "miou_cosine"} == {
+        "mine", "wide", "image-blind",
+    }  # fmt: skip
 
 
 def test_maps_are_the_bundles_cosines_with_the_mean_of_the_prompts(evaluated, manifest, bundles):
@@ -200,7 +205,7 @@ def test_masks_are_the_union_of_the_drawn_regions_on_each_models_grid(evaluated)
     masks = pl.read_parquet(evaluated / "masks.parquet")
     for model, size in (("mine", 32), ("wide", 48)):
         row = masks.filter(model=model, sample="s02", name="edema").row(0, named=True)
-        mask = unpack_mask(row["mask"], row["shape"])
+        mask = unpack_mask(row["reference"], row["shape"])
         assert mask.shape == (size, size)
         scale, top = size / WIDTH, (size - HEIGHT * size / WIDTH) / 2
         assert row["image"] == [int(top), int(size - top), 0, size]
@@ -222,7 +227,7 @@ def by_hand(heat, mask, level):
     (y0, y1), (x0, x1) = mask["image"][:2], mask["image"][2:]
     unit = full.numpy()[y0:y1, x0:x1]
     unit = ((unit - unit.min()) / (unit.max() - unit.min())).round(9)
-    truth = unpack_mask(mask["mask"], mask["shape"])[y0:y1, x0:x1]
+    truth = unpack_mask(mask["reference"], mask["shape"])[y0:y1, x0:x1]
     every = np.sort(unit.ravel())
     called = unit > every[int(level * (len(every) - 1))]
     return {
@@ -373,7 +378,7 @@ def test_volumes_are_pointed_into(tmp_path):
         for name in ("heatmaps", "masks")
     )
     assert (heat["shape"], mask["shape"], mask["sample"]) == ([4, 4, 4], [16, 24, 24], "v2")
-    assert unpack_mask(mask["mask"], mask["shape"]).sum() > 0.5 * 8 * 11 * 8
+    assert unpack_mask(mask["reference"], mask["shape"]).sum() > 0.5 * 8 * 11 * 8
     rows = told(folder)
     assert rows["mean-location", "pointing_game", "mass"]["value"] == 1
     assert 0 < rows["ct", "pixel_average_precision", "mass"]["value"] < 1

@@ -16,7 +16,8 @@ from medvlp.evaluate.metrics.grounding import (
     make_case,
     upsample,
 )
-from medvlp.evaluate.packed import pack_heat, pack_mask, unpack_heat, unpack_mask
+from medvlp.evaluate.packed import pack_mask, unpack_mask
+from medvlp.evaluate.packed_heat import pack_heat, unpack_heat
 
 
 def literal(heat, mask, level):
@@ -181,10 +182,8 @@ def test_packing_gives_masks_back_and_heat_to_a_thousandth_of_its_range():
         unit = unpack_heat(packed.data, packed.shape)
         back = packed.low + (packed.high - packed.low) * unit
         np.testing.assert_allclose(back, heat, atol=1e-3 * (np.ptp(heat) or 1))
-    with pytest.raises(InputError, match="bytes of a mask"):
+    with pytest.raises(ValueError, match="a mask of shape"):
         unpack_mask(pack_mask(np.ones((4, 4), bool)), (5, 5))
-    with pytest.raises(InputError, match="bytes of a mask"):
-        unpack_mask(b"no zlib", (5, 5))
     with pytest.raises(InputError, match="bytes of a heatmap"):
         unpack_heat(b"\0" * 6, (2, 2))
 

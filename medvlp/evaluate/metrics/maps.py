@@ -9,7 +9,8 @@ import polars as pl
 
 from medvlp.evaluate.metrics.estimate import Measure, Measures, mean_measure
 from medvlp.evaluate.metrics.grounding import Case, make_case
-from medvlp.evaluate.packed import unpack_heat, unpack_mask
+from medvlp.evaluate.packed import unpack_mask
+from medvlp.evaluate.packed_heat import unpack_heat
 from medvlp.evaluate.predictions import ALL, Evidence
 from medvlp.progress import track
 
@@ -41,8 +42,8 @@ def grounding_measures(evidence: Evidence) -> Measures:
     probability `area_share`, which is the pointing game of a flat map and its average precision;
     smooth random maps have a somewhat higher average precision, for which see the chance row.
     `iou` and `dice` are at the level that was chosen on validation data, and missing where there
-    is none. A case without a value (contrast to noise of a region that fills
-    the image) is left out of that mean.
+    is none. Maps that are no cosines have no `miou_cosine`. A case without a value (contrast to
+    noise of a region that fills the image) is left out of that mean.
 
     Args:
         evidence: Tables `heatmaps`, `masks` and `levels`.
@@ -71,11 +72,12 @@ def case_of(heat: Mapping[str, Any], mask: Mapping[str, Any]) -> Case:
     """A row of `heatmaps` and one of `masks`, opened.
 
     Raises:
-        InputError: The bytes are not what the row says.
+        InputError: The bytes of the heatmap are not what the row says.
+        ValueError: Those of the mask are not.
     """
     return make_case(
         unpack_heat(heat["heat"], heat["shape"]),
-        unpack_mask(mask["mask"], mask["shape"]),
+        unpack_mask(mask["reference"], mask["shape"]),
         [(a, b) for a, b in zip(mask["image"][::2], mask["image"][1::2], strict=True)],
         low=heat["low"],
         high=heat["high"],
@@ -86,21 +88,21 @@ def _values(joined: pl.DataFrame, levels: Mapping[str, Mapping[str, Any]]) -> pl
     rows = []
     for row in track(list(joined.iter_rows(named=True)), "grounding metrics"):
         case = case_of(row, row | {"shape": row["shape_mask"]})
-        rows.append(_case_values(case, levels.get(row["name"])) | {
+        rows.append(_case_values(case, levels.get(row["name"]), row["cosine"]) | {
             "name": row["name"], "cluster": row["cluster"],
             "pixel_average_precision": row["score"],
         })  # fmt: skip
     return pl.DataFrame(rows)
 
 
-def _case_values(case: Case, level: Mapping[str, Any] | None) -> dict[str, float]:
+def _case_values(case: Case, level: Mapping[str, Any] | None, cosine: bool) -> dict[str, float]:
     nothing = float("nan")
     return {
         "pointing_game": case.pointing(),
         "area_share": case.area_share,
         "contrast_to_noise": case.contrast_to_noise(),
         "miou_rescaled": case.mean_iou("unit"),
-        "miou_cosine": case.mean_iou("raw"),
+        "miou_cosine": case.mean_iou("raw") if cosine else nothing,
         "iou": float(case.iou(level["kind"], [level["level"]])[0]) if level else nothing,
         "dice": case.dice(level["kind"], level["level"]) if level else nothing,
     }
