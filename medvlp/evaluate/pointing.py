@@ -20,9 +20,9 @@ from medvlp.evaluate.metrics.grounding import Case, LevelKind, choose_level
 from medvlp.evaluate.metrics.maps import LEVELS, case_of
 from medvlp.evaluate.packed import mask_digest, pack_mask, unpack_mask
 from medvlp.evaluate.packed_heat import pack_heat
+from medvlp.evaluate.phrases import Question, embed_questions
 from medvlp.evaluate.predict import Scorer
 from medvlp.evaluate.predictions import ALL
-from medvlp.evaluate.phrases import Question, embed_questions
 from medvlp.progress import track
 
 __all__ = ["Maps", "Pointers", "case_of", "level_rows"]

@@ -38,8 +38,6 @@ TASKS = {
     "probe": Ref("medvlp.evaluate.tasks.probe:ProbeConfig"),
     "finetune": Ref("medvlp.evaluate.tasks.finetune:FinetuneConfig"),
     "segmentation": Ref("medvlp.evaluate.tasks.segmentation:SegmentationConfig"),
-    "generation": Ref("medvlp.evaluate.tasks.generation:GenerationConfig"),
-    "vqa": Ref("medvlp.evaluate.tasks.answering:AnsweringConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

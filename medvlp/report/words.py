@@ -275,8 +275,6 @@ CONTROLS = {
         "collimator edges, hardly any anatomy"
     ),
     "random-label": "the first model's scores handed to other patients: no skill is left",
-    "centre-prior": "a map that points at the middle of every image",
-    "mean-location": "the mean place of the finding in training patients, whatever the image shows",
     "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
     "image-blind": (
         "the same model trained and tested with images swapped between patients: what can be "

@@ -265,7 +265,7 @@ def test_metrics_follow_from_the_files_alone(evaluated):
         own = [rows[model, "pointing_game", name]["value"] for name in ("edema", "mass")]
         assert macro == pytest.approx(np.mean(own))
     again = compute_metrics(load_protocol(evaluated / "protocol.yaml"), evaluated)
-    assert {(r.model, r.metric, r.name): r.value for r in again} == {
+    assert {(r.model, r.metric, r.name): r.value for r in again.rows} == {
         key: row["value"] for key, row in rows.items()
     }
 

@@ -25,10 +25,10 @@ from medvlp.evaluate.masks import Regions, known_regions
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.grounding import LevelKind
 from medvlp.evaluate.metrics.maps import grounding_measures
+from medvlp.evaluate.phrases import Question, ask_by_phrases, ask_by_prompts
 from medvlp.evaluate.pointing import Maps, Pointers, case_of, level_rows
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import Evidence
-from medvlp.evaluate.phrases import Question, ask_by_phrases, ask_by_prompts
 from medvlp.evaluate.tasks.zero_shot import inline
 from medvlp.progress import track
 
