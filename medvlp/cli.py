@@ -222,15 +222,41 @@ def search(
 
 @app.command()
 def evaluate(
-    protocol: Annotated[Path, typer.Argument(help="Protocol YAML.")],
-    bundle: Annotated[list[Path], typer.Option("--bundle", help="Bundle folder; repeat.")],
-    folder: Annotated[Path, typer.Option("--out", help="Predictions folder.")],
+    protocol: Annotated[
+        Path | None, typer.Argument(help="Protocol YAML, or a suite of protocols and bundles.")
+    ] = None,
     overrides: Overrides = None,
-) -> None:
+    bundle: Annotated[
+        list[Path] | None, typer.Option("--bundle", help="Bundle folder; repeat.")
+    ] = None,
+    predictions: Annotated[
+        list[str] | None,
+        typer.Option("--predictions", help="Others' predictions as NAME=FILE.csv; repeat."),
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="These are no probabilities: only their order counts.")
+    ] = False,
+    from_predictions: Annotated[
+        Path | None, typer.Option("--from-predictions", help="Compute the metrics again from here.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only compare with the metrics that are there.")
+    ] = False,
+    folder: Annotated[Path | None, typer.Option("--out", help="Predictions folder.")] = None,
+) -> int:
     """Predict, then compute metrics with intervals and the trivial rows."""
-    from medvlp.evaluate.run import evaluate_protocol
+    from medvlp.evaluate.command import Asked, run_evaluate
+    from medvlp.report.table.write import write_tables
 
-    typer.echo(evaluate_protocol(protocol, bundle, folder, overrides or []))
+    asked = Asked(
+        protocol=protocol, bundles=bundle or [], tables=predictions or [], scores=scores,
+        from_predictions=from_predictions, check=check, out=folder, overrides=overrides or [],
+    )  # fmt: skip
+    done = run_evaluate(asked)
+    typer.echo(done.lines)
+    if done.suite is not None:
+        typer.echo(f"Table: {write_tables(done.suite)}")
+    return done.code
 
 
 @app.command()

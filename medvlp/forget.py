@@ -178,7 +178,7 @@ def _clean_index(folder: Path, held: Withdrawals) -> str:
 
 def _clean_scores(folder: Path, held: Withdrawals) -> str:
     from medvlp.evaluate.protocol import load_protocol
-    from medvlp.evaluate.run import compute_metrics, told_rows
+    from medvlp.evaluate.record import METRICS, STUDY, metrics_of, write_study
 
     gone: Counter[str] = Counter()
     removed = pl.DataFrame()
@@ -193,14 +193,15 @@ def _clean_scores(folder: Path, held: Withdrawals) -> str:
     _clean_examples(folder / "examples", removed)
     for made in ("report.html", "report.json"):
         (folder / made).unlink(missing_ok=True)
-    metrics = folder / "metrics.json"
-    if metrics.is_file():
-        found = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
-        told = read_json(metrics)
-        told |= told_rows(found, folder)
-        since = told["counts"].get("withdrawn_since", 0) + gone["predictions.parquet"]
-        told["counts"]["withdrawn_since"] = since
-        metrics.write_text(json.dumps(told, indent=1, allow_nan=False), encoding="utf-8")
+    told = read_json(folder / STUDY) if (folder / STUDY).is_file() else None
+    (folder / METRICS).unlink(missing_ok=True)
+    if told is None:
+        return f"{gone['predictions.parquet']} predictions removed"
+    since = told["counts"].get("withdrawn_since", 0) + gone["predictions.parquet"]
+    told["counts"]["withdrawn_since"] = since
+    write_study(folder, told)
+    _, text = metrics_of(load_protocol(folder / "protocol.yaml"), folder)
+    (folder / METRICS).write_text(text, encoding="utf-8")
     return f"{gone['predictions.parquet']} predictions removed, metrics computed again"
 
 

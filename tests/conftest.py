@@ -36,19 +36,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``tiny_bundle(domain)``: an untrained bundle of a domain, made once a session."""
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``tiny_bundle(domain, seed=0)``: an untrained bundle of a domain, made once a session."""
     folder = tmp_path_factory.mktemp("bundles")
 
-    def bundle(domain: str) -> Path:
-        if not (folder / domain).exists():
-            _save_tiny(folder / domain, domain)
-        return folder / domain
+    def bundle(domain: str, seed: int = 0) -> Path:
+        place = folder / f"{domain}-{seed}"
+        if not place.exists():
+            _save_tiny(place, domain, seed)
+        return place
 
     return bundle
 
 
-def _save_tiny(folder: Path, domain: str) -> None:
+def _save_tiny(folder: Path, domain: str, seed: int) -> None:
     import torch
 
     from medvlp.config import validate
@@ -84,7 +85,7 @@ def _save_tiny(folder: Path, domain: str) -> None:
     kind, values = contracts[domain]
     contract = validate(brought.preprocess[kind].load(), values, kind)
     text = TextTowerConfig(width=16, depth=1, heads=2, max_tokens=16)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     tokenizer = train_tokenizer(["No edema is seen.", "Mild edema and cardiomegaly."] * 4, 300)
     towers = image.build(contract.channels), text.build(len(tokenizer), tokenizer.pad_token_id)
     save_bundle(

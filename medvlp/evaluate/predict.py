@@ -198,25 +198,44 @@ def open_scorers(bundles: Sequence[Path], domain: str, cache: Path | None) -> li
     Raises:
         BundleError: A bundle is damaged or of another domain, or two are the same control.
     """
-    scorers: list[Scorer] = []
-    for path in bundles:
-        bundle = load(path)
+    opened = [(path, load(path)) for path in bundles]
+    for path, bundle in opened:
         if bundle.info.domain != domain:
             raise BundleError(
                 f"{_name(path)} is of domain {bundle.info.domain}, the protocol of {domain}",
                 remedy="name a bundle of the protocol's domain",
             )
-        told = bundle.info.provenance.get("control")
-        control = told if told in TRAINED else None
-        taken = [scorer.name for scorer in scorers]
-        if control in taken:
+    controls = [_control(bundle.info.provenance.get("control")) for _, bundle in opened]
+    names = scorer_names([(path, told) for (path, _), told in zip(opened, controls, strict=True)])
+    return [
+        Scorer(name=name, control=control, bundle=bundle, cache=cache)
+        for name, control, (_, bundle) in zip(names, controls, opened, strict=True)
+    ]
+
+
+def scorer_names(bundles: Sequence[tuple[Path, str | None]]) -> list[str]:
+    """The names of bundles' rows: the control's, else the run folder's or the bundle's own.
+
+    Args:
+        bundles: Folder, and what its provenance says it was trained as.
+
+    Raises:
+        BundleError: Two are the same control.
+    """
+    names: list[str] = []
+    for path, told in bundles:
+        control = _control(told)
+        if control in names:
             raise BundleError(
                 f"{_name(path)} is a second bundle of control {control}",
                 remedy="name one bundle of each control",
             )
-        name = control or _unique(_name(path), [*taken, *RESERVED])
-        scorers.append(Scorer(name=name, control=control, bundle=bundle, cache=cache))
-    return scorers
+        names.append(control or _unique(_name(path), [*names, *RESERVED]))
+    return names
+
+
+def _control(told: str | None) -> str | None:
+    return told if told in TRAINED else None
 
 
 def _name(path: Path) -> str:

@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from medvlp import __version__
 from medvlp.config import dump_config, plain
 from medvlp.data.manifest import open_all
-from medvlp.digest import digest_file, digest_plain
+from medvlp.digest import digest_plain
 from medvlp.errors import InputError
+from medvlp.evaluate.brought.join import join_brought
+from medvlp.evaluate.brought.join import told as told_table
+from medvlp.evaluate.brought.table import Brought
 from medvlp.evaluate.controls.table import told_controls
+from medvlp.evaluate.environment import code_digest, environment
 from medvlp.evaluate.examples import draw_examples
 from medvlp.evaluate.leakage.gate import inspect_leaks
-from medvlp.evaluate.leakage.leak import Inspected
-from medvlp.evaluate.metrics.estimate import Measures, Row, plain_rows
-from medvlp.evaluate.metrics.summary import Summary, summarise
+from medvlp.evaluate.leakage.leak import Leaks, mark
+from medvlp.evaluate.metrics.estimate import Row
 from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
-from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.protocol import Protocol, load_protocol
-from medvlp.plain_files import read_json
+from medvlp.evaluate.record import METRICS, PREDICTED, metrics_of, write_study
 from medvlp.train.phantom_data import phantom_manifest
 
 PHANTOM_SPLIT = ("split.fractions={train: 0.3, valid: 0.0, test: 0.7}",)
@@ -34,7 +34,11 @@ PHANTOM_SPLIT = ("split.fractions={train: 0.3, valid: 0.0, test: 0.7}",)
 
 
 def evaluate_protocol(
-    protocol_path: Path, bundles: Sequence[Path], out: Path, overrides: Sequence[str]
+    protocol_path: Path,
+    bundles: Sequence[Path],
+    out: Path,
+    overrides: Sequence[str],
+    tables: Sequence[Brought] = (),
 ) -> str:
     """Evaluate `bundles` and write ``OUT/<protocol>/``, all of it or nothing.
 
@@ -45,6 +49,7 @@ def evaluate_protocol(
         bundles: Bundle folders: models, and controls that were trained as such.
         out: The predictions folder.
         overrides: Such as ``data.manifests=[mine]``.
+        tables: Predictions that others made.
 
     Returns:
         A line a model for the terminal, and where the predictions are.
@@ -52,36 +57,36 @@ def evaluate_protocol(
     Raises:
         ConfigError: The protocol, or what it asks of the manifests.
         BundleError: A bundle that is damaged or of another domain.
-        InputError: No bundle is named, or a sample cannot be read any more.
         LeakError: What is evaluated is known already, and the protocol does not allow it.
+        InputError: Nothing is named to evaluate, a sample cannot be read any more, or a table does
+            not fit the protocol.
     """
-    if not bundles:
+    if not bundles and not tables:
         raise InputError("no bundle is named", remedy="give --bundle RUN/bundle, once or more")
     protocol = load_protocol(protocol_path, overrides)
     scorers = open_scorers(bundles, protocol.domain, protocol.data.cache)
-    study = Study(
+    study = open_study(protocol, out)
+    with staged(out, protocol.name) as folder:
+        leaks = predict_into(folder, protocol, study, scorers, bundles, tables)
+        # From the files that were written: whoever reads them later gets these same numbers.
+        rows, text = metrics_of(protocol, folder)
+        (folder / METRICS).write_text(text, encoding="utf-8")
+    return told_lines(protocol, rows, out / protocol.name, leaks)
+
+
+def open_study(protocol: Protocol, out: Path) -> Study:
+    """The manifests of a protocol, opened; its phantom is made under `out` if it has one.
+
+    Raises:
+        ManifestError: A manifest is damaged, or a patient stands in two splits.
+    """
+    return Study(
         protocol=protocol.name,
         domain=protocol.domain,
         manifests=tuple(open_all(_manifests(protocol, out))),
         split=protocol.data.split,
         seed=protocol.seed,
     )
-    inspected = inspect_leaks(study, protocol.task, protocol.leakage, scorers, bundles)
-    with _staged(out, protocol.name) as folder:
-        predicted: Predicted = protocol.task.predict(study, scorers)
-        predicted.rows.write_parquet(folder / "predictions.parquet")
-        for name, table in predicted.beside.items():
-            table.write_parquet(folder / f"{name}.parquet")
-        dump_config(protocol, folder / "protocol.yaml")
-        _write_json(folder / "bundles.json", [_told(s, predicted) for s in scorers])
-        models = [scorer for scorer in scorers if scorer.control is None]
-        if models and predicted.items:
-            draw_examples(models[0], predicted, folder / "examples")
-        # From the file that was written: whoever reads it later gets these same numbers.
-        found = compute_metrics(protocol, folder)
-        told = _metrics(protocol, study, predicted, found, folder) | inspected.plain()
-        _write_json(folder / "metrics.json", told)
-    return _lines(protocol, found.rows, out / protocol.name, inspected)
 
 
 def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
@@ -94,31 +99,63 @@ def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
     return (phantom_manifest(protocol.domain, phantom, folder, PHANTOM_SPLIT),)
 
 
-def compute_metrics(protocol: Protocol, folder: Path) -> Summary:
-    """Metrics from ``predictions.parquet``, the tables beside it and ``bundles.json``."""
-    told = read_json(folder / "bundles.json")
-    thresholds = {bundle["name"]: bundle["thresholds"] for bundle in told}
-    beside = {
-        path.stem: pl.read_parquet(path)
-        for path in sorted(folder.glob("*.parquet"))
-        if path.stem != "predictions"
+def predict_into(
+    folder: Path,
+    protocol: Protocol,
+    study: Study,
+    scorers: Sequence[Scorer],
+    bundles: Sequence[Path],
+    tables: Sequence[Brought] = (),
+) -> Leaks:
+    """Fill an empty folder with everything that an evaluation writes, but the metrics.
+
+    Args:
+        folder: Empty.
+        protocol: What is evaluated.
+        study: On what.
+        scorers: The models.
+        bundles: Their folders, in the same order.
+        tables: Predictions that others made.
+
+    Returns:
+        What leaks and was let through, as `metrics.json` says it.
+
+    Raises:
+        LeakError: What is evaluated is known already, and the protocol does not allow it.
+    """
+    inspected = inspect_leaks(study, protocol.task, protocol.leakage, scorers, bundles).plain()
+    predicted: Predicted = protocol.task.predict(study, scorers)
+    if tables:
+        predicted = join_brought(study, predicted, tables)
+    predicted.rows.write_parquet(folder / PREDICTED)
+    for name, table in predicted.beside.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    dump_config(protocol, folder / "protocol.yaml")
+    told = [*(_told(s, predicted) for s in scorers), *(told_table(t) for t in tables)]
+    (folder / "bundles.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    models = [scorer for scorer in scorers if scorer.control is None]
+    if models and predicted.items:
+        draw_examples(models[0], predicted, folder / "examples")
+    controls = told_controls(protocol.task.kind, predicted.rows["model"].unique())
+    facts = {**_facts(protocol, study, predicted), "controls": controls, **inspected}
+    write_study(folder, facts)
+    leaks: Leaks = inspected["leaks"]
+    return leaks
+
+
+def _facts(protocol: Protocol, study: Study, predicted: Predicted) -> dict[str, Any]:
+    """What is known of an evaluation and is no metric; it stands in `metrics.json`, too."""
+    return {
+        "medvlp": __version__,
+        "code": code_digest(),
+        "environment": environment(),
+        "domain": protocol.domain,
+        "protocol": protocol.name,
+        "version": protocol.version,
+        "digest": protocol.digest,
+        "manifests": [manifest.digest for manifest in study.manifests],
+        "counts": predicted.counts,
     }
-
-    def measures(model: str, seed: int) -> Measures:
-        own = (pl.col("model") == model) & (pl.col("seed") == seed)
-        tables = {name: table.filter(own) for name, table in beside.items()}
-        found: Measures = protocol.task.measures(
-            Evidence(thresholds=thresholds.get(model, {}), beside=tables, stated=protocol.stated)
-        )
-        return found
-
-    return summarise(
-        pl.read_parquet(folder / "predictions.parquet"),
-        measures,
-        protocol.task.headlines,
-        domain=protocol.domain,
-        bootstrap=protocol.bootstrap,
-    )
 
 
 def _told(scorer: Scorer, predicted: Predicted) -> dict[str, Any]:
@@ -126,6 +163,7 @@ def _told(scorer: Scorer, predicted: Predicted) -> dict[str, Any]:
         "name": scorer.name,
         "digest": scorer.bundle.digest,
         "control": scorer.control,
+        "scale": "probability",
         "thresholds": dict(predicted.thresholds.get(scorer.name, {})),
         "calibration": plain(scorer.bundle.info.calibration),
         "contract": scorer.bundle.info.contract,
@@ -133,43 +171,11 @@ def _told(scorer: Scorer, predicted: Predicted) -> dict[str, Any]:
     }
 
 
-def _metrics(
-    protocol: Protocol, study: Study, predicted: Predicted, found: Summary, folder: Path
-) -> dict[str, Any]:
-    return {
-        "medvlp": __version__,
-        "domain": protocol.domain,
-        "protocol": protocol.name,
-        "version": protocol.version,
-        "digest": protocol.digest,
-        "manifests": [manifest.digest for manifest in study.manifests],
-        "counts": predicted.counts,
-        "controls": told_controls(protocol.task.kind, predicted.rows["model"].unique()),
-        **told_rows(found, folder),
-    }
-
-
-def told_rows(found: Summary, folder: Path) -> dict[str, Any]:
-    """What `metrics.json` says of the metrics and of the files beside it, by name and digest."""
-    beside = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "metrics.json")
-    return {
-        "artefacts": {str(p.relative_to(folder)): digest_file(p) for p in beside},
-        "rows": plain_rows(found.rows),
-        "comparisons": plain_rows(found.comparisons),
-        "ranks": plain_rows(found.ranks),
-        "subgroups": plain_rows(found.subgroups),
-        "undefined_draws": [
-            {"model": r.model, "metric": r.metric, "name": r.name, "draws": r.undefined_draws}
-            for r in found.rows
-            if r.undefined_draws
-        ],
-    }
-
-
-def _lines(protocol: Protocol, rows: Sequence[Row], folder: Path, inspected: Inspected) -> str:
+def told_lines(protocol: Protocol, rows: Sequence[Row], folder: Path, leaks: Leaks) -> str:
+    """A line a model for the terminal, with what leaks beside it, and where the predictions are."""
     chosen = [r for r in rows if r.metric in protocol.task.headlines]
     lines = [
-        f"{r.model:<24} {r.metric} {r.name}: {_interval(r)}  n={r.n}{inspected.mark(r.model)}"
+        f"{r.model:<24} {r.metric} {r.name}: {_interval(r)}  n={r.n}{mark(leaks, r.model)}"
         for r in chosen
     ]
     return "\n".join([*lines, f"Predictions: {folder}"])
@@ -183,12 +189,8 @@ def _interval(row: Row) -> str:
     return f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1, allow_nan=False), encoding="utf-8")
-
-
 @contextmanager
-def _staged(out: Path, name: str) -> Iterator[Path]:
+def staged(out: Path, name: str) -> Iterator[Path]:
     """A folder that becomes ``OUT/name`` when everything in it is written."""
     out.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,23 @@ HEADLINES = {
     "vqa": Headline("accuracy", "Share of closed questions answered rightly", None),
 }
 
+FINDINGS = frozenset({"zero-shot", "probe", "finetune"})
+"""Tasks whose rows are findings that are present or absent, independent of each other."""
+
+AXES = {
+    "polarity": "Tells “no effusion” from “effusion”",
+    "laterality": "Tells left from right",
+    "severity": "Tells mild from severe",
+    "grounded": "Looks where the finding is",
+    "corruption": "Keeps its answers on poorer images",
+    "adversarial": "Keeps its answers under attack",
+}
+"""Robustness axes: task kind -> what a score of 1 means."""
+
+AXIS_METRIC = "robustness"
+
 TITLES = {
+    AXIS_METRIC: "Robustness score",
     "auroc": "AUROC",
     "auroc_macro": "AUROC, mean",
     "average_precision": "Average precision",
@@ -106,6 +124,12 @@ TITLES = {
     "radgraph_f1": "RadGraph F1",
     "rouge_l": "ROUGE-L",
     "token_f1": "F1 of words",
+    "jaccard_present": "Jaccard index, mean over the videos that have the phase",
+    "precision_present": "Precision, mean over the videos that have the phase",
+    "recall_present": "Sensitivity, mean over the videos that have the phase",
+    "segment_f1_10_video": "F1 of segments that overlap by 10 %, mean over videos",
+    "segment_f1_25_video": "F1 of segments that overlap by 25 %, mean over videos",
+    "segment_f1_50_video": "F1 of segments that overlap by 50 %, mean over videos",
     "segment_f1_10": "F1 of segments that overlap by 10 %",
     "segment_f1_25": "F1 of segments that overlap by 25 %",
     "segment_f1_50": "F1 of segments that overlap by 50 %",
@@ -290,6 +314,19 @@ PERCENT = {
     "net_benefit_of_all_at_": "Net benefit of acting on everybody, at",
 }
 """Metrics whose name ends in a percentage."""
+
+
+def headline(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The metric that stands for a task: its headline, or the first that there is."""
+    if task in HEADLINES:
+        return HEADLINES[task].metric
+    names = [str(row["metric"]) for row in rows]
+    return AXIS_METRIC if AXIS_METRIC in names else next(iter(names), "")
+
+
+def task_title(kind: str) -> str:
+    """A task's words for people."""
+    return f"Robustness: {AXES[kind].lower()}" if kind in AXES else TASKS.get(kind, kind)
 
 
 def title(metric: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,10 @@ class Leak:
     """Whether the evaluation stops for it unless it is allowed."""
 
 
+Leaks = Sequence[Mapping[str, Any]]
+"""Leaks as `metrics.json` lists them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
     """What the gate found, and what it could not look at."""
@@ -80,12 +84,13 @@ class Inspected:
             "leaks_unchecked": list(self.unchecked),
         }
 
-    def mark(self, model: str) -> str:
-        """What stands beside a model's number; blank where nothing leaks."""
-        kinds = {leak.kind: None for leak in self.leaks if leak.model in (None, model)}
-        return f"  LEAK: {', '.join(kinds)}" if kinds else ""
-
     @property
     def refusing(self) -> Sequence[Leak]:
         """Leaks that stop the evaluation."""
         return [leak for leak in self.leaks if leak.refuses and leak.kind not in self.allowed]
+
+
+def mark(leaks: Leaks, model: str) -> str:
+    """What stands beside a model's number; blank where nothing leaks."""
+    kinds = {leak["kind"]: None for leak in leaks if leak["model"] in (None, model)}
+    return f"  LEAK: {', '.join(kinds)}" if kinds else ""

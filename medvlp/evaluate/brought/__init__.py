@@ -1,0 +1,1 @@
+"""Others' predictions, brought as tables and joined to a protocol's truth."""

@@ -1,0 +1,1 @@
+"""Head-to-head: many bundles over many protocols, cell by cell."""

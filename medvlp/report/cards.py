@@ -1,0 +1,90 @@
+"""Cards: whom the data show, what leaks were looked for, and how the run was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from medvlp.report import words
+from medvlp.report.folder import ProtocolFolder
+
+GROUPS = ("sex", "age_band", "view", "site", "scanner")
+
+
+def data_card(folder: ProtocolFolder) -> dict[str, Any]:
+    """Patients, samples and prevalence, counted on one model's rows."""
+    frame = folder.predictions
+    one = frame.filter(pl.col("model") == frame["model"][0])
+    labels = one.group_by("name", maintain_order=True).agg(
+        n=pl.len(), positives=pl.col("label").sum(), patients=pl.col("patient").n_unique()
+    )
+    counted = folder.task in words.FINDINGS or folder.task == "phases"
+    return {
+        "patients": one["patient"].n_unique(),
+        "samples": one["sample"].n_unique(),
+        "labels": labels.to_dicts() if counted else [],
+        "groups": {column: _counts(one, column) for column in GROUPS},
+    }
+
+
+def _counts(frame: pl.DataFrame, column: str) -> list[tuple[str, int]]:
+    """Samples by the values of a subgroup column; empty if it is unknown of all."""
+    counted = (
+        frame.unique("sample").group_by(pl.col(column).fill_null("unknown")).len().sort(column)
+    )
+    pairs = [(str(value), int(count)) for value, count in counted.iter_rows()]
+    return [] if [value for value, _ in pairs] == ["unknown"] else pairs
+
+
+def leakage_card(folder: ProtocolFolder) -> dict[str, Any]:
+    """Leaks, what could not be looked at, and how the controls fared against what is expected."""
+    metrics = folder.metrics
+    return {
+        "looked": "leaks" in metrics,
+        "leaks": [leak | {"between": " and ".join(leak["between"])}
+                  for leak in metrics.get("leaks", [])],
+        "unchecked": metrics.get("leaks_unchecked", []),
+        "controls": _plain(metrics.get("controls", [])),
+    }  # fmt: skip
+
+
+def _plain(controls: Any) -> list[list[tuple[str, str]]]:
+    """Each control's remarks as (word, value) pairs, whatever was noted of it."""
+    entries = [{"control": k, **v} for k, v in controls.items()] if isinstance(
+        controls, dict) else controls  # fmt: skip
+    return [
+        [(key.replace("_", " "), _told(value)) for key, value in entry.items()]
+        for entry in entries
+        if isinstance(entry, dict)
+    ]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "–" if value is None else str(value)
+
+
+def run_card(folder: ProtocolFolder) -> dict[str, Any]:
+    """Everything that a repetition needs: protocol, code, weights, data, environment, seeds."""
+    metrics, protocol = folder.metrics, folder.protocol
+    bootstrap = protocol["bootstrap"]
+    facts = {
+        "Protocol": f"{metrics['protocol']}, version {metrics['version']}",
+        "Protocol digest": metrics["digest"],
+        "medvlp": metrics.get("medvlp", "–"),
+        "Code digest": metrics.get("code", "–"),
+        "Seed of the protocol": protocol.get("seed", 0),
+        "Draws of patients": f"{bootstrap['draws']}, seed {bootstrap['seed']}",
+        "Confidence": f"{100 * bootstrap['confidence']:g} %",
+    }
+    data = {f"Manifest {i + 1}": d for i, d in enumerate(metrics.get("manifests", []))}
+    return {
+        "facts": {name: str(value) for name, value in (facts | data).items()},
+        "environment": metrics.get("environment", {}),
+        "bundles": folder.bundles,
+        "files": metrics.get("artefacts", {}),
+    }

@@ -1,0 +1,1 @@
+"""Reporting checklists: what the tool knows is filled in, the rest is marked for a person."""
