@@ -33,7 +33,9 @@ REPORT = """                                 FINAL REPORT
 
  No acute process.
 """
-LABELS = "subject_id,study_id,Atelectasis,Cardiomegaly,Edema,Pleural Effusion,Pneumothorax,Fracture"
+LABELS = (
+    "subject_id,study_id,Atelectasis,Cardiomegaly,Consolidation,Edema,Pleural Effusion,Fracture"
+)
 
 
 def gz(path, lines):
@@ -125,8 +127,8 @@ def sample(found, name):
 def test_labels_are_present_absent_uncertain_or_unknown(found):
     labels = found.manifest.labels.filter(pl.col("sample") == sample(found, "aa-1.jpg")["sample"])
     assert dict(labels.select("name", "value").rows()) == {
-        "Atelectasis": 1, "Cardiomegaly": 0, "Edema": -1,
-        "Pleural Effusion": None, "Pneumothorax": None, "Fracture": None,
+        "Atelectasis": 1, "Cardiomegaly": 0, "Consolidation": -1,
+        "Edema": None, "Pleural Effusion": None, "Fracture": None,
     }  # fmt: skip
     assert set(labels["source"]) == {"chexpert"}
     assert found.manifest.labels.height == 3 * 6

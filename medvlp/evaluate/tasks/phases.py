@@ -13,12 +13,13 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
 from medvlp.data.prompts import PromptSet
+from medvlp.data.published_prompts import PublishedPrompts
 from medvlp.evaluate.cases import check_labels, known_intervals, left_out, timed_items
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.phases import phase_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
 from medvlp.evaluate.predictions import Evidence
-from medvlp.evaluate.tasks.zero_shot import inline, resolved
+from medvlp.evaluate.tasks.zero_shot import resolved, taken_in
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -64,6 +65,9 @@ class PhasesConfig:
     tolerance_s: Annotated[float, Field(ge=0)] | None = None
     """Seconds from a boundary within which a call is forgiven in the relaxed metrics."""
 
+    published: PublishedPrompts | None = None
+    """The published prompts that `prompts` stands in for; used where its path is given."""
+
     contract: Contract = Field(default_factory=dict)
     """Fields of the models' preprocessing contract that the protocol sets for all of them, such
     as ``frames: 1``; every model's own contract if not given."""
@@ -74,12 +78,13 @@ class PhasesConfig:
         return CONVENTIONS[self.convention]
 
     def resolve(self, base: Path) -> PhasesConfig:
-        """The task with its prompt file taken in.
+        """The task with its prompt file, or the user's copy of the published one, taken in.
 
         Raises:
             ConfigError: The file cannot be used.
         """
-        return dataclasses.replace(self, prompts=inline(self.prompts, base))
+        prompts, published = taken_in(self.prompts, self.published, base)
+        return dataclasses.replace(self, prompts=prompts, published=published)
 
     def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
         """Scores of every model and control.

@@ -61,11 +61,7 @@ class ZeroShotConfig:
         Raises:
             ConfigError: The file cannot be used, or does not hold a label that is evaluated.
         """
-        prompts, published = inline(self.prompts, base), self.published
-        if published is not None and published.path is not None:
-            prompts = read_published(published, base)
-            # Where the copy lies is the user's; the prompts themselves tell which were used.
-            published = dataclasses.replace(published, path=None)
+        prompts, published = taken_in(self.prompts, self.published, base)
         check_labels(self.labels or (), prompts.names, "task.labels", "the prompt set")
         return dataclasses.replace(self, prompts=prompts, published=published)
 
@@ -82,6 +78,8 @@ class ZeroShotConfig:
             sample_items(study.manifests, split, names, domain=study.domain)
             for split in (study.split, "train")
         )
+        if prompts.mode == "exclusive":
+            items, train = others_absent(items), others_absent(train)
 
         def score(scorer: Scorer, seen: Sequence[Item]) -> Scores:
             if self.rule == "label-head":
@@ -95,8 +93,8 @@ class ZeroShotConfig:
     def measures(self, evidence: Evidence) -> Measures:
         """AUROC, average precision, calibration, and sensitivity at the stored thresholds.
 
-        Where labels exclude each other, also accuracy and F1 of the best-scored label; nothing of
-        calibration where the rule gives no probabilities.
+        Where labels exclude each other, also accuracy and F1 of the best-scored label, over samples
+        of which all labels are known; nothing of calibration where the rule gives no probabilities.
         """
         findings = finding_measures(evidence.thresholds, evidence.stated)
 
@@ -108,7 +106,9 @@ class ZeroShotConfig:
                 or not measure.metric.startswith(OF_PROBABILITIES)
             ]
             if resolved(self.prompts).mode == "exclusive":
-                found += choice_measures(rows, clusters)
+                # A choice is right or wrong only among all labels, not among those that are known.
+                told = pl.len().over("sample") == rows["name"].n_unique()
+                found += choice_measures(rows.filter(told), clusters)
             return found
 
         return measures
@@ -125,6 +125,21 @@ class ZeroShotConfig:
         if self.ensemble:
             rows = pl.concat([rows, mean_of_models(rows)])
         return dataclasses.replace(found, counts=counts, thresholds=thresholds, rows=rows)
+
+
+def others_absent(items: Sequence[Item]) -> list[Item]:
+    """Items of labels that exclude each other: where one is present, unknown ones are absent.
+
+    Labels mined from reports tell of absence only where it is mentioned. Items with several labels
+    present, or with an uncertain one, stay as they are.
+    """
+    found = []
+    for item in items:
+        labels_L = item.labels_L
+        if (labels_L == 1).sum() == 1 and not (labels_L == -1).any():
+            item = dataclasses.replace(item, labels_L=np.nan_to_num(labels_L, nan=0.0))
+        found.append(item)
+    return found
 
 
 def mean_of_models(rows: pl.DataFrame) -> pl.DataFrame:
@@ -146,6 +161,20 @@ def mean_of_models(rows: pl.DataFrame) -> pl.DataFrame:
     if not np.array_equal(mean["sample"], first["sample"]):
         raise ValueError("models were scored on different samples")
     return first.with_columns(model=pl.lit("ensemble"), score=mean["score"])
+
+
+def taken_in(
+    prompts: Path | PromptSet, published: PublishedPrompts | None, base: Path
+) -> tuple[PromptSet, PublishedPrompts | None]:
+    """The prompts that are asked, and the published ones they are or stand in for.
+
+    Raises:
+        ConfigError: The prompt file, or the user's copy of the published one, cannot be used.
+    """
+    if published is None or published.path is None:
+        return inline(prompts, base), published
+    # Where the copy lies is the user's; the prompts themselves tell which were used.
+    return read_published(published, base), dataclasses.replace(published, path=None)
 
 
 def inline(prompts: Path | PromptSet, base: Path) -> PromptSet:
