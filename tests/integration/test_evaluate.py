@@ -11,7 +11,7 @@ from PIL import Image
 
 from medvlp.config import plain
 from medvlp.cxr.preprocess import CxrPreprocessConfig
-from medvlp.data.manifest import write_manifest
+from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.data.prompts import prompts_from_labels
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.digest import digest_bytes
@@ -302,6 +302,40 @@ def test_a_rule_of_no_probabilities_has_no_calibration(manifest, bundles, tmp_pa
     assert "auroc" in metrics
     assert "accuracy" in metrics
     assert not {m for m in metrics if m.startswith(("brier", "calibration_error", "specificity"))}
+
+
+def test_a_choice_is_among_all_labels_though_reports_deny_few(manifest, bundles, tmp_path):
+    names = ("one", "two", "three")
+    labels = [
+        {"sample": f"s{i:02d}", "name": name, "source": "table",
+         "value": 1.0 if name == names[i // 2 % 3] else None}
+        for i in range(2 * PATIENTS)
+        for name in names
+    ]  # fmt: skip
+    labels[-2]["value"] = -1.0  # of the last sample: nobody can judge a choice there
+    told = Manifest.open(manifest)
+    tables = {name: getattr(told, name).to_dicts() for name in ("samples", "texts")}
+    sources = [
+        {"source": source, "part": 0, "path": str(told.paths(source)[0])}
+        for source in told.samples["source"]
+    ]
+    write_manifest(
+        tmp_path / "mined", tables | {"labels": labels}, sources,
+        {"key_id": "test", "counts": {}}, key=b"k" * 32,
+    )  # fmt: skip
+    prompts = {"mode": "exclusive", "labels": {n: {"positive": [n]} for n in names}}
+    task = {"kind": "zero-shot", "prompts": prompts, "rule": "cxr-clip"}
+    protocol = write_protocol(tmp_path, tmp_path / "mined", task)
+    evaluate_protocol(protocol, bundles[:1], tmp_path / "out", [])
+    frame = predictions(tmp_path).filter(pl.col("model") == "mine")
+    whole = frame.filter(pl.len().over("sample") == 3).sort("sample", "name")
+    assert whole["sample"].n_unique() == frame["sample"].n_unique() - 1 == 47
+    score, truth = (whole[c].to_numpy().reshape(-1, 3) for c in ("score", "label"))
+    rows = json.loads((tmp_path / "out/trial/metrics.json").read_text())["rows"]
+    found = {r["model"]: r["value"] for r in rows if r["metric"] == "accuracy"}
+    assert found["mine"] == pytest.approx((score.argmax(1) == truth.argmax(1)).mean())
+    assert found["mine"] < 0.7
+    assert found["chance"] < 0.7
 
 
 def test_two_checkpoints_and_their_ensemble(manifest, bundles, tmp_path):

@@ -21,17 +21,17 @@ from medvlp.evaluate.protocol import load_protocol
 FOLDER = Path(__file__).parents[2] / "configs" / "evaluate"
 PROMPTS = sorted((FOLDER / "prompts").glob("*.yaml"))
 PATHS = sorted(set(FOLDER.rglob("*.yaml")) - set(PROMPTS))
+TASKS = {path: yaml.safe_load(path.read_text())["task"] for path in PATHS}
 CXR = sorted((FOLDER / "cxr").glob("*.yaml"))
 ZERO_SHOT = [
     path
-    for folder in ("cxr", "ct")
-    for path in sorted((FOLDER / folder).glob("*.yaml"))
-    if yaml.safe_load(path.read_text())["task"]["kind"] == "zero-shot"
+    for path, task in TASKS.items()
+    if task["kind"] == "zero-shot" and path.parent.name in ("cxr", "ct")
 ]
 
 DENIAL = re.compile(
     r"\b(no|not|non|nothing|never|without|absen(t|ce)|negative|free of|normal|unremarkable|intact"
-    r"|healthy)\b",
+    r"|healthy|sharp)\b",
     re.IGNORECASE,
 )
 """Words that deny a finding in these prompts."""
@@ -96,15 +96,13 @@ def test_the_polarity_check_finds_a_swapped_pair():
     assert not denies("no No finding")
 
 
-@pytest.mark.parametrize("path", PROMPTS, ids=by_name)
-def test_every_prompt_file_is_used_or_is_of_a_set_that_has_a_reader(path):
+def test_every_prompt_file_is_asked_by_some_protocol():
     used = {
-        (protocol.parent / file).resolve()
-        for protocol in PATHS
-        for file in [yaml.safe_load(protocol.read_text())["task"].get("prompts")]
-        if isinstance(file, str)
+        (path.parent / task["prompts"]).resolve()
+        for path, task in TASKS.items()
+        if "prompts" in task
     }
-    assert path.resolve() in used or path.stem in ("cxr-tbx11k", "cxr-object-cxr")
+    assert set(PROMPTS) - used == set()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +186,7 @@ def test_volumes_ask_alone_and_share_reports(name):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in PATHS if "published" in yaml.safe_load(path.read_text())["task"]],
+    [path for path, task in TASKS.items() if "published" in task],
     ids=by_name,
 )
 def test_published_prompts_stand_for_the_labels_and_another_file_is_refused(path, tmp_path):
@@ -216,3 +214,20 @@ def test_the_phases_of_cholec80_are_asked_with_the_users_copy(tmp_path):
     assert theirs.task.prompts.labels["phase:GallbladderRetraction"].positive == ("sentence 6",)
     assert theirs.digest != own.digest
     assert theirs.task.published.path is None
+
+
+def test_every_protocol_stands_in_the_table_of_protocols():
+    page = (FOLDER.parents[1] / "docs" / "protocols.md").read_text()
+    told = set(re.findall(r"`([a-z0-9._-]+)`", page))
+    assert {path.stem for path in PATHS} - told == set()
+
+
+@pytest.mark.parametrize("path", ZERO_SHOT, ids=by_name)
+def test_the_table_of_protocols_tells_rule_and_number_of_labels(path):
+    page = (FOLDER.parents[1] / "docs" / "protocols.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{path.stem}` |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    task = load_protocol(path).task
+    assert cells[3].split(",")[0] == str(len(task.labels or task.prompts.names))
+    if path.parent.name == "cxr":
+        assert cells[2] == task.rule
