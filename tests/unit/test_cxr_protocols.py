@@ -10,8 +10,10 @@ import yaml
 from medvlp.cxr.select import FIVE
 from medvlp.cxr.sets.covidx import COVID
 from medvlp.cxr.sets.nih import FINDINGS
+from medvlp.cxr.sets.object_cxr import FOREIGN
 from medvlp.cxr.sets.rsna import PNEUMONIA
 from medvlp.cxr.sets.siim import PNEUMOTHORAX
+from medvlp.cxr.sets.tbx11k_tables import TUBERCULOSIS
 from medvlp.cxr.sets.vindr import CLASSES
 from medvlp.data.prompts import load_prompts
 from medvlp.digest import digest_bytes
@@ -231,3 +233,43 @@ def test_the_table_of_protocols_tells_rule_and_number_of_labels(path):
     assert cells[3].split(",")[0] == str(len(task.labels or task.prompts.names))
     if path.parent.name == "cxr":
         assert cells[2] == task.rule
+
+
+@pytest.mark.parametrize(
+    ("data", "labels"),
+    [("nih", 14), ("vindr", 14), ("covidx", 1), ("siim", 1), ("rsna", 1)],
+)
+def test_benchx_classification_is_linear_and_full_at_every_fraction(data, labels):
+    for name, kind in (("linear", "probe"), ("finetune", "finetune")):
+        path = FOLDER / "cxr" / f"benchx-{data}-{name}.yaml"
+        digests = set()
+        for subset in ("1%", "10%", "100%"):
+            protocol = load_protocol(path, [f"task.subset={subset}"])
+            assert (protocol.task.kind, protocol.task.seeds) == (kind, 3)
+            assert len(protocol.task.labels) == labels
+            assert set(protocol.task.labels) <= set(SET_LABELS[data])
+            digests.add(protocol.digest)
+        assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "structure"),
+    [("object-cxr", FOREIGN), ("rsna", PNEUMONIA), ("siim", PNEUMOTHORAX),
+     ("tbx11k", TUBERCULOSIS)],
+)  # fmt: skip
+def test_benchx_segmentation_is_of_the_readers_regions(data, structure):
+    task = load_protocol(FOLDER / "cxr" / f"benchx-{data}-segmentation.yaml").task
+    assert task.structures == (structure,)
+    assert (task.head, task.encoder) == ("upernet", "frozen")
+
+
+def test_benchx_has_its_nine_sets_and_four_tasks():
+    names = [path.stem for path in CXR if path.stem.startswith("benchx-")]
+    tasks = [name.removeprefix("benchx-").rsplit("-", 1) for name in names]
+    assert {task for _, task in tasks} == {
+        "linear", "finetune", "segmentation", "generation", "retrieval",
+    }  # fmt: skip
+    assert {data for data, _ in tasks} == {
+        "nih", "vindr", "covidx", "siim", "rsna", "object-cxr", "tbx11k", "iu-xray",
+        "mimic-5x200",
+    }  # fmt: skip
