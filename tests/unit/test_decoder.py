@@ -1,5 +1,6 @@
 """The decoder: what it may look at, and that its search finds what an exhaustive one finds."""
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -8,14 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from medvlp.evaluate.heads.decoder import (
-    Budget,
     DecoderConfig,
     Passage,
     TextDecoder,
-    fit,
-    mean_loss,
+    passage_losses,
     write,
 )
+from medvlp.evaluate.heads.learning import Budget, fit, mean_loss
 from medvlp.evaluate.heads.visual import Visual, pooled
 
 CONFIG = DecoderConfig(depth=1, width=16, heads=2, dropout=0.0, max_tokens=5)
@@ -32,6 +32,10 @@ def decoder(config=CONFIG, vocabulary=5, seed=0):
 
 def visual(count=2):
     return Visual(torch.randn(count, 3, 4, generator=torch.Generator().manual_seed(1)))
+
+
+def losses(model):
+    return partial(passage_losses, model, visual())
 
 
 def log_likelihood(model, seen, ids):
@@ -92,7 +96,7 @@ def test_forbidden_tokens_are_never_written():
 
 def test_a_prefix_is_not_learnt():
     model = decoder()
-    one = mean_loss(model, visual(), [Passage(image=0, ids=(0, 2, 3, END), prefix=3)], 4)
+    one = mean_loss(model, losses(model), [Passage(image=0, ids=(0, 2, 3, END), prefix=3)], 4)
     expected = -log_likelihood(model, visual().tokens([0]), [0, 2, 3, END])[-1]
     assert one == pytest.approx(expected, abs=1e-5)
 
@@ -103,9 +107,9 @@ def test_the_weights_of_the_best_validation_loss_are_kept():
     # Validation says the opposite, so what is best comes early.
     valid = [Passage(image=0, ids=(0, 3, END)), Passage(image=1, ids=(0, 2, END))]
     budget = Budget(steps=60, batch_size=2, lr=3e-3, warmup_steps=1, valid_every=1)
-    best = fit(model, visual(), train, valid, budget, seed=0, label="test")
-    assert mean_loss(model, visual(), valid, 2) == pytest.approx(best)
-    assert mean_loss(model, visual(), train, 2) > 0.05
+    best = fit(model, visual(), losses(model), train, valid, budget, seed=0, label="test")
+    assert mean_loss(model, losses(model), valid, 2) == pytest.approx(best)
+    assert mean_loss(model, losses(model), train, 2) > 0.05
 
 
 def test_training_repeats_with_its_seed_and_leaves_the_global_generator_alone():
@@ -116,7 +120,7 @@ def test_training_repeats_with_its_seed_and_leaves_the_global_generator_alone():
     for _ in range(2):
         model = decoder(config)
         torch.manual_seed(9)
-        fit(model, visual(), train, train, budget, seed=4, label="test")
+        fit(model, visual(), losses(model), train, train, budget, seed=4, label="test")
         after = torch.rand(1)
         torch.manual_seed(9)
         assert torch.equal(after, torch.rand(1))

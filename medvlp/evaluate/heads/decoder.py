@@ -1,4 +1,4 @@
-"""A small transformer decoder that writes text about an image, its training and its decoding.
+"""A small transformer decoder that writes text about an image, and its decoding.
 
 The decoder attends to an image's patch tokens (Vaswani et al. 2017, arXiv:1706.03762, with the
 encoder's side replaced by the image) and is trained by teacher forcing. A sequence may begin with
@@ -10,8 +10,7 @@ decoder's width, K beams.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from typing import Annotated
 
@@ -22,7 +21,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from medvlp.config import STRICT
-from medvlp.data.randomness import generator
 from medvlp.evaluate.heads.visual import Visual
 from medvlp.progress import track
 
@@ -45,22 +43,6 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Budget:
-    """How long and how fast is learnt: the same for every model, control and seed."""
-
-    steps: Count = 1000
-    batch_size: Count = 16
-    lr: Annotated[float, Field(gt=0)] = 5e-4
-    encoder_lr: Annotated[float, Field(gt=0)] = 1e-5
-    """Of the image tower, where it is tuned."""
-
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    valid_every: Count = 100
-    """Steps between looks at the validation split; the weights with the least loss there win."""
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -110,65 +92,6 @@ class TextDecoder(nn.Module):
         # Input and output share their embedding (Press & Wolf 2017, arXiv:1608.05859).
         logits: Tensor = hidden_BTW @ self.token.weight.T
         return logits
-
-
-def fit(
-    decoder: TextDecoder,
-    visual: Visual,
-    train: Sequence[Passage],
-    valid: Sequence[Passage],
-    budget: Budget,
-    *,
-    seed: int,
-    label: str,
-) -> float:
-    """Train in place, and leave the weights that were best on validation; their loss there.
-
-    Args:
-        decoder: The decoder, on its device.
-        visual: The images of both splits; a tuned tower learns along.
-        train: What is learnt.
-        valid: What chooses the weights.
-        budget: Steps and rates.
-        seed: Of the order of the batches and of dropout.
-        label: For the progress bar.
-    """
-    own, tower = list(decoder.parameters()), visual.learns
-    groups = [{"params": own, "lr": budget.lr}, {"params": tower, "lr": budget.encoder_lr}]
-    optimizer = torch.optim.AdamW(groups[: 1 + bool(tower)], weight_decay=budget.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, budget))
-    best, kept = float("inf"), _state(decoder, visual)
-    batches = _batches(train, budget, seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for step in track(range(1, budget.steps + 1), label):
-            decoder.train()
-            loss = _loss(decoder, visual, next(batches)).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_([*own, *tower], 1.0)
-            optimizer.step()
-            schedule.step()
-            if step % budget.valid_every == 0 or step == budget.steps:
-                found = mean_loss(decoder, visual, valid, budget.batch_size)
-                if found < best:
-                    best, kept = found, _state(decoder, visual)
-    decoder.load_state_dict(kept[0])
-    visual.restore(kept[1])
-    decoder.eval()
-    return best
-
-
-@torch.no_grad()
-def mean_loss(
-    decoder: TextDecoder, visual: Visual, texts: Sequence[Passage], batch_size: int
-) -> float:
-    """Negative log-likelihood per learnt token, in nats."""
-    decoder.eval()
-    parts = [
-        _loss(decoder, visual, texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)
-    ]
-    return float(torch.cat(parts).mean())
 
 
 @torch.no_grad()
@@ -259,8 +182,8 @@ def _beam(
     return [ids[: ids.index(end)] if end in ids else ids for ids in chosen]
 
 
-def _loss(decoder: TextDecoder, visual: Visual, batch: Sequence[Passage]) -> Tensor:
-    """The losses of all learnt tokens of a batch, one after another."""
+def passage_losses(decoder: TextDecoder, visual: Visual, batch: Sequence[Passage]) -> Tensor:
+    """The negative log-likelihoods (nats) of all learnt tokens of a batch, one after another."""
     visual_BPD = visual.tokens([text.image for text in batch])
     longest = max(len(text.ids) for text in batch)
     ids_BT = torch.zeros(len(batch), longest, dtype=torch.long)
@@ -273,24 +196,3 @@ def _loss(decoder: TextDecoder, visual: Visual, batch: Sequence[Passage]) -> Ten
     logits_BTV = decoder(ids_BT[:, :-1], visual_BPD)
     learnt = target_BT[:, 1:] != IGNORED
     return F.cross_entropy(logits_BTV[learnt].float(), target_BT[:, 1:][learnt], reduction="none")
-
-
-def _batches(train: Sequence[Passage], budget: Budget, seed: int) -> Iterator[Sequence[Passage]]:
-    epoch = 0
-    while True:
-        order = generator(seed, epoch, "texts", "decoder").permutation(len(train))
-        for i in range(0, len(order), budget.batch_size):
-            yield [train[at] for at in order[i : i + budget.batch_size]]
-        epoch += 1
-
-
-def _rate(step: int, budget: Budget) -> float:
-    """Warm-up, then a straight line to a tenth."""
-    if step < budget.warmup_steps:
-        return (step + 1) / budget.warmup_steps
-    left = (budget.steps - step) / max(budget.steps - budget.warmup_steps, 1)
-    return 0.1 + 0.9 * max(left, 0.0)
-
-
-def _state(decoder: TextDecoder, visual: Visual) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return copy.deepcopy(decoder.state_dict()), visual.state()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Any, Literal
 
@@ -13,13 +14,13 @@ from medvlp.data.items import Item, permute_images
 from medvlp.data.tokenizer import panics_named
 from medvlp.errors import BundleError, ConfigError
 from medvlp.evaluate.heads.decoder import (
-    Budget,
     DecoderConfig,
     Passage,
     TextDecoder,
-    fit,
+    passage_losses,
     write,
 )
+from medvlp.evaluate.heads.learning import Budget, fit
 from medvlp.evaluate.heads.visual import Visual, see
 from medvlp.evaluate.predict import Scorer
 
@@ -198,7 +199,8 @@ def learn_and_write(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TextDecoder(decoder, language.size, visual.shape).to(writer.scorer.bundle.device)
-    fit(model, visual, train, valid, budget, seed=seed, label=f"{label}: training")
+    losses = partial(passage_losses, model, visual)
+    fit(model, visual, losses, train, valid, budget, seed=seed, label=f"{label}: training")
     found = write(
         model,
         visual,

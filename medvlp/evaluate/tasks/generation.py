@@ -20,7 +20,8 @@ from medvlp.data.randomness import generator
 from medvlp.data.text_policy import Level, TextPolicy
 from medvlp.digest import digest_bytes
 from medvlp.evaluate.cases import subgroups
-from medvlp.evaluate.heads.decoder import Budget, DecoderConfig
+from medvlp.evaluate.heads.decoder import DecoderConfig
+from medvlp.evaluate.heads.learning import Budget
 from medvlp.evaluate.heads.writers import (
     Control,
     Language,
