@@ -23,7 +23,7 @@ WORDS = [*REPORTS.values(), "On which side is the opacity?", "Is there an effusi
 def write_sided(root, splits=SPLITS, seed=0):
     """A manifest of one image a patient, whose bright side decides its report."""
     rng = np.random.default_rng(seed)
-    tables = {"samples": [], "texts": [], "labels": []}
+    tables = {"samples": [], "texts": [], "labels": [], "entities": []}
     sources = []
     number = 0
     for split, count in splits.items():
@@ -51,6 +51,12 @@ def write_sided(root, splits=SPLITS, seed=0):
             tables["labels"].append(
                 {"sample": sample, "name": "effusion", "value": float(side == "left"),
                  "source": "table"}
+            )  # fmt: skip
+            tables["entities"].append(
+                {
+                    "sample": sample, "node": f"n{number}", "anatomy": "lung",
+                    "observation": "opacity", "presence": 1.0, "laterality": side,
+                }
             )  # fmt: skip
             number += 1
     info = {"key_id": "test", "counts": {}}

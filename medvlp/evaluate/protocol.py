@@ -26,6 +26,7 @@ TASKS = {
     "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
     "generation": Ref("medvlp.evaluate.tasks.generation:GenerationConfig"),
+    "vqa": Ref("medvlp.evaluate.tasks.answering:AnsweringConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

@@ -30,7 +30,7 @@ from medvlp.evaluate.metrics.texts import words
 from medvlp.evaluate.predict import Study
 from medvlp.plain_files import read_json
 
-KINDS = ("closed", "open")
+CLOSED, OPEN = "closed", "open"
 COLUMNS = ("question", "answer", "kind")
 """What a table must have, besides ``sample`` or ``file``."""
 
@@ -172,7 +172,7 @@ def _fault(
     """Why a row is refused; a row that is not has been seen."""
     if not all(words(values.get(name, "")) for name in COLUMNS):
         return "refused_blank"
-    if values["kind"] not in KINDS:
+    if values["kind"] not in (CLOSED, OPEN):
         return "refused_kind"
     if sample is None:
         return "refused_unknown_sample"

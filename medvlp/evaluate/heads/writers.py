@@ -39,8 +39,15 @@ class Writer:
     name: str
     control: bool
     scorer: Scorer
+    permuted: int | None = None
+    """The seed with which images are permuted across patients, if they are."""
+
     visual: Callable[[], Visual]
     """The images of all parts, one after another; anew for each training if a tower is tuned."""
+
+    def shown(self, parts: Parts) -> list[Item]:
+        """The items of all parts, one after another, with the images that are shown."""
+        return _items(parts, self.permuted)
 
 
 def check_parts(parts: Parts) -> None:
@@ -90,6 +97,7 @@ def writers(
             name=scorer.name,
             control=scorer.control is not None,
             scorer=scorer,
+            permuted=seed if blind else None,
             visual=_source(scorer, _items(parts, seed if blind else None), limit, tune),
         )
     models = [scorer for scorer in scorers if scorer.control is None]
@@ -110,7 +118,8 @@ def _control(
         def visual() -> Visual:
             return blank
 
-    return Writer(name=control, control=True, scorer=scorer, visual=visual)
+    permuted = seed if control == "image-blind" else None
+    return Writer(name=control, control=True, scorer=scorer, permuted=permuted, visual=visual)
 
 
 def _items(parts: Parts, permuted: int | None) -> list[Item]:
