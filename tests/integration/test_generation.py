@@ -1,13 +1,18 @@
 """Report generation from bundles and a manifest to metrics and back from the written tables."""
 
+import shutil
+
 import polars as pl
 import pytest
+import torch
 import yaml
 from sided import REPORTS, write_sided, write_sided_bundle
+from transformers import BertConfig, BertModel
 
 from medvlp.errors import ConfigError
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.run import compute_metrics, evaluate_protocol
+from medvlp.models.chexbert import CHEXBERT
 from medvlp.plain_files import read_json
 
 TASK = {
@@ -26,6 +31,25 @@ def write_protocol(folder, manifest, task=TASK, **data):
     path = folder / "write.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+def write_chexbert(folder):
+    """A random labeller in the published layout."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "effusion", "left", "right"]
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=16,
+    )  # fmt: skip
+    state = {f"module.bert.{k}": v for k, v in BertModel(config).state_dict().items()}
+    for i, size in enumerate([4] * 13 + [2]):
+        head = torch.nn.Linear(16, size)
+        state[f"module.linear_heads.{i}.weight"] = head.weight.detach() * 10
+        state[f"module.linear_heads.{i}.bias"] = head.bias.detach()
+    folder.mkdir()
+    config.to_json_file(folder / "config.json")
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    torch.save({"model_state_dict": state}, folder / "chexbert.pth")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +132,25 @@ def test_a_tuned_tower_learns_along_and_leaves_the_bundle_alone(manifest, tmp_pa
     assert exact["mine"] > 0.9
     assert set(exact) == {"mine", "constant-report", "chance"}
     assert (bundle / "model.safetensors").read_bytes() == before
+
+
+def test_findings_can_be_chexberts_from_the_users_own_weights(manifest, tmp_path):
+    write_chexbert(tmp_path / "weights")
+    bundle = write_sided_bundle(tmp_path / "mine" / "bundle")
+    task = {**TASK, "chexbert": "weights", "controls": [], "seeds": [0]}
+    task["budget"] = {**TASK["budget"], "steps": 5}
+    protocol = write_protocol(tmp_path, manifest, task)
+    evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
+    folder = tmp_path / "out" / "write"
+    names = set(pl.read_parquet(folder / "predictions.parquet")["name"])
+    assert "report" in names
+    assert names - {"report"} <= set(CHEXBERT)
+    assert len(names) > 2
+    shutil.rmtree(tmp_path / "weights")
+    # The metrics need no weights.
+    assert compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+    with pytest.raises(ConfigError, match="holds no weights"):
+        evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT, read_yaml, validate
-from medvlp.data.findings import Findings, Words, load_findings, side
+from medvlp.data.findings import Findings, Words, load_findings
 from medvlp.data.items import DataConfig, Item, pair_items
 from medvlp.data.randomness import generator
 from medvlp.data.text_policy import Level, TextPolicy
-from medvlp.digest import digest_bytes
+from medvlp.digest import digest_bytes, digest_file
+from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.heads.decoder import DecoderConfig
 from medvlp.evaluate.heads.learning import Budget
@@ -30,6 +31,7 @@ from medvlp.evaluate.heads.writers import (
     learn_and_write,
     writers,
 )
+from medvlp.evaluate.labellers import ByCheXbert, Labeller, Read, Rules
 from medvlp.evaluate.metrics.estimate import Measure, Measures
 from medvlp.evaluate.metrics.texts import (
     error_measures,
@@ -40,13 +42,10 @@ from medvlp.evaluate.metrics.texts import (
 )
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
+from medvlp.models.chexbert import chexbert_weights
 
 REPORT = "report"
 """The `name` of the row that is about a text as a whole."""
-
-Labels = Mapping[str, int | None]
-Known = dict[str, tuple[Labels, Mapping[str, str | None]]]
-"""Text -> its findings, and the sides of those it affirms."""
 
 _PLACE = {
     name: PREDICTIONS[name] for name in ("model", "seed", "sample", "time_s", "digest", "name")
@@ -76,6 +75,13 @@ class GenerationConfig:
     """The user's own words of findings, in the form of `findings.yaml`, or their file relative to
     the protocol's; ours if not given."""
 
+    chexbert: Path | None = None
+    """A folder with CheXbert's weights, relative to the protocol's file: findings are then those
+    that it finds, not our rules."""
+
+    chexbert_sha256: str | None = None
+    """Of the weights' file; filled in where it is left out."""
+
     valid: str = "valid"
     """The split that chooses the weights."""
 
@@ -89,20 +95,33 @@ class GenerationConfig:
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     controls: tuple[Control, ...] = ("text-only", "image-blind")
 
+    place: Path | None = Field(default=None, exclude=True, repr=False)
+    """Where CheXbert lies on this machine: no part of the protocol."""
+
     headlines: ClassVar[tuple[str, ...]] = ("finding_f1_micro", "bleu_4", "rouge_l")
 
     def resolve(self, base: Path) -> GenerationConfig:
-        """The task with the user's words taken in.
+        """The task with the user's words taken in, and the digest of CheXbert's weights.
 
         Raises:
-            ConfigError: Their file cannot be used.
+            ConfigError: A file cannot be used, or the weights are others than the protocol's.
         """
-        if not isinstance(self.findings, Path):
-            return self
-        words: dict[str, dict[str, Words]] = validate(
-            dict[str, dict[str, Words]], read_yaml(base / self.findings), self.findings.name
-        )
-        return dataclasses.replace(self, findings=words)
+        task = self
+        if isinstance(self.findings, Path):
+            words: dict[str, dict[str, Words]] = validate(
+                dict[str, dict[str, Words]], read_yaml(base / self.findings), self.findings.name
+            )
+            task = dataclasses.replace(task, findings=words)
+        if self.chexbert is None or (self.chexbert_sha256 and not (base / self.chexbert).is_dir()):
+            # Metrics are computed from written predictions where the weights need not be.
+            return task
+        digest = digest_file(chexbert_weights(base / self.chexbert))
+        if self.chexbert_sha256 not in (None, digest):
+            raise ConfigError(
+                "task.chexbert: the weights are not those of the protocol's chexbert_sha256",
+                remedy="use the weights that the protocol was written for, or drop the digest",
+            )
+        return dataclasses.replace(task, chexbert_sha256=digest, place=base / self.chexbert)
 
     def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
         """A text of every model, control and seed for every image.
@@ -115,7 +134,7 @@ class GenerationConfig:
             for part, split in (("train", "train"), ("valid", self.valid), ("test", study.split))
         }
         check_parts(parts)
-        pages = _Pages(study, parts["test"], self._findings(study.domain))
+        pages = _Pages(study, parts["test"], self._labeller(study.domain))
         for writer in writers(
             scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=self.tune
         ):
@@ -159,10 +178,17 @@ class GenerationConfig:
         policy = TextPolicy(levels=(self.level,), sources=self.sources, choose="join")
         return DataConfig(manifests=tuple(m.path for m in study.manifests), texts=policy)
 
-    def _findings(self, domain: str) -> Findings:
+    def _labeller(self, domain: str) -> Labeller:
+        if self.chexbert is not None:
+            if self.place is None:
+                raise ConfigError(
+                    "task.chexbert: the folder is not there",
+                    remedy="put the weights where the protocol says, relative to its file",
+                )
+            return ByCheXbert(self.place)
         if isinstance(self.findings, dict):
-            return Findings(self.findings.get(domain, {}))
-        return load_findings(domain, self.findings)
+            return Rules(Findings(self.findings.get(domain, {})))
+        return Rules(load_findings(domain, self.findings))
 
 
 def reference(item: Item) -> str:
@@ -197,16 +223,16 @@ class _Pages:
     Args:
         study: Where the items come from.
         items: What is written about.
-        findings: Which findings texts are searched for.
+        labeller: Finds the findings in texts.
     """
 
-    def __init__(self, study: Study, items: Sequence[Item], findings: Findings) -> None:
+    def __init__(self, study: Study, items: Sequence[Item], labeller: Labeller) -> None:
         meta = subgroups(study.manifests)
         self._study = study
-        self._findings = findings
+        self._labeller = labeller
         self._about = [describe(item, meta) for item in items]
         self._wanted = [reference(item) for item in items]
-        self._known: Known = {}
+        self._known: dict[str, Read] = {}
         self._rows: list[dict[str, Any]] = []
         self._texts: list[dict[str, Any]] = []
         self._told: list[dict[str, Any]] = []
@@ -214,6 +240,8 @@ class _Pages:
     def add(self, model: str, control: bool, seed: int, texts: Sequence[str]) -> None:
         """The texts of one training of a model, in the items' order."""
         scores = rouge_l(texts, self._wanted)
+        new = sorted({*texts, *self._wanted} - set(self._known))
+        self._known |= dict(zip(new, self._labeller.read(new), strict=True))
         for about, wanted, text, score in zip(
             self._about, self._wanted, texts, scores, strict=True
         ):
@@ -227,35 +255,26 @@ class _Pages:
     def _compare(
         self, base: Mapping[str, Any], place: Mapping[str, Any], wanted: str, text: str
     ) -> None:
-        (right, right_sides), (said, said_sides) = self._read(wanted), self._read(text)
-        for name, label in right.items():
+        right, said = self._known[wanted], self._known[text]
+        for name, label in right.labels.items():
             if label != -1:  # what the reference doubts is neither right nor wrong
-                score = float(said[name] == 1)
-                row = {**base, "name": name, "label": int(label == 1), "score": score}
-                self._rows.append(row)
-            if label is not None or said[name] is not None:
+                score = float(said.labels[name] == 1)
+                self._rows.append({**base, "name": name, "label": int(label == 1), "score": score})
+            if label is not None or said.labels[name] is not None:
                 told = {
                     "reference": label,
-                    "generated": said[name],
-                    "reference_side": right_sides.get(name),
-                    "generated_side": said_sides.get(name),
+                    "generated": said.labels[name],
+                    "reference_side": right.sides.get(name),
+                    "generated_side": said.sides.get(name),
                 }
                 self._told.append({**place, "name": name, **told})
-
-    def _read(self, text: str) -> tuple[Labels, Mapping[str, str | None]]:
-        if text not in self._known:
-            mentions = self._findings.mentions(text)
-            labels = self._findings.label(text)
-            sides = {name: side(name, mentions) for name, v in labels.items() if v == 1}
-            self._known[text] = (labels, sides)
-        return self._known[text]
 
     def predicted(self, counts: dict[str, int]) -> Predicted:
         """Everything that was added."""
         types = {name: kind for name, kind in PREDICTIONS.items() if name in self._rows[0]}
         texts = pl.DataFrame(self._texts, schema=_PLACE | _WORDS)
         beside = {"texts": texts.with_columns(bleu=pl.lit(signature()))}
-        if self._findings.names:
+        if self._labeller.names:
             beside["findings"] = pl.DataFrame(self._told, schema=_PLACE | _FINDINGS)
         return Predicted(
             rows=as_predictions(pl.DataFrame(self._rows, schema=types), self._study),
