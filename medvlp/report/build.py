@@ -148,7 +148,7 @@ def _card(folder: ProtocolFolder) -> dict[str, Any]:
     return {
         "patients": one["patient"].n_unique(),
         "samples": one["sample"].n_unique(),
-        "labels": labels.to_dicts() if folder.task != "retrieval" else [],
+        "labels": labels.to_dicts() if folder.task not in ("retrieval", "vqa") else [],
         "groups": {column: _counts(one, column) for column in ("sex", "age_band", "view", "site")},
     }
 

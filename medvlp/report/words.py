@@ -20,6 +20,7 @@ class Headline:
 HEADLINES = {
     "class-retrieval": Headline("precision_at_10", "Right answers among the first 10", None),
     "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
+    "generation": Headline("finding_f1_micro", "F1 of findings in the written texts", None),
     "phases": Headline("f1_macro", "F1, mean over phases", None),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
     "temporal-retrieval": Headline("recall_at_1", "Right moment first", None),
@@ -29,6 +30,7 @@ HEADLINES = {
     "triplets": Headline(
         "average_precision_video_macro_ivt", "Average precision of triplets, mean over videos", None
     ),
+    "vqa": Headline("accuracy", "Share of closed questions answered rightly", None),
 }
 
 TITLES = {
@@ -82,6 +84,19 @@ TITLES = {
     "recall_macro": "Sensitivity, mean",
     "recall_macro_video": "Sensitivity, mean over videos",
     "recall_present_macro": "Sensitivity, mean over the videos that have a phase, then phases",
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "exact_match": "Same words as the reference",
+    "finding_f1": "F1 of the finding in texts",
+    "finding_f1_macro": "F1 of findings in texts, mean over findings",
+    "finding_f1_micro": "F1 of findings in texts, pooled",
+    "laterality_error": "Findings told on another side",
+    "polarity_error": "Findings turned round (affirmed for denied, or denied for affirmed)",
+    "radgraph_f1": "RadGraph F1",
+    "rouge_l": "ROUGE-L",
+    "token_f1": "F1 of words",
     "segment_f1_10": "F1 of segments that overlap by 10 %",
     "segment_f1_25": "F1 of segments that overlap by 25 %",
     "segment_f1_50": "F1 of segments that overlap by 50 %",
@@ -105,6 +120,8 @@ DEPTHS = {
 
 TASKS = {
     "class-retrieval": "Finding reports that say the same as an image shows",
+    "generation": "Writing a report about an image",
+    "vqa": "Answering questions about an image",
     "zero-shot": "Findings asked for in words (zero-shot)",
     "phases": "Surgical phases or steps asked for in words (zero-shot)",
     "retrieval": "Finding the report to an image, and the image to a report",
@@ -127,6 +144,20 @@ READING = {
         "perfect. The mean over phases counts a short phase as much as a long one.",
         "The mean over videos is computed inside each video first; papers use both conventions "
         "and the two numbers must not be compared with each other.",
+    ),
+    "generation": (
+        "BLEU and ROUGE-L count words in common with the reference report (1.0 is the same text). "
+        "They reward common phrases: compare with the text-only row, which writes without seeing, "
+        "and with constant-report, which gives everybody the most frequent training report.",
+        "F1 of findings asks whether the same findings are affirmed; a labeller reads both texts, "
+        "and what the reference doubts does not count. Findings turned round, or told on another "
+        "side, are counted among those that both texts speak of.",
+    ),
+    "vqa": (
+        "Many questions can be answered without looking: the text-only row has learnt from the "
+        "questions alone, and prevalence gives the most frequent training answer to the same "
+        "question. What a model adds by looking is the distance to these rows.",
+        "Open answers are compared as texts: the same words, or F1 of the words in common.",
     ),
     "retrieval": (
         "Each image searches all reports of the test patients, and each report all images. "
@@ -151,6 +182,8 @@ READING = {
 CONTROLS = {
     "chance": "random scores",
     "prevalence": "the share of training patients with the finding, whatever the image shows",
+    "constant-report": "the most frequent training report, for everybody",
+    "text-only": "the same decoder trained and tested on blank images: what words alone give",
     "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
     "image-blind": (
         "the same model trained and tested with images swapped between patients: what can be "

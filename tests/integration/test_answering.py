@@ -14,11 +14,12 @@ from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.questions import ask, from_labels, read_table
 from medvlp.evaluate.run import compute_metrics, evaluate_protocol
 from medvlp.plain_files import read_json
+from medvlp.report.build import build_report
 
 TASK = {
     "kind": "vqa",
     "decoder": {"depth": 1, "width": 32, "heads": 2, "dropout": 0.0, "max_tokens": 32},
-    "budget": {"steps": 60, "batch_size": 16, "lr": 0.005, "warmup_steps": 5, "valid_every": 20},
+    "budget": {"steps": 50, "batch_size": 8, "lr": 0.005, "warmup_steps": 5, "valid_every": 20},
 }
 SPLITS = {"train": "train", "valid": "valid", "test": "test"}
 SIDE, EFFUSION = "On which side is the opacity?", "Is there an effusion?"
@@ -120,7 +121,11 @@ def test_every_question_has_one_row_a_model(evaluated):
     joined = predictions.join(answers, on=["model", "seed", "name"], suffix="_answer")
     assert (joined["digest"] == joined["digest_answer"]).all()
     assert len(joined) == len(predictions)
-    told = "".join(path.read_text() for path in evaluated[1].glob("*.json"))
+    build_report(evaluated[1].parent)
+    page = (evaluated[1].parent / "report.html").read_text()
+    assert "Answering questions about an image" in page
+    told = page + "".join(path.read_text() for path in evaluated[1].glob("*.json"))
+    assert "q000001" not in page
     assert SIDE not in told
     assert "left lung" not in told
 

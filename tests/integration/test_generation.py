@@ -1,5 +1,6 @@
 """Report generation from bundles and a manifest to metrics and back from the written tables."""
 
+import json
 import shutil
 
 import polars as pl
@@ -9,11 +10,14 @@ import yaml
 from sided import REPORTS, write_sided, write_sided_bundle
 from transformers import BertConfig, BertModel
 
+from medvlp.digest import digest_bytes
 from medvlp.errors import ConfigError
+from medvlp.evaluate.metrics.radgraph import add_radgraph
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.run import compute_metrics, evaluate_protocol
 from medvlp.models.chexbert import CHEXBERT
 from medvlp.plain_files import read_json
+from medvlp.report.build import build_report
 
 TASK = {
     "kind": "generation",
@@ -116,8 +120,29 @@ def test_metrics_come_again_from_the_written_tables_alone(evaluated):
     assert [row.__dict__ for row in again] == [row.__dict__ for row in first]
 
 
+def test_radgraph_annotations_brought_in_become_a_metric(evaluated, tmp_path):
+    folder = shutil.copytree(evaluated[1], tmp_path / "write")
+    texts = pl.read_parquet(folder / "texts.parquet")
+    annotated = {
+        digest_bytes(text.encode()): {"entities": {"1": {"tokens": text, "label": "OBS-DP"}}}
+        for text in {*texts["generated"], *texts["reference"]}
+    }
+    (tmp_path / "radgraph.json").write_text(json.dumps(annotated))
+    add_radgraph(folder, tmp_path / "radgraph.json")
+    rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+    graph = {row.model: row.value for row in rows if row.metric == "radgraph_f1"}
+    # One entity, which is the whole text, and no relation: 1 for the same words, else a half.
+    same = {row.model: row.value for row in rows if row.metric == "exact_match"}
+    assert graph["constant-report"] == pytest.approx((1 + same["constant-report"]) / 2)
+
+
 def test_reports_stand_in_their_table_and_nowhere_else(evaluated):
-    for path in evaluated[1].rglob("*.json"):
+    root = evaluated[1].parent
+    build_report(root)
+    page = (root / "report.html").read_text()
+    assert "Writing a report about an image" in page
+    assert "constant-report" in page
+    for path in (*root.rglob("*.json"), *root.rglob("*.html"), *root.rglob("*.yaml")):
         assert not any(text in path.read_text() for text in REPORTS.values())
 
 

@@ -32,7 +32,8 @@ from medvlp.evaluate.heads.writers import (
     writers,
 )
 from medvlp.evaluate.labellers import ByCheXbert, Labeller, Read, Rules
-from medvlp.evaluate.metrics.estimate import Measure, Measures
+from medvlp.evaluate.metrics import radgraph
+from medvlp.evaluate.metrics.estimate import Measure, Measures, mean_measure
 from medvlp.evaluate.metrics.texts import (
     error_measures,
     finding_text_measures,
@@ -170,6 +171,10 @@ class GenerationConfig:
             if (told := evidence.beside.get("findings")) is not None:
                 told = told.join(whole, on=key, how="inner", nulls_equal=True)
                 found += error_measures(told, clusters)
+            if (graphs := evidence.beside.get(radgraph.TABLE)) is not None:
+                graphs = graphs.join(whole, on=key, how="inner", nulls_equal=True)
+                values, patient = graphs["radgraph_f1"].to_numpy(), graphs["cluster"].to_numpy()
+                found.append(mean_measure("radgraph_f1", REPORT, values, patient, clusters))
             return found
 
         return measures
