@@ -8,7 +8,7 @@ are computed from then on.
 
 An annotation holds ``entities``: id -> ``{"tokens": ..., "label": ..., "relations": [[type, id],
 ...]}``. Two entities are equal if tokens (in any case) and label are; two relations, if type and
-both entities are. After Yu et al. 2023 (doi:10.1016/j.patter.2023.100802), a text's score is the
+both entities are. After Yu et al. 2023 (medRxiv 2022.08.30.22279318), a text's score is the
 mean of the F1 over entities and the F1 over relations.
 """
 
