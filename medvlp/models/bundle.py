@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medvlp.archive.verdict import Verdict
-from medvlp.config import validate
 from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
-from medvlp.data.tokenizer import load_tokenizer, panics_named, token_ids
+from medvlp.data.tokenizer import load_tokenizer, panics_named
 from medvlp.digest import digest_plain
-from medvlp.domain import Domain, Ref, get_domain
+from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
-from medvlp.losses.objectives import CORE_OBJECTIVES, LabelsObjective
-from medvlp.models.bounded import IMPOSSIBLE, Bounded
+from medvlp.losses.objectives import LabelsObjective
 from medvlp.models.bundle_file import (
-    INDEX,
     BundleInfo,
-    fill,
     read_info,
-    read_weights,
     save_bundle,
-    weights_under,
 )
+from medvlp.models.described import config_of, drawn, modules_of
 from medvlp.models.heatmap import Heatmap, best_slice, patch_cosines, upsample
-from medvlp.models.image2d import CORE_ENCODERS
 from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each
-from medvlp.models.text import CORE_TEXT_TOWERS
+from medvlp.models.projected import ProjectedText, project_text
 from medvlp.models.two_tower import TwoTower
 from medvlp.models.zero_shot import PromptEmbeddings, Scores, prompt_embeddings, score
 
@@ -56,15 +49,6 @@ class Embedded:
 
     code: str | None
     """Why it could not be read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectedText:
-    """One text in the joint space before it is normalised."""
-
-    pooled_E: NDArray[np.float64]
-    words_TE: Floats
-    """Projected tokens without the tokenizer's special ones; all tokens if there are no others."""
 
 
 class Bundle:
@@ -151,30 +135,9 @@ class Bundle:
             parts.append(text_ME.cpu().numpy())
         return np.concatenate(parts)
 
-    @torch.inference_mode()
     def project_texts(self, texts: Sequence[str]) -> list[ProjectedText]:
-        """Texts in the joint space, pooled and word by word, neither normalised.
-
-        One at a time, so that a text's numbers never depend on those beside it.
-        """
-        return [self._project(text) for text in texts]
-
-    def _project(self, text: str) -> ProjectedText:
-        with panics_named():
-            encoded = self.tokenizer(
-                [text],
-                truncation=True,
-                max_length=self.model.text.max_tokens,
-                return_special_tokens_mask=True,
-                return_tensors="pt",
-            ).to(self.device)
-        features = self.model.text(encoded.input_ids, encoded.attention_mask.bool())
-        word_T = encoded.special_tokens_mask[0] == 0
-        tokens_TE = self.model.text_projection(features.tokens_MTD[0]).float()
-        return ProjectedText(
-            pooled_E=self.model.text_projection(features.pooled_MD)[0].double().cpu().numpy(),
-            words_TE=(tokens_TE[word_T] if word_T.any() else tokens_TE).cpu().numpy(),
-        )
+        """Texts in the joint space, pooled and word by word, neither normalised."""
+        return [project_text(self.model, self.tokenizer, text, self.device) for text in texts]
 
     def zero_shot(
         self,
@@ -342,7 +305,7 @@ def reinitialised(bundle: Bundle, seed: int) -> Bundle:
     channels = bundle.preprocess.config.channels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, objectives = _drawn(
+        model, objectives = drawn(
             bundle.info, get_domain(bundle.info.domain), channels, bundle.tokenizer
         )
     return Bundle(
@@ -358,7 +321,7 @@ def reinitialised(bundle: Bundle, seed: int) -> Bundle:
 
 def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:
     domain = get_domain(info.domain)
-    contract = _config(info.preprocess, CORE_PREPROCESS, domain.preprocess, "preprocess")
+    contract = config_of(info.preprocess, CORE_PREPROCESS, domain.preprocess, "preprocess")
     if contract_digest(contract) != info.contract:
         raise BundleError(
             f"{folder.name} was trained with another preprocessing contract than the installed "
@@ -372,7 +335,7 @@ def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device)
             f"{info.vocab_size}",
             remedy="copy the bundle again",
         )
-    model, objectives = _modules(folder, info, domain, contract.channels, tokenizer)
+    model, objectives = modules_of(folder, info, domain, contract.channels, tokenizer)
     return Bundle(
         info,
         digest,
@@ -382,68 +345,3 @@ def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device)
         tokenizer=tokenizer,
         device=device,
     )
-
-
-def _modules(
-    folder: Path, info: BundleInfo, domain: Domain, channels: int, tokenizer: Any
-) -> tuple[TwoTower, nn.ModuleDict]:
-    weights = read_weights(folder)
-    # Weights are drawn only to be overwritten: the caller's random state is none of ours.
-    with torch.random.fork_rng(devices=[]), Bounded(weights), _description(folder):
-        model, objectives = _drawn(info, domain, channels, tokenizer)
-    fill(model, weights_under(weights, "model."), folder.name)
-    for name, objective in objectives.items():
-        fill(objective, weights_under(weights, f"objectives.{name}."), folder.name)
-    return model, objectives
-
-
-def _drawn(
-    info: BundleInfo, domain: Domain, channels: int, tokenizer: Any
-) -> tuple[TwoTower, nn.ModuleDict]:
-    """The described modules with weights drawn from torch's random state."""
-    image = _config(info.image, CORE_ENCODERS, domain.encoders, "image")
-    text = _config(info.text, CORE_TEXT_TOWERS, {}, "text")
-    kinds = {
-        name: _config(values, CORE_OBJECTIVES, domain.objectives, "objectives")
-        for name, values in info.objectives.items()
-    }
-    towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
-    model = TwoTower(info.model, *towers)
-    sizes = model.sizes(len(info.label_names), token_ids(tokenizer))
-    return model, nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
-
-
-@contextmanager
-def _description(folder: Path) -> Iterator[None]:
-    """What the code of an architecture raises at impossible sizes, as an error of the bundle."""
-    try:
-        yield
-    except IMPOSSIBLE as error:
-        raise BundleError(
-            f"{folder.name}: no model can be built from its {INDEX}", remedy="copy the bundle again"
-        ) from error
-
-
-def _config(
-    values: dict[str, Any], core: Mapping[str, type], more: Mapping[str, Ref], what: str
-) -> Any:
-    kind = values.get("kind")
-    if kind not in (known := {**more, **core}):
-        raise BundleError(
-            f"{what}: kind {kind!r} is not known (known: {', '.join(sorted(known))})",
-            remedy="install the package that brings it",
-        )
-    if _names_folder(values):
-        raise BundleError(
-            f"{what}: the bundle names a folder of other weights",
-            remedy="use a bundle that medvlp wrote: it holds all its weights",
-        )
-    chosen = core[kind] if kind in core else more[kind].load()
-    return validate(chosen, values, what)
-
-
-def _names_folder(values: Any) -> bool:
-    """Whether a tower would fetch weights from somewhere: a bundle brings its own."""
-    if isinstance(values, dict):
-        return bool(values.get("pretrained")) or any(map(_names_folder, values.values()))
-    return isinstance(values, list) and any(map(_names_folder, values))

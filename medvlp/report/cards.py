@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
+from medvlp.evaluate.controls.table import ROW
 from medvlp.report import words
 from medvlp.report.folder import ProtocolFolder
 
@@ -45,27 +47,13 @@ def leakage_card(folder: ProtocolFolder) -> dict[str, Any]:
         "leaks": [leak | {"between": " and ".join(leak["between"])}
                   for leak in metrics.get("leaks", [])],
         "unchecked": metrics.get("leaks_unchecked", []),
-        "controls": _plain(metrics.get("controls", [])),
+        "absent": _absent(metrics.get("controls", {})),
     }  # fmt: skip
 
 
-def _plain(controls: Any) -> list[list[tuple[str, str]]]:
-    """Each control's remarks as (word, value) pairs, whatever was noted of it."""
-    entries = [{"control": k, **v} for k, v in controls.items()] if isinstance(
-        controls, dict) else controls  # fmt: skip
-    return [
-        [(key.replace("_", " "), _told(value)) for key, value in entry.items()]
-        for entry in entries
-        if isinstance(entry, dict)
-    ]
-
-
-def _told(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "–" if value is None else str(value)
+def _absent(controls: Mapping[str, str]) -> dict[str, str]:
+    """The controls that have no row, with the reason why."""
+    return {name: why for name, why in controls.items() if why != ROW}
 
 
 def run_card(folder: ProtocolFolder) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def test_metrics_come_again_from_the_written_tables_alone(evaluated):
     protocol, folder = evaluated
     again = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
     first = compute_metrics(load_protocol(protocol), folder)
-    assert [row.__dict__ for row in again] == [row.__dict__ for row in first]
+    assert again.rows
+    assert again == first
 
 
 def test_radgraph_annotations_brought_in_become_a_metric(evaluated, tmp_path):
@@ -129,7 +130,7 @@ def test_radgraph_annotations_brought_in_become_a_metric(evaluated, tmp_path):
     }
     (tmp_path / "radgraph.json").write_text(json.dumps(annotated))
     add_radgraph(folder, tmp_path / "radgraph.json")
-    rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+    rows = compute_metrics(load_protocol(folder / "protocol.yaml"), folder).rows
     graph = {row.model: row.value for row in rows if row.metric == "radgraph_f1"}
     # One entity, which is the whole text, and no relation: 1 for the same words, else a half.
     same = {row.model: row.value for row in rows if row.metric == "exact_match"}
@@ -173,7 +174,7 @@ def test_findings_can_be_chexberts_from_the_users_own_weights(manifest, tmp_path
     assert len(names) > 2
     shutil.rmtree(tmp_path / "weights")
     # The metrics need no weights.
-    assert compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
+    assert compute_metrics(load_protocol(folder / "protocol.yaml"), folder).rows
     with pytest.raises(ConfigError, match="holds no weights"):
         evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
 

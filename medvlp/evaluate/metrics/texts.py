@@ -8,6 +8,7 @@ Degenerate texts have values: an empty text matches nothing, and equals an empty
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -204,5 +205,6 @@ def error_measures(told: pl.DataFrame, clusters: int) -> list[Measure]:
         ("laterality_error", sided, "reference_side", "generated_side"),
     ):
         wrong = (part[left] != part[right]).to_numpy().astype(np.float64)
-        found.append(mean_measure(metric, ALL, wrong, part["cluster"].to_numpy(), clusters))
+        rate = mean_measure(metric, ALL, wrong, part["cluster"].to_numpy(), clusters)
+        found.append(dataclasses.replace(rate, low_is_better=True))
     return found
