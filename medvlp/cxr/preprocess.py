@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medvlp.config import STRICT
 from medvlp.cxr.read import read_xray
+from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
 
@@ -113,6 +114,11 @@ def apply_poses(grey_B1HW: Tensor, pose_BK: Tensor) -> Tensor:
     return ((moved - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
 
+def _read_mask(paths: Sequence[Path]) -> NDArray[np.float32]:
+    (path,) = paths
+    return read_xray(path)
+
+
 class CxrPreprocess:
     """X-ray files to model input; the stored array is uint16 (size,size)."""
 
@@ -169,6 +175,30 @@ class CxrPreprocess:
             return size, size
         scale = size / max(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def regions(
+        self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
+    ) -> Placed:
+        """Boxes and masks (pictures of the X-ray's own rows and columns) on the stored grid.
+
+        Raises:
+            Reject: A file is bad.
+            InputError: A region does not fit the X-ray.
+        """
+        (path,) = paths
+        return place(self.placement(read_xray(path, flags).shape), regions, _read_mask)
+
+    def placement(self, shape: tuple[int, ...]) -> Placement:
+        """How an X-ray of `shape` (H,W) lies on the stored grid."""
+        fitted = self._fitted(*shape)
+        size = self.config.size
+        return Placement(
+            native=shape,
+            grid=(size, size),
+            axes=(0, 1),
+            scale=(fitted[0] / shape[0], fitted[1] / shape[1]),
+            offset=((size - fitted[0]) // 2, (size - fitted[1]) // 2),
+        )
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """A `Pose`."""

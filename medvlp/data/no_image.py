@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from medvlp.config import STRICT
+from medvlp.data.placement import Placed, Region
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
 
@@ -52,6 +53,16 @@ class NoImage:
 
         Raises:
             InputError: Always: the model has seen no image.
+        """
+        raise no_image_error()
+
+    def regions(
+        self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
+    ) -> Placed:
+        """Refused.
+
+        Raises:
+            InputError: Always: there is no image that they could lie in.
         """
         raise no_image_error()
 

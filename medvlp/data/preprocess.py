@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medvlp.config import plain
+from medvlp.data.placement import Placed, Region
 from medvlp.digest import digest_plain
 
 Span = tuple[float, float]
@@ -41,6 +42,15 @@ class Preprocess(Protocol):
         self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None
     ) -> NDArray[Any]:
         """A user's own decoded array as the stored array."""
+
+    def regions(
+        self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
+    ) -> Placed:
+        """A sample's regions on the grid of its stored array, by the very same geometry.
+
+        Raises:
+            InputError: Regions that do not fit the image, or samples that can have none.
+        """
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """One sample's augmentation as K numbers, all of its randomness among them."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
+from medvlp.data.placement import Placed, Region
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
 from medvlp_video.read import open_reader
@@ -158,6 +159,19 @@ class ClipPreprocess:
             )
         place_F = self.times((0.0, float(len(frames)))).astype(int).clip(0, len(frames) - 1)
         return self._fitted(np.asarray(frames[place_F], np.uint8))
+
+    def regions(
+        self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
+    ) -> Placed:
+        """Refused.
+
+        Raises:
+            InputError: Always: a recording's regions lie at moments, not on a whole clip.
+        """
+        raise InputError(
+            "regions of a recording do not lie on a clip's grid",
+            remedy="evaluate regions on X-rays or CT volumes",
+        )
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """A `View`."""

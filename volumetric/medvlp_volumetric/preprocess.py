@@ -16,9 +16,12 @@ from torch import Tensor
 
 from medvlp.archive.series.geometry import Volume
 from medvlp.config import STRICT
+from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
 from medvlp_volumetric.read import read_volume
+
+_SAME_PLACE_MM = 0.01
 
 Length = Annotated[int, Ge(1)]
 Millimetres = Annotated[float, Gt(0)]
@@ -165,6 +168,22 @@ def _overlap(shift: Sequence[int], shape: Sequence[int]) -> tuple[tuple[slice, .
     )
 
 
+def _read_mask(paths: Sequence[Path], volume: Volume) -> NDArray[np.float32]:
+    """A mask's values in the axes of the volume that it belongs to."""
+    mask, wanted = read_volume(paths).canonical(), volume.canonical()
+    apart = np.abs(mask.affine - wanted.affine).max()
+    if mask.hu_DHW.shape != wanted.hu_DHW.shape or apart > _SAME_PLACE_MM:
+        raise InputError(
+            f"a mask of shape {mask.hu_DHW.shape} does not lie on the voxels of its volume "
+            f"{wanted.hu_DHW.shape}",
+            remedy="resample the mask onto its volume, or leave it out",
+        )
+    axes, flipped = volume.turned()
+    values_DHW = np.flip(mask.hu_DHW, tuple(k for k, flip in enumerate(flipped) if flip))
+    native: NDArray[np.float32] = values_DHW.transpose(np.argsort(axes))
+    return native
+
+
 class CtPreprocess:
     """CT files to model input; the stored array is int16 HU of the contract's shape."""
 
@@ -210,17 +229,52 @@ class CtPreprocess:
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
         volume = volume.canonical()
-        if self.config.fit == "resize":
-            hu_DHW = resample(volume.hu_DHW, self.config.shape)
-        else:
-            grid = [
-                max(1, round(n * have / want))
-                for n, have, want in zip(
-                    volume.hu_DHW.shape, volume.spacing_mm, self.config.spacing_mm, strict=True
-                )
-            ]
-            hu_DHW = crop_pad(resample(volume.hu_DHW, grid), self.config.shape, self._air)
+        hu_DHW = resample(volume.hu_DHW, self._resampled(volume))
+        if self.config.fit == "crop_pad":
+            hu_DHW = crop_pad(hu_DHW, self.config.shape, self._air)
         return np.clip(np.rint(hu_DHW), -32768, 32767).astype(np.int16)
+
+    def _resampled(self, canonical: Volume) -> tuple[int, ...]:
+        if self.config.fit == "resize":
+            return self.config.shape
+        return tuple(
+            max(1, round(n * have / want))
+            for n, have, want in zip(
+                canonical.hu_DHW.shape, canonical.spacing_mm, self.config.spacing_mm, strict=True
+            )
+        )
+
+    def regions(
+        self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
+    ) -> Placed:
+        """Boxes and masks (volumes on the series' own voxels) on the stored grid.
+
+        Raises:
+            Reject: The files make no sound volume.
+            Ignore: They hold no volume.
+            InputError: A region does not fit the volume.
+        """
+        volume = read_volume(paths, flags)
+        return place(self.placement(volume), regions, lambda files: _read_mask(files, volume))
+
+    def placement(self, volume: Volume) -> Placement:
+        """How a volume, in the orientation it is read in, lies on the stored grid."""
+        axes, flipped = volume.turned()
+        canonical = volume.canonical()
+        resampled = self._resampled(canonical)
+        scale, offset = [], []
+        for axis, flip, to, size in zip(axes, flipped, resampled, self.config.shape, strict=True):
+            factor = to / volume.hu_DHW.shape[axis]
+            scale.append(-factor if flip else factor)
+            start = max(0, (size - to) // 2) - max(0, (to - size) // 2)
+            offset.append(float(start + to if flip else start))
+        return Placement(
+            native=volume.hu_DHW.shape,
+            grid=self.config.shape,
+            axes=axes,
+            scale=tuple(scale),
+            offset=tuple(offset),
+        )
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """A `Change`."""

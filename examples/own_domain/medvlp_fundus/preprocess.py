@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from medvlp.config import STRICT
+from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp_fundus.read import read_picture
 
@@ -58,6 +59,22 @@ class FundusPreprocess:
         top, left = (height - side) // 2, (width - side) // 2
         square = Image.fromarray(array[top : top + side, left : left + side])
         return np.asarray(square.resize((self.config.size, self.config.size)))
+
+    def regions(
+        self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
+    ) -> Placed:
+        """Boxes and masks on the photograph's own pixels, on the stored square."""
+        height, width = read_picture(paths[0]).shape[:2]
+        side = min(height, width)
+        scale = self.config.size / side
+        placement = Placement(
+            native=(height, width),
+            grid=(self.config.size, self.config.size),
+            axes=(0, 1),
+            scale=(scale, scale),
+            offset=(-scale * ((height - side) // 2), -scale * ((width - side) // 2)),
+        )
+        return place(placement, regions, lambda files: read_picture(files[0]).max(axis=-1))
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """One photograph's brightness; every draw comes from `rng`, so that a run repeats."""

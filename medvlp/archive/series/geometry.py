@@ -69,6 +69,20 @@ class Volume:
         """Where the axes (W, H, D) point, as nibabel names it; ``LPS`` when canonical."""
         return "".join(str(code) for code in orientations.aff2axcodes(self.affine_whd))
 
+    def turned(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """How `canonical` moves the axes: of each new axis, which it was and whether it is flipped.
+
+        >>> Volume(hu_DHW=np.zeros((2, 3, 4), np.float32), affine=np.eye(4)).turned()
+        ((2, 1, 0), (False, True, True))
+        """
+        now = orientations.io_orientation(self.affine_whd)
+        wanted = orientations.axcodes2ornt(tuple(CANONICAL))
+        change = orientations.ornt_transform(now, wanted)
+        axes, flipped = [0, 0, 0], [False, False, False]
+        for old, (new, sign) in enumerate(change):
+            axes[2 - int(new)], flipped[2 - int(new)] = 2 - old, bool(sign < 0)
+        return tuple(axes), tuple(flipped)
+
     @classmethod
     def from_whd(
         cls,

@@ -1,0 +1,175 @@
+"""Where an image's own pixels lie on the stored grid: boxes and masks by the image's geometry.
+
+Every preprocessing contract turns, flips, scales and shifts along the axes, so that one scale and
+one offset an axis say all. Coordinates are edges: pixel i covers [i, i+1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlp.errors import InputError
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxRegion:
+    """A box in the image's own pixels, as the manifest has it."""
+
+    corners: tuple[float, ...]
+    """(x0, y0, x1, y1) or (x0, y0, z0, x1, y1, z1), far edges exclusive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRegion:
+    """A mask in a file of its own, on the image's own pixels."""
+
+    paths: tuple[Path, ...]
+    value: float | None = None
+    """The region's number where the file is a label map; else all that is not 0."""
+
+
+Region = BoxRegion | MaskRegion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How the array that was read lies on the stored grid.
+
+    Stored axis k shows axis ``axes[k]`` of the array; edge x there is edge
+    ``scale[k] * x + offset[k]`` on the grid. A negative scale is a flip.
+    """
+
+    native: tuple[int, ...]
+    """Shape of the array as the domain reads it."""
+
+    grid: tuple[int, ...]
+    """Shape of the stored array."""
+
+    axes: tuple[int, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    def spacing(self, native_mm: Sequence[float]) -> tuple[float, ...]:
+        """Millimetres between the grid's pixels, from those between the image's own."""
+        return tuple(
+            native_mm[axis] / abs(scale) for axis, scale in zip(self.axes, self.scale, strict=True)
+        )
+
+    def edges(self, low: Sequence[float], high: Sequence[float]) -> NDArray[np.float64]:
+        """(2,K): a box's near and far edges on the grid, in the order of the stored axes."""
+        moved = [
+            sorted((s * low[a] + o, s * high[a] + o))
+            for a, s, o in zip(self.axes, self.scale, self.offset, strict=True)
+        ]
+        return np.array(moved).T
+
+    def box(self, corners: Sequence[float]) -> NDArray[np.float64]:
+        """`BoxRegion.corners` in the grid's pixels, in the same order x, y(, z).
+
+        It may reach beyond the grid where the preprocessing cuts the image.
+
+        Raises:
+            InputError: A box of another number of dimensions.
+        """
+        half = len(corners) // 2
+        if half != len(self.grid):
+            raise InputError(
+                f"a region has {half} dimensions, its image {len(self.grid)}",
+                remedy="correct the table of regions and index again",
+            )
+        return self.edges(corners[:half][::-1], corners[half:][::-1])[:, ::-1].ravel()
+
+    def fill(self, corners: Sequence[float]) -> Bools:
+        """A box as a mask on the grid."""
+        box = self.box(corners)
+        low, high = box[: len(self.grid)][::-1], box[len(self.grid) :][::-1]
+        covered = np.ones(())
+        for n, a, b in zip(self.grid, low, high, strict=True):
+            at = np.arange(n)
+            share = np.clip(np.minimum(at + 1, b) - np.maximum(at, a), 0, None)
+            covered = covered[..., None] * share
+        return _half(covered)
+
+    def mask(self, native: Bools) -> Bools:
+        """A mask of the image's own pixels on the grid.
+
+        A pixel of the grid belongs to it if at least half of its area does. What would vanish
+        at the grid's resolution keeps the pixel that it covers best.
+
+        Raises:
+            InputError: The mask has another shape than the image.
+        """
+        if native.shape != self.native:
+            raise InputError(
+                f"a mask has shape {native.shape}, its image {self.native}",
+                remedy="leave the mask out, or draw it on the image that was indexed",
+            )
+        covered = native.transpose(self.axes).astype(np.float64)
+        for k in range(len(self.grid)):
+            share = _shares(covered.shape[k], self.grid[k], self.scale[k], self.offset[k])
+            covered = np.moveaxis(np.tensordot(share, covered, axes=(1, k)), 0, k)
+        return _half(covered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Regions on the stored grid."""
+
+    masks: Bools
+    """(R,*grid), one a region."""
+
+    placement: Placement
+
+
+def place(
+    placement: Placement,
+    regions: Sequence[Region],
+    read: Callable[[tuple[Path, ...]], NDArray[Any]],
+) -> Placed:
+    """Bring regions onto the grid.
+
+    Args:
+        placement: Of the image.
+        regions: Boxes and masks.
+        read: A mask's files -> its values, in the axes of the image's own array; each file is
+            read once.
+
+    Raises:
+        InputError: A region that does not fit its image.
+    """
+    masks = np.zeros((len(regions), *placement.grid), dtype=bool)
+    opened: dict[tuple[Path, ...], NDArray[Any]] = {}
+    for mask, region in zip(masks, regions, strict=True):
+        if isinstance(region, BoxRegion):
+            mask[:] = placement.fill(region.corners)
+            continue
+        if region.paths not in opened:
+            opened[region.paths] = read(region.paths)
+        values = opened[region.paths]
+        mask[:] = placement.mask(values != 0 if region.value is None else values == region.value)
+    return Placed(masks=masks, placement=placement)
+
+
+def _half(covered: NDArray[np.float64]) -> Bools:
+    # Sums of shares are not exact: half a pixel may come out as 0.4999....
+    mask: Bools = covered >= 0.5 - 1e-9
+    if not mask.any() and covered.max(initial=0.0) > 1e-9:
+        mask.flat[int(np.argmax(covered))] = True
+    return mask
+
+
+def _shares(source: int, target: int, scale: float, offset: float) -> NDArray[np.float64]:
+    """(target, source): which share of each pixel of the grid each of the image's covers."""
+    edge = scale * np.arange(source + 1) + offset
+    low, high = np.minimum(edge[:-1], edge[1:]), np.maximum(edge[:-1], edge[1:])
+    at = np.arange(target)[:, None]
+    share: NDArray[np.float64] = np.minimum(at + 1, high) - np.maximum(at, low)
+    return share.clip(0)
