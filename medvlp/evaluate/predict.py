@@ -32,6 +32,9 @@ from medvlp.progress import track
 COMPUTED = ("chance", "prevalence", "metadata-only")
 """Controls that need no bundle; no model may carry these names."""
 
+FITTED = ("random-encoder", "random-label")
+"""Controls that trained tasks make of the first model; no model may carry these names either."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -72,27 +75,41 @@ class Scorer:
         bundle.preprocess = changed.build()
         return dataclasses.replace(self, bundle=bundle)
 
+    def reader(self) -> Callable[[Item], NDArray[Any]]:
+        """What reads one item's stored array, from the cache where there is one.
+
+        It raises `InputError` where a sample that was indexed cannot be read any more.
+        """
+        digest = contract_digest(self.bundle.preprocess.config)
+        cache = None if self.cache is None else ArrayCache(self.cache, digest)
+        read = self.bundle.preprocess.read
+
+        def one(item: Item) -> NDArray[Any]:
+            try:
+                if cache is None:
+                    return read(item.source_paths, item.span, item.flags)
+                return cache.get(item, read)
+            except Exception as error:
+                raise InputError(
+                    f"sample {item.sample} cannot be read ({type(error).__name__})",
+                    remedy="restore its files, or index the archive again without them",
+                ) from error
+
+        return one
+
     def stored(self, items: Sequence[Item]) -> Iterator[NDArray[Any]]:
         """The items' stored arrays, one at a time.
 
         Raises:
             InputError: A sample that was indexed cannot be read any more.
         """
-        digest = contract_digest(self.bundle.preprocess.config)
-        cache = None if self.cache is None else ArrayCache(self.cache, digest)
-        read = self.bundle.preprocess.read
+        read = self.reader()
         for item in track(items, f"{self.name}: images"):
-            try:
-                yield (
-                    read(item.source_paths, item.span, item.flags)
-                    if cache is None
-                    else cache.get(item, read)
-                )
-            except Exception as error:
-                raise InputError(
-                    f"sample {item.sample} cannot be read ({type(error).__name__})",
-                    remedy="restore its files, or index the archive again without them",
-                ) from error
+            yield read(item)
+
+    def features(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """(N,D) pooled features of the image tower, before the projection."""
+        return self.bundle.features_stored(self.stored(items))
 
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """(N,E) unit vectors."""
@@ -195,7 +212,7 @@ def open_scorers(bundles: Sequence[Path], domain: str, cache: Path | None) -> li
                 f"{_name(path)} is a second bundle of control {control}",
                 remedy="name one bundle of each control",
             )
-        name = control or _unique(_name(path), [*taken, *COMPUTED, *TRAINED])
+        name = control or _unique(_name(path), [*taken, *COMPUTED, *TRAINED, *FITTED])
         scorers.append(Scorer(name=name, control=control, bundle=bundle, cache=cache))
     return scorers
 
@@ -260,7 +277,7 @@ def predict_labels(
         scores[name] = (found, True)
     truth = np.stack([item.labels_L for item in items])
     return Predicted(
-        rows=_label_rows(study, items, names, truth, scores, meta),
+        rows=label_rows(study, items, names, truth, scores, meta),
         counts={
             "uncertain_labels": int((truth == -1).sum()),
             "unknown_labels": int(np.isnan(truth).sum()),
@@ -271,7 +288,7 @@ def predict_labels(
     )
 
 
-def _label_rows(
+def label_rows(
     study: Study,
     items: Sequence[Item],
     names: Sequence[str],
@@ -279,6 +296,16 @@ def _label_rows(
     scores: Mapping[str, tuple[Scores, bool]],
     meta: Mapping[str, Mapping[str, str | None]],
 ) -> pl.DataFrame:
+    """Scores (N,L) of models and controls as rows of `PREDICTIONS`, of labels known to be 0 or 1.
+
+    Args:
+        study: The protocol, and the seed that the rows carry.
+        items: N samples.
+        names: L labels.
+        truth: (N,L).
+        scores: Model -> its scores, and whether it is a control.
+        meta: Sample -> `SUBGROUPS`.
+    """
     item_K, label_K = np.nonzero((truth == 0) | (truth == 1))
     about = pl.DataFrame(
         [describe(item, meta) for item in items],

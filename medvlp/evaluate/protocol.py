@@ -25,6 +25,8 @@ TASKS = {
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
     "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
+    "probe": Ref("medvlp.evaluate.tasks.probe:ProbeConfig"),
+    "finetune": Ref("medvlp.evaluate.tasks.finetune:FinetuneConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

@@ -19,6 +19,7 @@ from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import load_tokenizer, panics_named, token_ids
+from medvlp.digest import digest_plain
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
@@ -122,6 +123,11 @@ class Bundle:
             InputError: An input names nothing (raised at once, before any work).
         """
         return self._iter_embed(expand(inputs, self._resolve), batch_size)
+
+    def features_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
+        """(n,D) pooled features of the image tower, before the projection, of stored arrays."""
+        width = self.model.image.width
+        return self._rows(arrays, batch_size, width, lambda features, _: features.pooled_BD)
 
     def embed_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
         """Unit vectors (n,E) of stored arrays, as the preprocessing's `read` and a cache give."""
@@ -326,6 +332,30 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
         raise BundleError(f"{folder.name}: {error.message}", remedy=error.remedy) from error
 
 
+def reinitialised(bundle: Bundle, seed: int) -> Bundle:
+    """The bundle's architecture with weights drawn anew, as before any training.
+
+    Args:
+        bundle: Left as it is.
+        seed: Of the weights.
+    """
+    channels = bundle.preprocess.config.channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, objectives = _drawn(
+            bundle.info, get_domain(bundle.info.domain), channels, bundle.tokenizer
+        )
+    return Bundle(
+        bundle.info,
+        digest_plain({"bundle": bundle.digest, "reinitialised": seed}),
+        model=model,
+        objectives=objectives,
+        preprocess=bundle.preprocess,
+        tokenizer=bundle.tokenizer,
+        device=bundle.device,
+    )
+
+
 def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:
     domain = get_domain(info.domain)
     contract = _config(info.preprocess, CORE_PREPROCESS, domain.preprocess, "preprocess")
@@ -357,23 +387,30 @@ def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device)
 def _modules(
     folder: Path, info: BundleInfo, domain: Domain, channels: int, tokenizer: Any
 ) -> tuple[TwoTower, nn.ModuleDict]:
+    weights = read_weights(folder)
+    # Weights are drawn only to be overwritten: the caller's random state is none of ours.
+    with torch.random.fork_rng(devices=[]), Bounded(weights), _description(folder):
+        model, objectives = _drawn(info, domain, channels, tokenizer)
+    fill(model, weights_under(weights, "model."), folder.name)
+    for name, objective in objectives.items():
+        fill(objective, weights_under(weights, f"objectives.{name}."), folder.name)
+    return model, objectives
+
+
+def _drawn(
+    info: BundleInfo, domain: Domain, channels: int, tokenizer: Any
+) -> tuple[TwoTower, nn.ModuleDict]:
+    """The described modules with weights drawn from torch's random state."""
     image = _config(info.image, CORE_ENCODERS, domain.encoders, "image")
     text = _config(info.text, CORE_TEXT_TOWERS, {}, "text")
     kinds = {
         name: _config(values, CORE_OBJECTIVES, domain.objectives, "objectives")
         for name, values in info.objectives.items()
     }
-    weights = read_weights(folder)
-    # Weights are drawn only to be overwritten: the caller's random state is none of ours.
-    with torch.random.fork_rng(devices=[]), Bounded(weights), _description(folder):
-        towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
-        model = TwoTower(info.model, *towers)
-        sizes = model.sizes(len(info.label_names), token_ids(tokenizer))
-        objectives = nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
-    fill(model, weights_under(weights, "model."), folder.name)
-    for name, objective in objectives.items():
-        fill(objective, weights_under(weights, f"objectives.{name}."), folder.name)
-    return model, objectives
+    towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
+    model = TwoTower(info.model, *towers)
+    sizes = model.sizes(len(info.label_names), token_ids(tokenizer))
+    return model, nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
 
 
 @contextmanager

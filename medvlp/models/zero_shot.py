@@ -146,7 +146,7 @@ def fit_calibration(logits_NL: Floats, labels_NL: Floats, prompts: PromptEmbeddi
         known_N = known_NL[:, column]
         label = labels_NL[known_N, column]
         if len(set(label)) == 2:
-            thresholds[name] = _youden(label, expit(logits_NL[known_N, column] / temperature))
+            thresholds[name] = youden(label, expit(logits_NL[known_N, column] / temperature))
     return Calibration(prompts=prompts.digest, temperature=temperature, thresholds=thresholds)
 
 
@@ -171,7 +171,8 @@ def _temperature(loss: Callable[[float], float], known: np.bool_) -> float:
     return float(np.exp(found.x))
 
 
-def _youden(label_N: NDArray[np.float64], probability_N: NDArray[np.float64]) -> float:
+def youden(label_N: NDArray[np.float64], probability_N: NDArray[np.float64]) -> float:
+    """The threshold of greatest sensitivity + specificity − 1 (Youden 1950); both classes occur."""
     from sklearn.metrics import roc_curve
 
     false_rate, true_rate, limits = roc_curve(label_N, probability_N)

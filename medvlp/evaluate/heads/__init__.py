@@ -1,0 +1,1 @@
+"""What is trained for an evaluation: heads on frozen or tuned encoders, one budget for all."""

@@ -1,0 +1,147 @@
+"""Heads on frozen features: logistic regression and nearest neighbours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from medvlp.data.items import Item
+from medvlp.evaluate.predict import Scorer
+
+Floats = NDArray[np.float32]
+
+PRIOR = 16
+"""Samples' worth of belief that all features spread alike: few shots say little of each one."""
+
+SHARPNESS = 1 / 0.07
+"""Factor on cosines in the neighbours' weights (Wu et al. 2018, arXiv:1805.01978, section 3.4)."""
+
+_BLOCK = 512
+
+
+class FeatureBank:
+    """A frozen encoder's features, computed once an image and kept in memory."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._rows: dict[Any, NDArray[np.float32]] = {}
+
+    def of(self, items: Sequence[Item]) -> Floats:
+        """(N,D) pooled features."""
+        missing = list({_image(i): i for i in items if _image(i) not in self._rows}.values())
+        if missing:
+            found = self._scorer.features(missing)
+            self._rows.update(zip(map(_image, missing), found, strict=True))
+        return np.stack([self._rows[_image(item)] for item in items])
+
+
+def _image(item: Item) -> Any:
+    """What decides an item's features: its files, whoever they are said to belong to."""
+    return item.source_paths, item.span, item.flags
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Mean and spread of each feature over the training samples."""
+
+    mean_D: Floats
+    spread_D: Floats
+
+    def __call__(self, feature_ND: Floats) -> Floats:
+        """Standardised features."""
+        return (feature_ND - self.mean_D) / self.spread_D
+
+
+def fit_scale(feature_ND: Floats) -> Scale:
+    """Mean and spread of training features; the spread leans towards that of all features.
+
+    The variance is ``(N var_d + PRIOR mean(var)) / (N + PRIOR)``: of two samples, each feature's
+    own would make all features equal.
+    """
+    own_D = feature_ND.var(axis=0)
+    count = len(feature_ND)
+    variance_D = (count * own_D + PRIOR * own_D.mean()) / (count + PRIOR)
+    return Scale(mean_D=feature_ND.mean(axis=0), spread_D=np.sqrt(np.maximum(variance_D, 1e-12)))
+
+
+def linear_logits(
+    train_ND: Floats, label_NL: Floats, others: Sequence[Floats], strength: float
+) -> list[NDArray[np.float64]]:
+    """(M,L) logits of other samples by one L2-penalised logistic regression a label (L-BFGS).
+
+    Args:
+        train_ND: Standardised features.
+        label_NL: 1 and 0; all else is left out. A label of one class gets logits 0.
+        others: Standardised features, (M,D) each.
+        strength: C, the inverse of the penalty, as scikit-learn has it.
+    """
+    logits = [np.zeros((len(other), label_NL.shape[1])) for other in others]
+    for k in range(label_NL.shape[1]):
+        known_N = (label_NL[:, k] == 0) | (label_NL[:, k] == 1)
+        label = label_NL[known_N, k]
+        if len(np.unique(label)) < 2:
+            continue
+        model = LogisticRegression(C=strength, max_iter=1000)
+        with warnings.catch_warnings():
+            # A weak penalty on separable features has no finite optimum: the budget of
+            # iterations is part of the fit, the same for every model.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(train_ND[known_N], label)
+        for found, other in zip(logits, others, strict=True):
+            found[:, k] = model.decision_function(other)
+    return logits
+
+
+def neighbour_logits(
+    train_ND: Floats, label_NL: Floats, others: Sequence[Floats], neighbours: int
+) -> list[NDArray[np.float64]]:
+    """(M,L) log-odds of the nearest training samples' vote, by cosine.
+
+    A sample votes with weight ``exp(SHARPNESS * cosine)``; for each label only samples that know
+    it vote, at most as many as there are.
+
+    Args:
+        train_ND: Standardised features.
+        label_NL: 1 and 0; all else has no vote.
+        others: Standardised features, (M,D) each.
+        neighbours: k.
+    """
+    unit_ND = _unit(train_ND)
+    return [
+        np.concatenate(
+            [
+                _votes(_unit(other[start : start + _BLOCK]) @ unit_ND.T, label_NL, neighbours)
+                for start in range(0, len(other), _BLOCK)
+            ]
+        )
+        for other in others
+    ]
+
+
+def _votes(cosine_MN: Floats, label_NL: Floats, neighbours: int) -> NDArray[np.float64]:
+    logits = np.zeros((len(cosine_MN), label_NL.shape[1]))
+    for k in range(label_NL.shape[1]):
+        known = np.flatnonzero((label_NL[:, k] == 0) | (label_NL[:, k] == 1))
+        if not len(known):
+            continue
+        near_MN = cosine_MN[:, known].astype(np.float64)
+        count = min(neighbours, len(known))
+        top_MK = np.argsort(-near_MN, axis=1, kind="stable")[:, :count]
+        weight_MK = np.exp(SHARPNESS * (np.take_along_axis(near_MN, top_MK, axis=1) - 1))
+        share_M = (weight_MK * label_NL[known, k][top_MK]).sum(axis=1) / weight_MK.sum(axis=1)
+        share_M = share_M.clip(1e-6, 1 - 1e-6)
+        logits[:, k] = np.log(share_M / (1 - share_M))
+    return logits
+
+
+def _unit(feature_ND: Floats) -> Floats:
+    length_N1 = np.linalg.norm(feature_ND, axis=1, keepdims=True)
+    unit_ND: Floats = feature_ND / np.maximum(length_N1, 1e-12)
+    return unit_ND
