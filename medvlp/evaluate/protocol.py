@@ -27,6 +27,7 @@ TASKS = {
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
     "probe": Ref("medvlp.evaluate.tasks.probe:ProbeConfig"),
     "finetune": Ref("medvlp.evaluate.tasks.finetune:FinetuneConfig"),
+    "segmentation": Ref("medvlp.evaluate.tasks.segmentation:SegmentationConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

@@ -1,0 +1,164 @@
+"""Metrics of masks, case by case: overlap, surfaces, and what happens where nothing is.
+
+A case is one structure in one sample. Cases whose reference is empty are told apart: a Dice of 0
+or 1 for them would say more of how common the structure is than of how well it is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from medvlp.evaluate.metrics.estimate import Measure, Measures, mean_measure
+from medvlp.evaluate.packed import unpack_mask
+from medvlp.evaluate.predictions import ALL
+from medvlp.progress import track
+
+Bools = NDArray[np.bool_]
+
+MEANS = ("dice", "surface_dice", "hd95_mm", "missed", "false_positive_empty")
+"""Metrics of each structure, in the order in which they are told; each has a ``_macro`` mean."""
+
+
+def dice(prediction: Bools, reference: Bools) -> float:
+    """``2|A∩B| / (|A|+|B|)`` of the foreground (Dice 1945); NaN where both are empty."""
+    total = int(prediction.sum()) + int(reference.sum())
+    return 2 * int((prediction & reference).sum()) / total if total else math.nan
+
+
+def surface_scores(
+    prediction: Bools, reference: Bools, spacing_mm: Sequence[float], tolerance_mm: float
+) -> tuple[float, float]:
+    """Surface Dice at a tolerance (arXiv:1809.04430) and the 95th percentile Hausdorff distance.
+
+    By MONAI: the surface is the mask's voxels beside its outside; the distance is the larger of
+    the two directions' 95th percentiles.
+
+    Args:
+        prediction: Not empty.
+        reference: Not empty.
+        spacing_mm: Along the axes.
+        tolerance_mm: Surfaces this near to each other agree.
+
+    Returns:
+        The share of both surfaces within the tolerance, and the distance in mm.
+
+    Raises:
+        ValueError: A mask is empty.
+    """
+    if not prediction.any() or not reference.any():
+        raise ValueError("an empty mask has no surface")
+    a, b = (torch.from_numpy(mask[None, None]) for mask in (prediction, reference))
+    known: dict[str, Any] = {"include_background": True, "spacing": list(spacing_mm)}
+    with warnings.catch_warnings():
+        # MONAI takes seconds to import, and calls its own functions by deprecated names.
+        warnings.simplefilter("ignore")
+        from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+        from monai.metrics.surface_dice import compute_surface_dice
+
+        near = compute_surface_dice(a, b, class_thresholds=[tolerance_mm], **known)
+        far = compute_hausdorff_distance(a, b, percentile=95, **known)
+    return float(near.item()), float(far.item())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One structure in one sample; NaN for what is not defined."""
+
+    sample: str
+    name: str
+    dice: float = math.nan
+    """Where the reference is not empty; 0 for an empty prediction."""
+
+    surface_dice: float = math.nan
+    """As `dice`, and where the spacing is known."""
+
+    hd95_mm: float = math.nan
+    """Where neither is empty and the spacing is known; an empty prediction has no distance and
+    counts in `missed`."""
+
+    missed: float = math.nan
+    """1 where the reference is not empty and the prediction is."""
+
+    false_positive_empty: float = math.nan
+    """1 where the reference is empty and the prediction is not."""
+
+
+def case(row: dict[str, Any], tolerance_mm: float) -> Case:
+    """A row of `packed.MASKS` as a case."""
+    shape = row["shape"]
+    prediction, reference = (unpack_mask(row[n], shape) for n in ("prediction", "reference"))
+    about = {"sample": row["sample"], "name": row["name"]}
+    drawn = bool(prediction.any())
+    if not reference.any():
+        return Case(**about, false_positive_empty=float(drawn))
+    near, far = math.nan, math.nan
+    if row["spacing_mm"] is not None:
+        near = 0.0
+        if drawn:
+            near, far = surface_scores(prediction, reference, row["spacing_mm"], tolerance_mm)
+    return Case(
+        **about,
+        dice=dice(prediction, reference),
+        surface_dice=near,
+        hd95_mm=far,
+        missed=float(not drawn),
+    )
+
+
+def region_measures(masks: pl.DataFrame, tolerance_mm: float) -> Measures:
+    """Means over cases of every metric in `MEANS`, for each structure and over structures.
+
+    Args:
+        masks: One training's rows of `packed.MASKS`.
+        tolerance_mm: Of the surface Dice.
+    """
+
+    def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
+        cluster = dict(rows.select("sample", "cluster").iter_rows())
+        ordered = masks.sort("name", "sample", maintain_order=True)
+        cases = [
+            case(row, tolerance_mm)
+            for row in track(ordered.iter_rows(named=True), "masks", total=len(ordered))
+        ]
+        found: list[Measure] = []
+        for name in ordered["name"].unique(maintain_order=True):
+            own = [c for c in cases if c.name == name]
+            found += _of_structure(name, own, cluster, clusters)
+        for metric in MEANS:
+            members = [m for m in found if m.metric == metric]
+            if members:
+                found.append(_macro(metric, members))
+        return found
+
+    return measures
+
+
+def _of_structure(
+    name: str, cases: Iterable[Case], cluster: dict[str, int], clusters: int
+) -> list[Measure]:
+    found = []
+    for metric in MEANS:
+        kept = [(getattr(c, metric), cluster[c.sample]) for c in cases]
+        kept = [(value, patient) for value, patient in kept if not math.isnan(value)]
+        if kept:
+            value_N, patient_N = (np.array(column) for column in zip(*kept, strict=True))
+            found.append(mean_measure(metric, name, value_N, patient_N, clusters))
+    return found
+
+
+def _macro(metric: str, members: Sequence[Measure]) -> Measure:
+    return Measure(
+        metric=f"{metric}_macro",
+        name=ALL,
+        n=sum(member.n for member in members),
+        members=tuple((metric, member.name) for member in members),
+    )
