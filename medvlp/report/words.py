@@ -27,6 +27,9 @@ HEADLINES = {
     "grounding": Headline(
         "pixel_average_precision_macro", "Average precision of pixels, mean over findings", None
     ),
+    "probe": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
+    "finetune": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
+    "segmentation": Headline("dice_macro", "Dice, mean over structures", None),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10", None),
     "temporal-retrieval": Headline("recall_at_1", "Right moment first", None),
     "tools": Headline(
@@ -182,6 +185,22 @@ TASKS = {
     "class-retrieval": "Finding reports that say the same as an image shows",
     "generation": "Writing a report about an image",
     "vqa": "Answering questions about an image",
+    "dice": "Dice of the foreground",
+    "dice_macro": "Dice of the foreground, mean",
+    "surface_dice": "Surface Dice",
+    "surface_dice_macro": "Surface Dice, mean",
+    "hd95_mm": "Hausdorff distance, 95th percentile (mm)",
+    "hd95_mm_macro": "Hausdorff distance, 95th percentile, mean (mm)",
+    "missed": "Structures missed altogether",
+    "missed_macro": "Structures missed altogether, mean",
+    "false_positive_empty": "Drawn where there is nothing",
+    "false_positive_empty_macro": "Drawn where there is nothing, mean",
+}
+
+TASKS = {
+    "probe": "Findings from frozen features (linear probe or nearest neighbours)",
+    "finetune": "Findings after training the whole image encoder on labels",
+    "segmentation": "Drawing structures with a head on the image encoder",
     "zero-shot": "Findings asked for in words (zero-shot)",
     "phases": "Surgical phases or steps asked for in words (zero-shot)",
     "grounding": "Pointing at findings asked for in words (zero-shot)",
@@ -197,7 +216,36 @@ TASKS = {
     "adversarial": "Robustness: attacks",
 }
 
+_TRAINED = (
+    "Every model and every control was trained with the same budget of settings. Which setting "
+    "was taken, the probabilities and the thresholds come from validation patients alone; no "
+    "patient, and no file, stands in two of the three splits."
+)
+
 READING = {
+    "probe": (
+        _TRAINED,
+        "AUROC is the chance that a study with the finding scores higher than one without it: "
+        "0.5 is a coin toss, 1.0 is perfect. Compare with the encoder of random weights: what it "
+        "reaches needs no pre-training.",
+    ),
+    "finetune": (
+        _TRAINED,
+        "AUROC is the chance that a study with the finding scores higher than one without it: "
+        "0.5 is a coin toss, 1.0 is perfect. The encoder of random weights was trained on the same "
+        "labels: the distance to it is what pre-training brought.",
+    ),
+    "segmentation": (
+        _TRAINED,
+        "Dice is twice the common area over the sum of both areas; 1.0 is perfect. It counts the "
+        "structure alone, never the background, and only samples that have the structure; in the "
+        "others it is told how often something was drawn where there is nothing.",
+        "Surface Dice is the share of the outlines that lie within the protocol's tolerance of "
+        "each other. The Hausdorff distance leaves out structures that were missed altogether, "
+        "which are counted apart.",
+        "The prevalence row draws the mean mask of the training patients, whatever the image "
+        "shows.",
+    ),
     "zero-shot": (
         "AUROC is the chance that a study with the finding scores higher than one without it: "
         "0.5 is a coin toss, 1.0 is perfect. It does not depend on how common the finding is.",
@@ -304,6 +352,7 @@ CONTROLS = {
         "the same model trained and tested with images swapped between patients: what can be "
         "had without looking"
     ),
+    "random-encoder": "the first model's image encoder with random weights, trained the same way",
     "supervised-unimodal": "the image model trained on the labels alone, without any text",
 }
 

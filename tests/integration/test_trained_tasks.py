@@ -13,6 +13,7 @@ from medvlp.data.splits import subsets
 from medvlp.errors import ConfigError
 from medvlp.evaluate.run import evaluate_protocol
 
+BLIND = ["image-blind", "random-label"]
 CONTROLS = {"random-encoder", "image-blind", "random-label"}
 COMPUTED = {"chance", "prevalence", "metadata-only"}
 
@@ -213,24 +214,23 @@ def test_a_label_with_too_few_samples_for_its_shots_is_named(tiny_bundle, tmp_pa
 
 
 def test_fine_tuning_learns_what_is_planted(manifest, tiny_bundle, tmp_path):
-    search = {"rates": [0.01, 0.003], "steps": 60, "batch_size": 16, "checks": 3}
+    search = {"rates": [0.01, 0.003], "steps": 40, "batch_size": 16, "checks": 2}
     task = {
-        "kind": "finetune", "labels": ["disc"], "controls": ["image-blind", "random-label"],
-        "search": search,
+        "kind": "finetune", "labels": ["disc"], "controls": ["image-blind"], "search": search,
     }  # fmt: skip
     folder = evaluate(tmp_path, manifest, tiny_bundle("cxr"), task)
     found = values(folder)
     assert found["cxr", "auroc", "disc"]["value"] > 0.95
     assert 0.1 < found["image-blind", "auroc", "disc"]["value"] < 0.9
     trials = pl.read_parquet(folder / "trials.parquet")
-    assert trials.group_by("model").len()["len"].to_list() == [2, 2, 2]
+    assert trials.group_by("model").len()["len"].to_list() == [2, 2]
     assert trials["budget"].n_unique() == 1
 
 
 @pytest.fixture(scope="module")
 def segmented(manifest, tiny_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmented")
-    return evaluate(folder, manifest, tiny_bundle("cxr"), segmentation("unet"))
+    return evaluate(folder, manifest, tiny_bundle("cxr"), segmentation("unet", controls=BLIND))
 
 
 def segmentation(head, **more):
@@ -251,8 +251,11 @@ def test_a_head_draws_a_bright_disc_and_its_controls_do_not(segmented):
     assert found["cxr", "dice", "disc"]["n"] == 20
     assert found["cxr", "false_positive_empty", "disc"]["n"] == 20
     assert found["cxr", "false_positive_empty", "disc"]["value"] < 0.3
-    for control in ("image-blind", "random-label", "prevalence"):
+    for control in ("image-blind", "prevalence"):
         assert found[control, "dice", "disc"]["value"] < 0.5
+    # Discs overlap near the middle, so that others' masks are not wholly wrong.
+    shuffled = found["random-label", "dice", "disc"]["value"]
+    assert shuffled < found["cxr", "dice", "disc"]["value"] - 0.15
 
 
 def test_masks_lie_beside_the_rows_that_name_them(segmented):
@@ -260,7 +263,7 @@ def test_masks_lie_beside_the_rows_that_name_them(segmented):
 
     rows = pl.read_parquet(segmented / "predictions.parquet")
     masks = pl.read_parquet(segmented / "masks.parquet")
-    assert len(rows) == len(masks) == 5 * 40
+    assert len(rows) == len(masks) == 4 * 40
     joined = rows.join(masks, on=["model", "seed", "sample", "name"], suffix="_mask")
     assert joined["digest"].equals(joined["digest_mask"])
     for row in joined.filter(model="cxr").iter_rows(named=True):

@@ -79,21 +79,28 @@ def resize(values: Tensor, shape: Sequence[int]) -> Tensor:
     return F.interpolate(values, tuple(shape), mode=mode, align_corners=False)
 
 
-def build_head(kind: HeadKind, shapes: Shapes, width: int, structures: int) -> nn.Module:
+def build_head(kind: HeadKind, shapes: Shapes, width: int, share_K: Sequence[float]) -> nn.Module:
     """A head: ``(levels, image) -> (B,K,*image)`` logits.
+
+    It starts from each structure's share of the pixels: from even odds, small structures are
+    first unlearned and then rarely found (arXiv:1708.02002, section 3.3).
 
     Args:
         kind: Which.
         shapes: Of the tower.
         width: Channels inside, a multiple of 8.
-        structures: K.
+        share_K: Of the pixels, for each of K structures.
     """
     made: dict[str, Callable[[Shapes, int, int], nn.Module]] = {
         "unet": UNetHead,
         "upernet": UPerHead,
         "swinunetr": SwinUnetrHead,
     }
-    return made[kind](shapes, width, structures)
+    head = made[kind](shapes, width, len(share_K))
+    share = torch.tensor(share_K).clamp(1e-3, 0.5)
+    with torch.no_grad():
+        head.get_parameter("logits.bias").copy_(share.logit())
+    return head
 
 
 class UNetHead(nn.Module):

@@ -141,6 +141,7 @@ def fit_segmenter(
     frozen = FrozenLevels(entrant.scorer, arrays)
     tower = entrant.scorer.bundle.model.image
     items = entrant.splits.train
+    share = mean_masks(items, references).reshape(recipe.structures, -1).mean(axis=1).tolist()
     first = arrays.input(items[:1])
     with torch.no_grad():
         shapes = Shapes.of(first, levels_of(tower.eval()(first)))
@@ -161,7 +162,7 @@ def fit_segmenter(
     def trial(setting: Setting) -> tuple[Segmenter, float]:
         with torch.random.fork_rng(devices=[]):
             deterministic(seed, "segmentation")
-            head = build_head(recipe.head, shapes, recipe.width, recipe.structures)
+            head = build_head(recipe.head, shapes, recipe.width, share)
             module = Segmenter(head, tower if recipe.tuned else None).to(first.device)
 
             def loss(numbers: list[int], epoch: int) -> Tensor:
