@@ -129,15 +129,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--full", action="store_true", help="2,000 cohorts, every setting")
     parser.add_argument("--cohorts", type=int)
+    parser.add_argument("--patients", type=int, nargs="+", default=PATIENTS)
     options = parser.parse_args()
-    cohorts = options.cohorts or (2_000 if options.full else 100)
+    cohorts = options.cohorts or (2_000 if options.full else 60)
     start = time.perf_counter()
     error = 100 * math.sqrt(0.95 * 0.05 / cohorts)
     print(f"{cohorts:,} cohorts a setting, {DRAWS:,} draws; standard error {error:.2f} points\n")
     print("| patients | AUROC | statistic | percentile, % | BCa, % | of BCa: all below, % |")
     print("|---|---|---|---|---|---|")
     outside = []
-    for patients, area in itertools.product(PATIENTS, AREAS):
+    for patients, area in itertools.product(options.patients, AREAS):
         found, size = simulate(patients, area, cohorts)
         for name, (percentile, bca, low) in found.items():
             print(
