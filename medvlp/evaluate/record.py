@@ -125,9 +125,7 @@ def measures_in(protocol: Protocol, folder: Path) -> OfModel:
         tables = {name: table.filter(own) for name, table in beside.items()}
         about = told.get(model, {})
         found: Measures = protocol.task.measures(
-            Evidence(
-                thresholds=about.get("thresholds", {}), beside=tables, stated=protocol.stated
-            )
+            Evidence(thresholds=about.get("thresholds", {}), beside=tables, stated=protocol.stated)
         )
         return ranked_only(found) if about.get("scale") == "ranks" else found
 

@@ -190,6 +190,8 @@ PERCENT = {
     "net_benefit_of_all_at_": "Net benefit of acting on everybody, at",
 }
 """Metrics whose name ends in a percentage."""
+
+
 def headline(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The metric that stands for a task: its headline, or the first that there is."""
     if task in HEADLINES:
