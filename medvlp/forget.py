@@ -194,12 +194,15 @@ def _clean_scores(folder: Path, held: Withdrawals) -> str:
     for made in ("report.html", "report.json"):
         (folder / made).unlink(missing_ok=True)
     told = read_json(folder / STUDY) if (folder / STUDY).is_file() else None
+    evaluated = (folder / METRICS).is_file()
     (folder / METRICS).unlink(missing_ok=True)
     if told is None:
         return f"{gone['predictions.parquet']} predictions removed"
     since = told["counts"].get("withdrawn_since", 0) + gone["predictions.parquet"]
     told["counts"]["withdrawn_since"] = since
     write_study(folder, told)
+    if not evaluated:  # a cell of a suite, which has no metrics of its own
+        return f"{gone['predictions.parquet']} predictions removed"
     _, text = metrics_of(load_protocol(folder / "protocol.yaml"), folder)
     (folder / METRICS).write_text(text, encoding="utf-8")
     return f"{gone['predictions.parquet']} predictions removed, metrics computed again"

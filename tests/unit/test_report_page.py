@@ -79,10 +79,6 @@ def axis_row(model, value, *, control=False):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
-    benefit = [
-        {**axis_row("mine", 0.123), "metric": metric, "name": "edema", "protocol": "findings"}
-        for metric in ("net_benefit_at_10", "net_benefit_of_all_at_10")
-    ]
     write_folder(
         root / "benchx-covidx-1",
         subgroups=[subgroup("0-39"), subgroup("80+", suppressed=True), subgroup("gap", value=0.1)],
@@ -91,9 +87,6 @@ def page(tmp_path_factory):
         leaks_unchecked=["training of weak"],
         controls=[{"name": "chance", "expected": 0.5, "at_chance": True}],
     )  # fmt: skip
-    metrics = root / "benchx-covidx-1" / "metrics.json"
-    told = json.loads(metrics.read_text())
-    metrics.write_text(json.dumps(told | {"rows": told["rows"] + benefit}))
     write_folder(
         root / "sides",
         kind="laterality",
@@ -282,7 +275,7 @@ def test_robustness_names_axes_that_are_missing(page):
 
 def test_decision_curves_are_drawn_where_there_is_net_benefit(page, tmp_path):
     assert "Decision curves" in page
-    write_folder(tmp_path / "a")
+    write_folder(tmp_path / "a", metric_list=[axis_row("mine", 0.9) | {"metric": "auroc"}])
     assert "Decision curves" not in build_report(tmp_path).read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from medvlp.report.canvas import INK, canvas
 from medvlp.report.figures.style import PANELS, dashes, drawn, grid, legend
 from medvlp.report.folder import ProtocolFolder
+
+_BENEFIT = re.compile(r"net_benefit(?:_of_all)?_at_([\d.]+)")
 
 
 def roc(folder: ProtocolFolder, name: str) -> str | None:
@@ -106,9 +109,9 @@ def reliability(folder: ProtocolFolder, name: str, bins: int = 10) -> str | None
 def net_benefit(folder: ProtocolFolder, name: str) -> str | None:
     """Decision curves, a panel a finding; None where the metrics hold no net benefit."""
     rows = [
-        row | {"threshold": float(row["metric"].rpartition("_")[2])}
+        row | {"threshold": float(named[1])}
         for row in folder.metrics["rows"]
-        if row["metric"].startswith("net_benefit") and row["value"] is not None
+        if row["value"] is not None and (named := _BENEFIT.fullmatch(row["metric"]))
     ]
     labels = list(dict.fromkeys(row["name"] for row in rows))[:PANELS]
     shown = drawn(folder, probabilities=True)
