@@ -70,6 +70,10 @@ class Domain:
     """``(facts: Facts) -> tuple[str, ...]``: flags of a series that hardly shows what it claims
     (`medvlp.archive.series.bodypart`)."""
 
+    recording: Ref | None = None
+    """``(paths) -> str | None``: the name of a published recording that several data sets share,
+    by which a leak between them is found."""
+
     preprocess: Mapping[str, Ref]
     """``kind`` -> configuration class of a contract, with ``build() -> Preprocess``."""
 

@@ -51,3 +51,9 @@ class InputError(MedvlpError):
 
 class RunError(MedvlpError):
     """A run folder in a state in which the command cannot go on."""
+
+
+class LeakError(MedvlpError):
+    """What is evaluated is known already: from training, from validation, or from the prompts."""
+
+    exit_code = 4

@@ -94,6 +94,10 @@ class DataConfig:
 
     tokenizer: TokenizerConfig = TokenizerConfig()
 
+    footprint: bool = True
+    """Whether the bundle keeps short digests of what it was trained on, by which an evaluation
+    finds overlap. They name nobody; whoever holds a training image can tell that it was one."""
+
     def __post_init__(self) -> None:
         if bool(self.manifests) == (self.phantom is not None):
             raise ValueError("give either manifests or phantom")

@@ -19,6 +19,7 @@ from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError
 from medvlp.evaluate.metrics.intervals import Method
 from medvlp.evaluate.predictions import Stated
+from medvlp.evaluate.leakage.leak import LeakageConfig
 
 TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
@@ -81,12 +82,17 @@ class Protocol:
     bootstrap: BootstrapConfig = BootstrapConfig()
     stated: Stated = field(default_factory=Stated)
     """Of the place where a model would be used: prevalences, and from when one would act."""
+    leakage: LeakageConfig = LeakageConfig()
+    """What is known already refuses the evaluation, unless it is allowed here."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of what makes numbers comparable: all but where the data lie."""
         values = plain(self)
         values["data"] = {"split": self.data.split, "phantom": values["data"]["phantom"]}
+        leakage = values.pop("leakage")
+        if leakage["allow"]:
+            values["leakage"] = {"allow": sorted(leakage["allow"])}
         return digest_plain(values)
 
 

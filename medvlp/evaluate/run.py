@@ -18,6 +18,8 @@ from medvlp.data.manifest import open_all
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import InputError
 from medvlp.evaluate.examples import draw_examples
+from medvlp.evaluate.leakage.gate import inspect_leaks
+from medvlp.evaluate.leakage.leak import Inspected
 from medvlp.evaluate.metrics.estimate import Measures, Row, plain_rows
 from medvlp.evaluate.metrics.summary import Summary, summarise
 from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
@@ -50,6 +52,7 @@ def evaluate_protocol(
         ConfigError: The protocol, or what it asks of the manifests.
         BundleError: A bundle that is damaged or of another domain.
         InputError: No bundle is named, or a sample cannot be read any more.
+        LeakError: What is evaluated is known already, and the protocol does not allow it.
     """
     if not bundles:
         raise InputError("no bundle is named", remedy="give --bundle RUN/bundle, once or more")
@@ -62,6 +65,7 @@ def evaluate_protocol(
         split=protocol.data.split,
         seed=protocol.seed,
     )
+    inspected = inspect_leaks(study, protocol.task, protocol.leakage, scorers, bundles)
     with _staged(out, protocol.name) as folder:
         predicted: Predicted = protocol.task.predict(study, scorers)
         predicted.rows.write_parquet(folder / "predictions.parquet")
@@ -74,8 +78,9 @@ def evaluate_protocol(
             draw_examples(models[0], predicted, folder / "examples")
         # From the file that was written: whoever reads it later gets these same numbers.
         found = compute_metrics(protocol, folder)
-        _write_json(folder / "metrics.json", _metrics(protocol, study, predicted, found, folder))
-    return _lines(protocol, found.rows, out / protocol.name)
+        told = _metrics(protocol, study, predicted, found, folder) | inspected.plain()
+        _write_json(folder / "metrics.json", told)
+    return _lines(protocol, found.rows, out / protocol.name, inspected)
 
 
 def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
@@ -159,9 +164,12 @@ def told_rows(found: Summary, folder: Path) -> dict[str, Any]:
     }
 
 
-def _lines(protocol: Protocol, rows: Sequence[Row], folder: Path) -> str:
+def _lines(protocol: Protocol, rows: Sequence[Row], folder: Path, inspected: Inspected) -> str:
     chosen = [r for r in rows if r.metric in protocol.task.headlines]
-    lines = [f"{r.model:<24} {r.metric} {r.name}: {_interval(r)}  n={r.n}" for r in chosen]
+    lines = [
+        f"{r.model:<24} {r.metric} {r.name}: {_interval(r)}  n={r.n}{inspected.mark(r.model)}"
+        for r in chosen
+    ]
     return "\n".join([*lines, f"Predictions: {folder}"])
 
 

@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medvlp import __version__
+from medvlp.archive.duplicates.footprint import Footprint
 from medvlp.config import STRICT, plain, validate
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import TOKENIZER, TOKENIZER_CONFIG, save_tokenizer
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import BundleError, ConfigError
+from medvlp.models.bundle_footprint import write_footprint
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.models.zero_shot import Calibration
 from medvlp.plain_files import own_file, read_json
@@ -80,6 +82,7 @@ def save_bundle(
     prompts: PromptSet | None = None,
     calibration: Calibration | None = None,
     provenance: Mapping[str, Any] | None = None,
+    footprint: Footprint | None = None,
 ) -> str:
     """Write a bundle; it appears under its name only when it is complete.
 
@@ -96,6 +99,7 @@ def save_bundle(
         prompts: The prompt set that travels along.
         calibration: Fitted for `prompts` on validation data.
         provenance: Plain values about the run; no path, no identifier.
+        footprint: What can be known again of the training data.
 
     Returns:
         The bundle's digest.
@@ -129,6 +133,8 @@ def save_bundle(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(folder)
     try:
+        if footprint is not None:
+            write_footprint(partial, footprint)
         digest = _write(partial, info, weights, tokenizer)
         _put(partial, folder)
     finally:

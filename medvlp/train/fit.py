@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from medvlp.archive.duplicates.footprint import Footprint, footprint_of
 from medvlp.config import plain
 from medvlp.data.prompts import load_prompts
 from medvlp.data.tokenizer import token_ids
@@ -201,6 +202,7 @@ def _export(experiment: Experiment, prepared: Prepared, task: Task, run: Path) -
         "label_names": experiment.data.labels,
         "prompts": experiment.prompts,
         "provenance": _provenance(experiment, prepared, run),
+        "footprint": _footprint(experiment, prepared),
     }
     calibration = None
     if experiment.prompts is not None and prepared.graded:
@@ -227,6 +229,14 @@ def _provenance(experiment: Experiment, prepared: Prepared, run: Path) -> dict[s
     told["weights"] = "trained" if experiment.optim.ema is None else "average"
     versions = read_json(run / "versions.json")
     return {**told, "data": prepared.facts, "versions": versions}
+
+
+def _footprint(experiment: Experiment, prepared: Prepared) -> Footprint | None:
+    """Of what was trained on and of what was validated on: neither may be tested on."""
+    if not experiment.data.footprint:
+        return None
+    samples = {item.sample for s in prepared.streams for item in (*s.train, *s.valid)}
+    return footprint_of(prepared.manifests, samples)
 
 
 def draw_curves(run: Path) -> None:

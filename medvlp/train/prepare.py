@@ -69,6 +69,7 @@ class Prepared:
     """The validation items with the prompts' labels, on which the bundle is calibrated."""
 
     tokenizer: PreTrainedTokenizerFast
+    manifests: tuple[Manifest, ...]
     facts: dict[str, Any]
     """Plain values that identify the data: digests and counts."""
 
@@ -99,7 +100,13 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     }
     if mix is not None:
         facts["streams"] = {s.name: {"train": len(s.train), "valid": len(s.valid)} for s in streams}
-    return Prepared(streams=streams, graded=graded, tokenizer=tokenizer, facts=facts)
+    return Prepared(
+        streams=streams,
+        graded=graded,
+        tokenizer=tokenizer,
+        manifests=tuple(manifests),
+        facts=facts,
+    )
 
 
 def open_streams(experiment: Experiment, manifests: Sequence[Manifest]) -> tuple[Stream, ...]:

@@ -15,6 +15,7 @@ DOMAIN = Domain(
     probe=Ref("medvlp_video.read:probe"),
     resolve=Ref("medvlp_video.read:resolve"),
     view=Ref("medvlp_video.view:view"),
+    recording=Ref("medvlp_video.recordings:recording"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
     encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
     tasks={

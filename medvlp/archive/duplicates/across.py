@@ -63,11 +63,11 @@ def compare_manifests(paths: Sequence[Path]) -> Together:
     samples = pl.concat(
         [m.samples.select(*columns, place=pl.lit(i)) for i, m in enumerate(manifests)]
     ).filter(pl.col("kind") != TEXT_ONLY)
-    prints = pl.from_dicts(
-        [row for manifest in manifests for row in _prints(manifest)],
+    pixels = pl.from_dicts(
+        [row for manifest in manifests for row in prints(manifest) if row["fingerprint"]],
         schema={name: pl.String() for name in ("sample", "digest", "fingerprint")},
     )
-    seen = samples.join(prints, on="sample", how="left")
+    seen = samples.join(pixels, on="sample", how="left")
     exact = _linked(seen, "sha256") | _linked(seen, "digest")
     near = _near(seen)
     people = samples.group_by("patient").agg(pl.col("place").n_unique())
@@ -79,7 +79,7 @@ def compare_manifests(paths: Sequence[Path]) -> Together:
     return Together(
         patients=people.filter(pl.col("place") > 1).height,
         samples=samples.height,
-        compared=prints.height,
+        compared=pixels.height,
         exact=len(exact),
         near=len(near),
         other_patient=differing("patient"),
@@ -113,8 +113,12 @@ def _ends(pairs: Iterable[tuple[str, str]], seen: pl.DataFrame, column: str) -> 
     return {name for pair in pairs if value[pair[0]] != value[pair[1]] for name in pair}
 
 
-def _prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:
-    """Digest of pixels and fingerprint of each sample of which the ledger knows them."""
+def prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:
+    """Rows ``sample, digest, fingerprint`` of the samples whose pixels the ledger knows.
+
+    The fingerprint is blank where there is nothing to see, and where near copies were not looked
+    for when the manifest was made. Nothing comes of a manifest without its private folder.
+    """
     if not manifest.private.is_dir():
         return
     facts: dict[tuple[Path, ...], tuple[str, str]] = {}
@@ -124,9 +128,10 @@ def _prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:
     for sample, source in manifest.samples.select("sample", "source").iter_rows():
         paths = manifest.paths(source)
         parts = [facts[path,] for path in paths if (path,) in facts]
-        if len(parts) == len(paths) and (shown := parts[len(parts) // 2][1]):
+        if paths and len(parts) == len(paths):
             digests = [digest for digest, _ in parts]
             digest = digests[0] if len(digests) == 1 else digest_plain(digests)
+            shown = parts[len(parts) // 2][1]
             yield {"sample": sample, "digest": digest, "fingerprint": shown}
 
 
@@ -135,4 +140,4 @@ def _pixels(result: Any) -> tuple[str, str] | None:
     told = result.get("result", {}) if isinstance(result, dict) else {}
     pixels = told.get("pixels") or told.get("probe") or {}
     digest = pixels.get("digest") or pixels.get("pixels_digest")
-    return (digest, pixels["fingerprint"]) if digest and pixels.get("fingerprint") else None
+    return (digest, pixels.get("fingerprint") or "") if digest else None

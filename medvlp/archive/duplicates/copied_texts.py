@@ -73,7 +73,7 @@ def copied_texts(reports: Iterable[tuple[str, str, str]]) -> Copies:
     short: dict[bytes, set[str]] = {}
     shorts: Counter[bytes] = Counter()
     for sample, patient, text in reports:
-        words = _WORD.findall(text.casefold())
+        words = words_of(text)
         key = hashlib.blake2b(" ".join(words).encode(), digest_size=16).digest()
         if len(words) < LEAST_WORDS:
             short.setdefault(key, set()).add(patient)
@@ -94,6 +94,11 @@ def copied_texts(reports: Iterable[tuple[str, str, str]]) -> Copies:
         found.pairs += [CopiedText(first, other, 1.0) for other in others]
     found.pairs += _near(own)
     return found
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a report as they are compared: without case and punctuation."""
+    return _WORD.findall(text.casefold())
 
 
 def _near(texts: list[_Text]) -> list[CopiedText]:

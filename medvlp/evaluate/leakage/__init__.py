@@ -1,0 +1,1 @@
+"""The gate before every number: nothing that is evaluated may be known already."""
