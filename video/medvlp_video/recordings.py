@@ -28,7 +28,7 @@ def recording(paths: Sequence[Path]) -> str | None:
     >>> recording([Path("mine/video07.mp4")]) is None
     True
     """
-    if not paths or not any(_FAMILY.search(part) for part in paths[0].parts):
+    if not paths or not any(_FAMILY.match(part) for part in paths[0].parts):
         return None
     numbers = (_NUMBER.match(part) for part in (paths[0].stem, paths[0].parent.name))
     found = next((match for match in numbers if match), None)

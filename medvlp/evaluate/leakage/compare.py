@@ -70,19 +70,23 @@ class Part:
 
 
 def shared(evaluated: Part, other: Part, model: str | None = None) -> Iterator[Leak]:
-    """Everything by which samples of `evaluated` are known from `other`."""
+    """Everything by which samples of `evaluated` are known from `other`, one leak a kind."""
+    yield from leaks(known_samples(evaluated, other), evaluated, other.name, model)
+
+
+def known_samples(evaluated: Part, other: Part) -> dict[Kind, set[str]]:
+    """Kind of leak -> the samples of `evaluated` that are known from `other`."""
     known = other.traits.select("kind", "digest").unique()
     found = evaluated.traits.join(known, on=["kind", "digest"], how="semi")
-    hits = {kind: set(of(found, kind)["sample"]) for kind in EXACT}
+    hits: dict[Kind, set[str]] = {kind: set(of(found, kind)["sample"]) for kind in EXACT}
     tabled = list(_tabled(evaluated, other))
-    hits["pixels"] |= _linked(
-        ((a, b) for kind, a, b in tabled if kind == "exact"), evaluated, other
-    )
+    equal = [(a, b) for kind, a, b in tabled if kind == "exact"]
+    hits["pixels"] |= _linked(equal, evaluated, other)
     pictures = [(a, b) for kind, a, b in tabled if kind == "image"] + _near(evaluated, other)
     hits["image"] = _linked(pictures, evaluated, other)
     texts = [(a, b) for kind, a, b in tabled if kind == "text"] + _copied(evaluated, other)
     hits["text"] = _linked(texts, evaluated, other)
-    yield from leaks(hits, evaluated, other.name, model)
+    return hits
 
 
 def in_footprint(evaluated: Part, footprint: Footprint, name: str, model: str) -> Iterator[Leak]:
