@@ -22,15 +22,20 @@ from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.cases import SUBGROUPS, middle_s, subgroups
-from medvlp.evaluate.controls.computed import TRAINED, Scores, computed
+from medvlp.evaluate.controls.border import frames
+from medvlp.evaluate.controls.computed import (
+    TRAINED,
+    Scores,
+    border_only,
+    computed,
+    random_label,
+)
+from medvlp.evaluate.controls.table import CONTROLS
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
 from medvlp.evaluate.rules import RuleName, rule_scores
 from medvlp.models.bundle import Bundle, load
 from medvlp.progress import track
-
-COMPUTED = ("chance", "prevalence", "metadata-only")
-"""Controls that need no bundle; no model may carry these names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +200,7 @@ def open_scorers(bundles: Sequence[Path], domain: str, cache: Path | None) -> li
                 f"{_name(path)} is a second bundle of control {control}",
                 remedy="name one bundle of each control",
             )
-        name = control or _unique(_name(path), [*taken, *COMPUTED, *TRAINED])
+        name = control or _unique(_name(path), [*taken, *CONTROLS])
         scorers.append(Scorer(name=name, control=control, bundle=bundle, cache=cache))
     return scorers
 
@@ -256,8 +261,9 @@ def predict_labels(
         else:
             found = ask(scorer, seen)
         scores[scorer.name] = (found, scorer.control is not None)
-    for name, found in computed(items, train, len(names), meta, study.seed).items():
-        scores[name] = (found, True)
+    controls = computed(items, train, len(names), meta, study.seed)
+    controls |= _looking(study, scorers, scores, items, train)
+    scores |= {name: (found, True) for name, found in controls.items()}
     truth = np.stack([item.labels_L for item in items])
     return Predicted(
         rows=_label_rows(study, items, names, truth, scores, meta),
@@ -269,6 +275,29 @@ def predict_labels(
         items=tuple(items),
         thresholds={scorer.name: scorer.thresholds(prompts) for scorer in scorers},
     )
+
+
+def _looking(
+    study: Study,
+    scorers: Sequence[Scorer],
+    scores: Mapping[str, tuple[Scores, bool]],
+    items: Sequence[Item],
+    train: Sequence[Item],
+) -> dict[str, Scores]:
+    """The controls that need images, or a model's scores."""
+    found: dict[str, Scores] = {}
+    if scorers and train:
+        first = scorers[0]
+
+        def frame(seen: Sequence[Item]) -> NDArray[Any]:
+            return frames(first.stored(seen), first.bundle.preprocess)
+
+        found["border-only"] = border_only(items, train, len(items[0].labels_L), frame, study.seed)
+    for values, control in scores.values():
+        if not control:
+            found["random-label"] = random_label(values, items, study.seed)
+            break
+    return found
 
 
 def _label_rows(

@@ -17,6 +17,7 @@ from medvlp.config import dump_config, plain
 from medvlp.data.manifest import open_all
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import InputError
+from medvlp.evaluate.controls.table import told_controls
 from medvlp.evaluate.examples import draw_examples
 from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import Inspected
@@ -143,6 +144,7 @@ def _metrics(
         "digest": protocol.digest,
         "manifests": [manifest.digest for manifest in study.manifests],
         "counts": predicted.counts,
+        "controls": told_controls(protocol.task.kind, predicted.rows["model"].unique()),
         **told_rows(found, folder),
     }
 

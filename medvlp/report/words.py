@@ -151,6 +151,12 @@ READING = {
 CONTROLS = {
     "chance": "random scores",
     "prevalence": "the share of training patients with the finding, whatever the image shows",
+    "all-positive": "calls everything present: what F1 gives for nothing",
+    "border-only": (
+        "a regression on the outer tenth of the picture alone: marks, letters, padding and "
+        "collimator edges, hardly any anatomy"
+    ),
+    "random-label": "the first model's scores handed to other patients: no skill is left",
     "metadata-only": "a regression on sex, age, view, site and scanner, without the image",
     "image-blind": (
         "the same model trained and tested with images swapped between patients: what can be "

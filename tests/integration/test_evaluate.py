@@ -158,7 +158,8 @@ def test_predictions_have_the_promised_columns_and_rows(evaluated):
     models = frame.group_by("model", maintain_order=True).agg(pl.col("control").first())
     assert dict(models.iter_rows()) == {
         "mine": False, "image-blind": True, "supervised-unimodal": True, "chance": True,
-        "prevalence": True, "metadata-only": True,
+        "prevalence": True, "metadata-only": True, "all-positive": True, "border-only": True,
+        "random-label": True,
     }  # fmt: skip
     assert set(frame["label"]) == {0, 1}
     # 24 test patients with two pictures: two labels each, of which 2 unknown and 2 uncertain
