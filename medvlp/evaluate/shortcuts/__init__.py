@@ -1,0 +1,1 @@
+"""Which shortcut would do: what predicts a label without any anatomy, and what a model leans on."""
