@@ -68,22 +68,22 @@ def clean(domain: str, label: bool, rng: Rng) -> Sample:
     return Sample(view, facts, str(rng.choice(TEXTS)))
 
 
-def _with_nodule(draw: Callable[[Rng], list[Any]], label: bool, rng: Rng) -> list[Any]:
+def _drawn(draw: Callable[[Rng], list[Any]], name: str, label: bool, rng: Rng) -> list[Any]:
     while True:
         findings = draw(rng)
-        if any(finding.name == "nodule" for finding in findings) == label:
+        if any(finding.name == name for finding in findings) == label:
             return findings
 
 
 def _xray(label: bool, rng: Rng) -> View:
-    findings = _with_nodule(cxr_findings.draw_findings, label, rng)
+    findings = _drawn(cxr_findings.draw_findings, "nodule", label, rng)
     canvas, _ = cxr.paint(findings, SIZE, rng)
     return np.asarray(cxr.expose(canvas, rng) / 16.0)
 
 
 def _volume(label: bool, rng: Rng) -> View:
     """Slices in HU; liver lesions and other findings are drawn whatever the label is."""
-    findings = _with_nodule(ct_findings.draw_findings, label, rng)
+    findings = _drawn(ct_findings.draw_findings, "lung_nodule", label, rng)
     return np.asarray(ct.acquire(ct.paint(findings, 16, 64, rng), rng), dtype=np.float32)
 
 
