@@ -17,9 +17,9 @@ from medvlp.data.items import PhantomData
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError
+from medvlp.evaluate.leakage.leak import LeakageConfig
 from medvlp.evaluate.metrics.intervals import Method
 from medvlp.evaluate.predictions import Stated
-from medvlp.evaluate.leakage.leak import LeakageConfig
 
 TASKS = {
     "zero-shot": Ref("medvlp.evaluate.tasks.zero_shot:ZeroShotConfig"),
