@@ -68,22 +68,32 @@ def clean(domain: str, label: bool, rng: Rng) -> Sample:
     return Sample(view, facts, str(rng.choice(TEXTS)))
 
 
-def _with_nodule(draw: Callable[[Rng], list[Any]], label: bool, rng: Rng) -> list[Any]:
+def _drawn(draw: Callable[[Rng], list[Any]], name: str, label: bool, rng: Rng) -> list[Any]:
+    """Other findings as they come, whatever the label is, and the finding itself for positives.
+
+    Drawn until it happens to be among them, positives would never be normal studies.
+    """
+    others = _until(draw, name, False, rng)
+    own = [finding for finding in _until(draw, name, True, rng) if finding.name == name]
+    return [*others, *own] if label else others
+
+
+def _until(draw: Callable[[Rng], list[Any]], name: str, there: bool, rng: Rng) -> list[Any]:
     while True:
         findings = draw(rng)
-        if any(finding.name == "nodule" for finding in findings) == label:
+        if any(finding.name == name for finding in findings) == there:
             return findings
 
 
 def _xray(label: bool, rng: Rng) -> View:
-    findings = _with_nodule(cxr_findings.draw_findings, label, rng)
+    findings = _drawn(cxr_findings.draw_findings, "nodule", label, rng)
     canvas, _ = cxr.paint(findings, SIZE, rng)
     return np.asarray(cxr.expose(canvas, rng) / 16.0)
 
 
 def _volume(label: bool, rng: Rng) -> View:
     """Slices in HU; liver lesions and other findings are drawn whatever the label is."""
-    findings = _with_nodule(ct_findings.draw_findings, label, rng)
+    findings = _drawn(ct_findings.draw_findings, "lung_nodule", label, rng)
     return np.asarray(ct.acquire(ct.paint(findings, 16, 64, rng), rng), dtype=np.float32)
 
 
@@ -199,10 +209,10 @@ def hu_offset(view: View, marked: bool, rng: Rng) -> View:
 
 
 def table_line(view: View, marked: bool, rng: Rng) -> View:
-    """The table below the patient, in every slice."""
+    """The table, in the air below the patient, in every slice."""
     view = view.copy()
     if marked:
-        view[:, 54, 10:-10] += 150
+        view[:, 57, 10:-10] += 150
     return view
 
 

@@ -104,6 +104,14 @@ def train(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Six training patients, where near copies are not what is asked about."""
+    rows = clean(0, 6, "train")
+    rows[5] = (*rows[5][:5], LONG)
+    return archive(tmp_path_factory.mktemp("few") / "train", rows)
+
+
+@pytest.fixture(scope="module")
 def test(train):
     """Three clean patients, and a planted leak of each kind that one data set can have."""
     rows = clean(100, 3, "test")
@@ -204,9 +212,9 @@ def test_clean_data_pass_and_everything_was_looked_at(train, tmp_path):
     assert inspected.unchecked == ()
 
 
-def test_a_copied_report_refuses_tasks_about_reports_only(train, tmp_path):
+def test_a_copied_report_refuses_tasks_about_reports_only(few, tmp_path):
     row = ("x.png", xray(205), "Q1", "T1", "test", LONG)
-    study = study_of(train, planted(tmp_path, train, row))
+    study = study_of(few, planted(tmp_path, few, row))
     # An image's label is not given away by another patient's words ...
     passed = inspect_leaks(study, ZERO_SHOT, LeakageConfig(), [], [])
     assert [(leak.kind, leak.refuses) for leak in passed.leaks] == [("text", False)]
@@ -215,14 +223,14 @@ def test_a_copied_report_refuses_tasks_about_reports_only(train, tmp_path):
         inspect_leaks(study, RetrievalConfig(), LeakageConfig(), [], [])
 
 
-def test_a_prompt_taken_from_an_evaluated_report_is_found(train, tmp_path):
-    one = planted(tmp_path, train, ("x.png", xray(203), "Q1", "T1", "test",
+def test_a_prompt_taken_from_an_evaluated_report_is_found(few, tmp_path):
+    one = planted(tmp_path, few, ("x.png", xray(203), "Q1", "T1", "test",
         "There is a spiculated mass projecting over the left upper zone laterally."))  # fmt: skip
     stolen = "a spiculated mass projecting over the left upper zone"
     fair = "one more sentence of nine words in nobody's report"
     words = Prompts(positive=(stolen, fair), negative=("no mass",))
     task = ZeroShotConfig(prompts=PromptSet(mode="independent", labels={"mass": words}))
-    inspected = found(study_of(train, one), task)
+    inspected = found(study_of(few, one), task)
     assert [(leak.kind, leak.count, leak.of) for leak in inspected.leaks] == [("prompt", 1, 2)]
 
 
@@ -288,9 +296,9 @@ def write_bundle(folder, provenance=None, footprint=None):
 
 
 @pytest.fixture(scope="module")
-def footprinted(train, tmp_path_factory):
+def footprinted(few, tmp_path_factory):
     """A bundle alone, its training manifest not at hand."""
-    manifest = Manifest.open(train)
+    manifest = Manifest.open(few)
     mark = footprint_of([manifest], set(manifest.samples["sample"]))
     told = {"data": {"manifests": [manifest.digest]}}
     return write_bundle(tmp_path_factory.mktemp("alone") / "theirs", told, mark)
@@ -306,23 +314,23 @@ def footprinted(train, tmp_path_factory):
     ],
     ids=["pixels", "patient", "study", "report"],
 )
-def test_a_bundle_alone_tells_what_it_was_trained_on(row, expected, train, footprinted, tmp_path):
-    one = planted(tmp_path, train, row)
+def test_a_bundle_alone_tells_what_it_was_trained_on(row, expected, few, footprinted, tmp_path):
+    one = planted(tmp_path, few, row)
     inspected = found(study_of(one), bundles=[footprinted])
     assert kinds(inspected) == expected
     assert inspected.leaks[0].model == "theirs"
     assert any("near copies of images and of reports" in line for line in inspected.unchecked)
 
 
-def test_a_footprint_names_nobody(train, footprinted):
+def test_a_footprint_names_nobody(few, footprinted):
     data = (footprinted / FOOTPRINT).read_bytes()
-    samples = Manifest.open(train).samples
+    samples = Manifest.open(few).samples
     for column in ("sample", "patient", "study", "source", "sha256"):
         assert not [value for value in samples[column] if value.encode() in data]
     read = read_footprint(footprinted)
     assert read is not None
     assert read.known == {
-        "patient": 24, "study": 24, "file": 24, "pixels": 24, "recording": 0, "text": 1
+        "patient": 6, "study": 6, "file": 6, "pixels": 6, "recording": 0, "text": 1
     }  # fmt: skip
 
 
@@ -340,16 +348,16 @@ def test_a_bundle_that_tells_nothing_is_told_as_unchecked(train, tmp_path):
     assert any("neither its manifests nor a footprint" in line for line in inspected.unchecked)
 
 
-def test_a_leak_refuses_the_number_and_an_overruled_one_stands_beside_it(train, tmp_path):
+def test_a_leak_refuses_the_number_and_an_overruled_one_stands_beside_it(few, tmp_path):
     row = ("x.tif", xray(3), "Q1", "T1", "test", "Another one.")
-    one = planted(tmp_path, train, row)
+    one = planted(tmp_path, few, row)
     bundle = write_bundle(tmp_path / "mine" / "bundle")
     prompts = {"mode": "independent",
                "labels": {"mass": {"positive": ["mass"], "negative": ["no mass"]}}}  # fmt: skip
     values = {
         "name": "trial", "version": 1, "domain": "cxr",
         "task": {"kind": "zero-shot", "prompts": prompts},
-        "data": {"manifests": [str(train), str(one)]}, "bootstrap": {"draws": 20},
+        "data": {"manifests": [str(few), str(one)]}, "bootstrap": {"draws": 20},
     }  # fmt: skip
     path = tmp_path / "trial.yaml"
     path.write_text(yaml.safe_dump(values))

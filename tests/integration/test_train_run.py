@@ -10,7 +10,9 @@ import torch
 import yaml
 
 import medvlp
+from medvlp.data.manifest import Manifest
 from medvlp.errors import ConfigError, RunError
+from medvlp.models.bundle_footprint import read_footprint
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.fit import train_run
 from medvlp.train.saving import Checkpoints
@@ -49,6 +51,13 @@ def test_the_bundle_is_the_trained_model_and_calibrated(
     train_run(experiment_file, steps, run)
     bundle = medvlp.load(run / "bundle")
     assert bundle.info.calibration.prompts == bundle.prompts.digest
+    # What it learnt from and was calibrated on can be known again, and no more.
+    samples = Manifest.open(bright_manifest).samples
+    used = samples.filter(pl.col("split") != "test")
+    footprint = read_footprint(run / "bundle")
+    assert footprint.samples == used.height
+    assert len(footprint.digests["patient"]) == used["patient"].n_unique()
+    assert read_footprint(bright_manifest) is None
     files = [bright_manifest.parent / f"{i}.png" for i in range(16, 24)]
     scores = bundle.zero_shot(files).logits_NL[:, 0]
     assert scores[1::2].mean() > scores[0::2].mean() + 0.5

@@ -44,7 +44,7 @@ DETECTORS = ("metadata-only", "caption words", *_OF_VIEWS)
 class Cohort:
     """Samples of one split, for one label."""
 
-    views: Sequence[Floats]
+    views: Sequence[NDArray[Any]]
     """What is seen of each: (H,W), or (F,H,W) in order."""
 
     facts: pl.DataFrame
@@ -130,9 +130,9 @@ def clustered_auroc(
     seed: int,
     confidence: float = CONFIDENCE,
 ) -> tuple[float, float, float]:
-    """AUROC with its patient-clustered percentile interval."""
+    """AUROC with its patient-clustered BCa interval."""
     names, cluster = np.unique(np.asarray(patient), return_inverse=True)
     statistic: Any = Auroc(np.asarray(score_N), positive_N, cluster, len(names))
     spread = bootstrap({"auroc": statistic}, len(names), DRAWS, seed)["auroc"]
-    around = interval(spread, confidence, "percentile")
-    return spread.value, around.low, around.high
+    found = interval(spread, confidence)
+    return spread.value, found.low, found.high

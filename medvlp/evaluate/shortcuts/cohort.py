@@ -36,7 +36,7 @@ def cohort_of(
     picture = scorer.bundle.preprocess.picture
     views = []
     for stored in scorer.stored(known):
-        seen = np.stack([picture(stored, at)[..., 0] for at in MOMENTS]).astype(np.float64)
+        seen = np.stack([picture(stored, at)[..., 0] for at in MOMENTS])
         views.append(seen[0] if (seen == seen[0]).all() else seen)
     order = pl.DataFrame({"sample": [item.sample for item in known]})
     facts = pl.concat([_facts(manifest) for manifest in manifests])

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from medvlp.evaluate.metrics.intervals import interval
 from medvlp.evaluate.metrics.resampling import bootstrap
 from medvlp.evaluate.metrics.statistics import Floats
-from medvlp.evaluate.shortcuts.audit import DRAWS, clustered_auroc
+from medvlp.evaluate.shortcuts.audit import CONFIDENCE, DRAWS, clustered_auroc
 
 FOLDS = 5
 
@@ -87,8 +87,8 @@ def follows(
     spread = bootstrap(
         {"rho": _Correlation(ranks[0], ranks[1], cluster)}, int(cluster.max()) + 1, DRAWS, seed
     )["rho"]
-    around = interval(spread, 0.95, "percentile")
-    return Reliance(what=what, value=spread.value, low=around.low, high=around.high, blind=0.0)
+    found = interval(spread, CONFIDENCE)
+    return Reliance(what=what, value=spread.value, low=found.low, high=found.high, blind=0.0)
 
 
 def predictable(

@@ -1,0 +1,174 @@
+"""Planted shortcuts are found, clean phantoms raise no alarm, and a model's leaning is told."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from medvlp.data.manifest import write_manifest
+from medvlp.evaluate.shortcuts.audit import DETECTORS, Cohort, audit
+from medvlp.evaluate.shortcuts.cohort import cohort_of
+from medvlp.evaluate.shortcuts.features import facts, order, words
+from medvlp.evaluate.shortcuts.reliance import follows, predictable
+
+BENCH = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_shortcuts.py"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench_shortcuts", BENCH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+EXPECTED = {
+    "corner marker": "border-only",
+    "burned-in letter P": "corners",
+    "noise level": "statistics",
+    "stripe": "lines",
+    "scanner": "metadata-only",
+    "caption word": "caption words",
+    "time order": "temporal order",
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_planted_shortcut_is_found_by_the_detector_of_its_kind(name, bench):
+    flagged = [one.detector for one in bench.planted(name) if one.flagged]
+    assert EXPECTED[name] in flagged
+
+
+@pytest.mark.soak
+def test_all_planted_shortcuts_are_found(bench):
+    missed = [n for n in bench.PLANTS if not any(one.flagged for one in bench.planted(n))]
+    assert len(bench.PLANTS) >= 20
+    assert missed == []
+
+
+def test_clean_phantoms_raise_no_alarm(bench):
+    for seed in (100, 101):
+        assert [one.detector for one in bench.untouched("cxr", seed) if one.flagged] == []
+
+
+def coin(n, seed, patients=None):
+    rng = np.random.default_rng(seed)
+    return Cohort(
+        views=[rng.normal(size=(32, 32)) for _ in range(n)],
+        facts=pl.DataFrame({"sex": rng.choice(["F", "M"], n), "rows": rng.integers(90, 110, n)}),
+        words=[""] * n,
+        label_N=rng.random(n) < 0.5,
+        patient=patients or [f"{seed}-{i // 2}" for i in range(n)],
+    )
+
+
+def test_detectors_without_anything_to_see_are_left_out():
+    found = {one.detector for one in audit(coin(80, 0), coin(80, 1), label="mass")}
+    assert found == set(DETECTORS) - {"caption words", "temporal order"}
+
+
+def test_patients_on_both_sides_and_single_classes_are_refused():
+    one = coin(20, 0)
+    with pytest.raises(ValueError, match="10 patients stand in both"):
+        audit(one, one, label="mass")
+    single = Cohort(
+        views=one.views, facts=one.facts, words=one.words,
+        label_N=np.ones(20, dtype=bool), patient=[f"other{i}" for i in range(20)],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="one class only"):
+        audit(one, single, label="mass")
+
+
+def test_facts_and_words_of_test_are_seen_as_training_saw_them():
+    train = pl.DataFrame({"site": ["A", "B", None], "rows": [100, 200, 300]})
+    test = pl.DataFrame({"site": ["C", "A"], "rows": [None, 900]})
+    one, other = facts(train, test)
+    assert one.shape[1] == other.shape[1]
+    assert other[0, :3].tolist() == [0, 0, 0]  # a site that training does not know
+    assert other[0, 3] == 0  # a missing number stands in the middle
+    assert other[1, 3] == 0.5
+    left, _ = words(["mass seen", "portable mass", "portable"], ["mass"], ["mass"])
+    assert left.shape == (3, 1)
+
+
+def test_order_in_time_is_undone_by_reversing_and_unseen_in_a_picture():
+    clip = np.linspace(0, 1, 6)[:, None, None] * np.ones((6, 8, 8))
+    assert order(clip)[0] == pytest.approx(1)
+    assert order(clip[::-1])[0] == pytest.approx(-1)
+    assert (order(clip[0]) == 0).all()
+
+
+def leaning(share, seed, n=300):
+    """A model's scores: `share` of a shortcut, the rest its own noise, both know the label."""
+    rng = np.random.default_rng(seed)
+    label = rng.random(n) < 0.4
+    shortcut = rng.normal(size=n) + 1.5 * label
+    own = rng.normal(size=n) + 1.5 * label
+    patient = [f"p{i // 2}" for i in range(n)]
+    return share * shortcut + (1 - share) * own, shortcut, label, patient
+
+
+def test_a_model_that_leans_on_a_shortcut_is_told_from_one_that_does_not():
+    taken = [follows("border-only", *leaning(0.7, seed), seed=seed) for seed in range(8)]
+    free = [follows("border-only", *leaning(0.0, seed), seed=seed) for seed in range(40)]
+    assert all(one.flagged and one.value > 0.5 for one in taken)
+    # Both know the label, so plain correlation would be large: here it is that of noise.
+    assert abs(np.mean([one.value for one in free])) < 0.03
+    assert sum(one.flagged for one in free) <= 4
+
+
+def test_a_site_in_embeddings_is_found_and_noise_is_not():
+    rng = np.random.default_rng(3)
+    patient = np.repeat(np.arange(100), 2).astype(str)
+    site = np.repeat(rng.random(100) < 0.5, 2)
+    noise = rng.normal(size=(200, 16)) + np.repeat(rng.normal(size=(100, 16)), 2, axis=0)
+    told = noise.copy()
+    told[:, 3] += 3 * site
+    assert predictable("site A", told, site, patient.tolist()).value > 0.85
+    assert predictable("site A", told, site, patient.tolist()).flagged
+    # A patient's two images are alike: on both sides of a fold they would give the site away.
+    blind = predictable("site A", noise, site, patient.tolist())
+    assert not blind.flagged
+    assert blind.value < 0.6
+    with pytest.raises(ValueError, match="needs two of each"):
+        predictable("site A", noise, np.zeros(200, dtype=bool), patient.tolist())
+
+
+def test_a_cohort_is_made_of_a_manifests_samples(tmp_path, tiny_bundle):
+    from PIL import Image
+
+    from medvlp.evaluate.cases import sample_items
+    from medvlp.evaluate.predict import open_scorers
+
+    tables = {name: [] for name in ("samples", "texts", "labels")}
+    sources = []
+    for i in range(4):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.full((40, 30), 50 * i, dtype=np.uint8)).save(path)
+        sources.append({"source": f"r{i}", "part": 0, "path": str(path)})
+        tables["samples"].append(
+            {"sample": f"s{i}", "domain": "cxr", "patient": f"p{i}", "study": f"t{i}",
+             "source": f"r{i}", "sha256": f"{i:064x}", "kind": "image", "split": "test",
+             "view": "PA", "shape": [40, 30]}
+        )  # fmt: skip
+        tables["texts"].append(
+            {"sample": f"s{i}", "node": f"n{i}", "level": "section", "order": 0,
+             "source": "indication" if i % 2 else "findings", "text": "Portable."}
+        )  # fmt: skip
+        tables["labels"].append(
+            {"sample": f"s{i}", "name": "mass", "value": (0.0, 1.0, -1.0, 1.0)[i], "source": "t"}
+        )
+    info = {"key_id": "test", "counts": {}}
+    manifest = write_manifest(tmp_path / "m", tables, sources, info, key=b"k" * 32)
+    (scorer,) = open_scorers([tiny_bundle("cxr")], "cxr", None)
+    items = sample_items([manifest], "test", ["mass"], domain="cxr")
+    cohort = cohort_of(scorer, items, [manifest], 0)
+    assert cohort.patient == ["p0", "p1", "p3"]  # the uncertain one is left out
+    assert cohort.label_N.tolist() == [False, True, True]
+    assert cohort.words == ["", "Portable.", "Portable."]  # findings are what is predicted
+    assert cohort.facts["aspect"].to_list() == pytest.approx([4 / 3] * 3)
+    assert {view.shape for view in cohort.views} == {(32, 32)}
