@@ -25,6 +25,9 @@ TASKS = {
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
     "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
+    "polarity": Ref("medvlp.evaluate.robustness.axes.linguistic:PolarityConfig"),
+    "laterality": Ref("medvlp.evaluate.robustness.axes.linguistic:LateralityConfig"),
+    "severity": Ref("medvlp.evaluate.robustness.axes.linguistic:SeverityConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

@@ -1,0 +1,1 @@
+"""The axes as evaluation tasks: one small file each."""

@@ -1,0 +1,1 @@
+"""Sentence pairs, one of them right: from a grammar, and about the images of a manifest."""
