@@ -31,9 +31,9 @@ def xray(rng, size=96):
 
 
 def ct(rng):
-    body = np.clip((0.75 - planes.radius((40, 40))) * 20, 0, 1)
-    texture = np.stack([smooth(rng, (40, 40), 6) for _ in range(20)])
-    bone = np.clip((0.12 - planes.radius((40, 40), 0.7)) * 20, 0, 1)
+    body = np.clip((0.9 - planes.radius((64, 64))) * 20, 0, 1)
+    texture = np.stack([smooth(rng, (64, 64), 6) for _ in range(20)])
+    bone = np.clip((0.12 - planes.radius((64, 64), 0.7)) * 20, 0, 1)
     return FORMS["ct"].restored(-1000 + body * (960 + 300 * (texture - 0.5)) + 700 * bone)
 
 
