@@ -28,6 +28,8 @@ TASKS = {
     "polarity": Ref("medvlp.evaluate.robustness.axes.linguistic:PolarityConfig"),
     "laterality": Ref("medvlp.evaluate.robustness.axes.linguistic:LateralityConfig"),
     "severity": Ref("medvlp.evaluate.robustness.axes.linguistic:SeverityConfig"),
+    "grounded": Ref("medvlp.evaluate.robustness.axes.grounded:GroundedConfig"),
+    "corruption": Ref("medvlp.evaluate.robustness.axes.corruption:CorruptionConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 
