@@ -30,6 +30,7 @@ TASKS = {
     "severity": Ref("medvlp.evaluate.robustness.axes.linguistic:SeverityConfig"),
     "grounded": Ref("medvlp.evaluate.robustness.axes.grounded:GroundedConfig"),
     "corruption": Ref("medvlp.evaluate.robustness.axes.corruption:CorruptionConfig"),
+    "adversarial": Ref("medvlp.evaluate.robustness.axes.adversarial:AdversarialConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 

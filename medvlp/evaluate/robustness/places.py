@@ -64,7 +64,7 @@ def _edge(
     others = tuple(k for k in range(stored.ndim) if k != axis)
     profile = stored.max(axis=others).astype(np.float64)
     if profile.min() == profile.max():
-        return 0 if dense.all() == beyond else len(profile)
+        return 0 if bool(dense.all()) == beyond else len(profile)
     hits = np.flatnonzero(profile > (profile.min() + profile.max()) / 2)
     return int(hits[0]) if beyond else int(hits[-1]) + 1
 

@@ -19,12 +19,10 @@ from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.robustness.asking import CLEAN, Sheet, answered, lookers
 from medvlp.evaluate.robustness.axes.imaged import ImagedConfig, wanted
 from medvlp.evaluate.robustness.cells import corruption_measures
-from medvlp.evaluate.robustness.corruptions.apply import KINDS, LEVELS, corrupted, psnr
+from medvlp.evaluate.robustness.corruptions.apply import KINDS, LEVELS, Level, corrupted, psnr
 from medvlp.evaluate.robustness.forms import form_of
 from medvlp.evaluate.tasks.zero_shot import resolved
 from medvlp.progress import track
-
-Level = Literal[1, 2, 3, 4, 5]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

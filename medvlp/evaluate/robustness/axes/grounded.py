@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,13 +20,13 @@ from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.robustness.asking import lookers
+from medvlp.evaluate.robustness.attacks.pictures import label_directions
 from medvlp.evaluate.robustness.axes.imaged import ImagedConfig
 from medvlp.evaluate.robustness.places import Box, blank, covered, elsewhere, stored_box
 from medvlp.evaluate.robustness.sentences import credit, share_measures
 from medvlp.evaluate.tasks.zero_shot import resolved
 
 Arrays = Sequence[NDArray[Any]]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -132,19 +131,6 @@ def _boxes(study: Study) -> dict[tuple[str, str], list[tuple[Any, ...]]]:
     return found
 
 
-def _directions(scorer: Scorer, prompts: PromptSet, names: Sequence[str]) -> Floats:
-    """(L,E): a label's score is the product with the image's vector, up to scale."""
-    embedded = scorer.bundle.embed_prompts(prompts)
-    if embedded.negative_LE is not None:
-        found = embedded.positive_LE - embedded.negative_LE
-    else:
-        count = len(embedded.names)
-        others = embedded.positive_LE.sum(0) - embedded.positive_LE
-        found = embedded.positive_LE - others / np.float32(count - 1)
-    chosen: Floats = found[[prompts.names.index(name) for name in names]]
-    return chosen
-
-
 def _rows(cases: _Cases, scorer: Scorer, prompts: PromptSet, study: Study) -> pl.DataFrame:
     arrays = list(scorer.stored(cases.items))
     told = [
@@ -170,7 +156,7 @@ Told = tuple[int, str, float, float]
 def _whole(cases: _Cases, scorer: Scorer, arrays: Arrays, prompts: PromptSet) -> Iterator[Told]:
     image_NE = scorer.bundle.embed_stored(arrays)
     empty_NE = scorer.bundle.embed_stored(blank(array) for array in arrays)
-    way_LE = _directions(scorer, prompts, cases.names)
+    way_LE = label_directions(scorer.bundle, prompts, cases.names)
     texts = [cases.reports.get(item.sample) for item in cases.items]
     told = list(dict.fromkeys(text for text in texts if text))
     text_of = dict(zip(told, scorer.bundle.embed_text(told), strict=True))
@@ -200,7 +186,7 @@ def _places(cases: _Cases, scorer: Scorer, arrays: Arrays, prompts: PromptSet) -
             changed += [arrays[i], *versions]
     if not pairs:
         return
-    way_LE = _directions(scorer, prompts, cases.names)
+    way_LE = label_directions(scorer.bundle, prompts, cases.names)
     seen_PVE = scorer.bundle.embed_stored(changed).reshape(len(pairs), 3, -1)
     for (i, column), seen_VE in zip(pairs, seen_PVE, strict=True):
         whole, lesion, other = (float(v) for v in seen_VE @ way_LE[column])

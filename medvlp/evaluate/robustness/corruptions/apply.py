@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from medvlp.errors import ConfigError
 from medvlp.evaluate.robustness.corruptions import ct, video, xray
 from medvlp.evaluate.robustness.forms import Form, Kind, form_of
 
-LEVELS = (1, 2, 3, 4, 5)
+Level = Literal[1, 2, 3, 4, 5]
+LEVELS: tuple[Level, ...] = (1, 2, 3, 4, 5)
 Floats = NDArray[np.float32]
 Corruption = Callable[[Floats, np.random.Generator, float], Floats]
 
