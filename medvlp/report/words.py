@@ -29,6 +29,12 @@ HEADLINES = {
     "triplets": Headline(
         "average_precision_video_macro_ivt", "Average precision of triplets, mean over videos", None
     ),
+    "polarity": Headline("robustness", "Right sentences, affirmed or denied", 0.5),
+    "laterality": Headline("robustness", "Right sentences about sides", 0.5),
+    "severity": Headline("robustness", "Right sentences about degree and change", 0.5),
+    "grounded": Headline("robustness", "Answers from the right place in the image", 0.5),
+    "corruption": Headline("robustness", "Kept of the AUROC above chance", None),
+    "adversarial": Headline("robustness", "Right calls that stay right", None),
 }
 
 TITLES = {
@@ -85,6 +91,17 @@ TITLES = {
     "segment_f1_10": "F1 of segments that overlap by 10 %",
     "segment_f1_25": "F1 of segments that overlap by 25 %",
     "segment_f1_50": "F1 of segments that overlap by 50 %",
+    "accuracy_attacked": "Right calls under attack",
+    "attack_success": "Attack success: right calls lost",
+    "auroc_attacked": "AUROC under attack",
+    "auroc_changed": "AUROC by corruption and level",
+    "auroc_clean": "AUROC, clean images",
+    "auroc_kept": "Kept of the AUROC above chance, by corruption",
+    "auroc_relative": "AUROC corrupted, relative to clean",
+    "robustness": "Robustness score",
+    "share_right_family": "Right choices, by kind of question",
+    "share_right_finding": "Right choices, by finding",
+    "still_right": "Right calls that stay right, by attack",
 }
 
 COMPONENTS = {
@@ -111,6 +128,12 @@ TASKS = {
     "temporal-retrieval": "Finding the moment of a recording that a sentence tells of",
     "tools": "Instruments in view, asked for in words (zero-shot)",
     "triplets": "Instrument, verb and target asked for in words (zero-shot)",
+    "polarity": "Robustness: affirmed or denied",
+    "laterality": "Robustness: left or right, high or low",
+    "severity": "Robustness: degree, size, number and change",
+    "grounded": "Robustness: does the answer come from the image",
+    "corruption": "Robustness: worse images",
+    "adversarial": "Robustness: attacks",
 }
 
 READING = {
@@ -145,6 +168,35 @@ READING = {
     "triplets": (
         "Average precision is computed within each video for the classes that occur in it, then "
         "averaged over videos and classes. A class that occurs in no video counts nowhere.",
+    ),
+    "polarity": (
+        "Each question offers two sentences that differ in one respect. Pairs come in couples that "
+        "exchange right and wrong, so that a model that does not look, or counts words, gets half.",
+    ),
+    "laterality": (
+        "Each question offers two sentences that differ in one respect. Pairs come in couples that "
+        "exchange right and wrong, so that a model that does not look, or counts words, gets half.",
+        "Families named mirror show an image and its mirror image with covered corners: a side "
+        "marker cannot help there.",
+    ),
+    "severity": (
+        "Each question offers two sentences that differ in one respect. Pairs come in couples that "
+        "exchange right and wrong, so that a model that does not look, or counts words, gets half.",
+    ),
+    "grounded": (
+        "Covering a finding must cost more than covering as much elsewhere; the image must say "
+        "more than an empty one or a patient without the finding does, and a report must fit its "
+        "own image better than another one with the same finding. Who does not look gets half.",
+    ),
+    "corruption": (
+        "1.0 means that worse images cost nothing, 0 that nothing above chance is left, as a mean "
+        "over all kinds and levels. A model without skill on clean images has no score.",
+        "Made-up corruptions are only stand-ins: smoke in a real operation looks different.",
+    ),
+    "adversarial": (
+        "The share of right calls that stay right, as a mean over attacks. Budgets are grey levels "
+        "of 255 after rounding to 8 bits. Noise of the same size that nobody aimed stands beside "
+        "them; it counts for nothing in the score.",
     ),
 }
 

@@ -64,7 +64,10 @@ def _edge(
     others = tuple(k for k in range(stored.ndim) if k != axis)
     profile = stored.max(axis=others).astype(np.float64)
     if profile.min() == profile.max():
-        return 0 if bool(dense.all()) == beyond else len(profile)
+        # The edge is out of view; greys that are stretched to their own range tell nothing more.
+        signed = stored.dtype.kind == "i"
+        filled = bool(profile[0] > 0) if signed else bool(dense.mean() > 0.5)
+        return 0 if filled == beyond else len(profile)
     hits = np.flatnonzero(profile > (profile.min() + profile.max()) / 2)
     return int(hits[0]) if beyond else int(hits[-1]) + 1
 
@@ -89,7 +92,7 @@ def _surrounding(stored: NDArray[Any], box: Box) -> NDArray[Any]:
 
 
 def _margin(side: slice) -> int:
-    return max(2, (side.stop - side.start) // 4)
+    return max(2, int(side.stop - side.start) // 4)
 
 
 def elsewhere(

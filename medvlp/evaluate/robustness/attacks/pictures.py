@@ -22,7 +22,6 @@ from medvlp.data.preprocess import model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.evaluate.robustness.corruptions.planes import recompressed
 from medvlp.models.bundle import Bundle
-from medvlp.models.zero_shot import PromptEmbeddings
 
 Floats = NDArray[np.float32]
 
@@ -75,12 +74,14 @@ class Answers:
         truth_BL: 1 present, 0 absent, anything else unknown.
         way_BLE: Each picture's and label's direction: the product with the image's vector is the
             margin. (1,L,E) where all pictures are asked alike.
+        exclusive: One label holds: its margin counts against the mean of all others.
     """
 
-    def __init__(self, pictures: Pictures, truth_BL: NDArray[Any], way_BLE: Floats) -> None:
+    def __init__(
+        self, pictures: Pictures, truth_BL: NDArray[Any], way_BLE: Floats, *, exclusive: bool
+    ) -> None:
         self.pictures = pictures
-        sign_BL = torch.from_numpy(signs(truth_BL)).to(pictures.low)
-        self.weight_BL = sign_BL / sign_BL.abs().sum(1, keepdim=True).clamp(min=1)
+        self.weight_BL = torch.from_numpy(weights(truth_BL, exclusive)).to(pictures.low)
         self.way_BLE = torch.from_numpy(np.ascontiguousarray(way_BLE)).to(pictures.low)
 
     def __call__(self, pictures: Tensor) -> Tensor:
@@ -89,23 +90,27 @@ class Answers:
         return ((image_BE[:, None] * self.way_BLE).sum(-1) * self.weight_BL).sum(1)
 
 
+def weights(truth_BL: NDArray[Any], exclusive: bool) -> Floats:
+    """(B,L) how much each margin counts; over a picture's known labels the sizes sum to 1 or 2."""
+    sign_BL = signs(truth_BL)
+    counts = [np.abs(sign_BL).sum(1, keepdims=True)] * 2
+    if exclusive:
+        counts = [(sign_BL == side).sum(1, keepdims=True) for side in (1, -1)]
+    count_BL = np.where(sign_BL > 0, *(np.maximum(count, 1) for count in counts))
+    found: Floats = (sign_BL / count_BL).astype(np.float32)
+    return found
+
+
 def signs(truth_BL: NDArray[Any]) -> Floats:
     """1 present, -1 absent, 0 unknown."""
     return np.where(truth_BL == 1, 1, np.where(truth_BL == 0, -1, 0)).astype(np.float32)
 
 
-def directions(embedded: PromptEmbeddings) -> Floats:
-    """(L,E): positive minus negative prompts, or minus the mean of the other labels."""
-    if embedded.negative_LE is not None:
-        return embedded.positive_LE - embedded.negative_LE
-    others_LE = embedded.positive_LE.sum(0) - embedded.positive_LE
-    found: Floats = embedded.positive_LE - others_LE / np.float32(len(embedded.names) - 1)
-    return found
-
-
 def label_directions(bundle: Bundle, prompts: PromptSet, names: Sequence[str]) -> Floats:
-    """(L,E) of the labels `names` of a prompt set."""
-    found: Floats = directions(bundle.embed_prompts(prompts))[
-        [prompts.names.index(name) for name in names]
-    ]
+    """(L,E) of the labels `names`: positive minus negative prompts; of exclusive sets, positive."""
+    embedded = bundle.embed_prompts(prompts)
+    way_LE = embedded.positive_LE
+    if embedded.negative_LE is not None:
+        way_LE = way_LE - embedded.negative_LE
+    found: Floats = way_LE[[prompts.names.index(name) for name in names]]
     return found

@@ -79,12 +79,8 @@ class WordAttack:
             )
             for k, turn in ((0, 1.0), (1, -1.0))
         )
-        if not self.exclusive:
-            found: Floats = positive_BLE - negative_BLE
-            return found
-        others_BLE = positive_BLE.sum(1, keepdims=True) - positive_BLE
-        against: Floats = positive_BLE - others_BLE / np.float32(positive_BLE.shape[1] - 1)
-        return against
+        found: Floats = positive_BLE if self.exclusive else positive_BLE - negative_BLE
+        return found
 
     def logits(self, scale: float, image_BE: Floats, way_BLE: Floats) -> NDArray[np.float64]:
         """(B,L) logits of pictures asked in these words."""

@@ -31,7 +31,12 @@ from medvlp.evaluate.robustness.attacks.gradient import (
     universal,
     within,
 )
-from medvlp.evaluate.robustness.attacks.pictures import Answers, Pictures, label_directions
+from medvlp.evaluate.robustness.attacks.pictures import (
+    Answers,
+    Floats,
+    Pictures,
+    label_directions,
+)
 from medvlp.evaluate.robustness.attacks.words import WordAttack, over_sizes
 from medvlp.evaluate.robustness.attacks.written import opposite, written
 from medvlp.evaluate.robustness.axes.imaged import ImagedConfig
@@ -112,6 +117,7 @@ class _Target:
         self, scorer: Scorer, items: Sequence[Item], prompts: PromptSet, config: AdversarialConfig
     ) -> None:
         self.scorer, self.items, self.prompts, self.config = scorer, items, prompts, config
+        self.exclusive = prompts.mode == "exclusive"
         self.arrays = list(scorer.stored(items))
         self.pictures = Pictures(scorer.bundle, self.arrays[0])
         self.truth_NL = np.stack([item.labels_L for item in items])
@@ -149,7 +155,10 @@ class _Target:
 
     def right(self, rows: Sequence[int]) -> Answers:
         """How right the answers to these items' pictures are."""
-        return Answers(self.pictures, self.truth_NL[list(rows)], self.way_1LE)
+        return self._answers(self.truth_NL[list(rows)], self.way_1LE)
+
+    def _answers(self, truth_BL: NDArray[Any], way_BLE: Floats) -> Answers:
+        return Answers(self.pictures, truth_BL, way_BLE, exclusive=self.exclusive)
 
     def _attack(self, name: str, eps: int) -> Any:
         budget = eps / 255
@@ -195,14 +204,13 @@ class _Target:
             clean = self.pictures.of([self.arrays[i] for i in rows])
             truth_BL = self.truth_NL[list(rows)]
             ways = words.ways(self.pictures.seen(clean), truth_BL)
-            right = over_sizes(Answers(self.pictures, truth_BL, ways))
+            right = over_sizes(self._answers(truth_BL, ways))
             attacked = to_8bit(pgd(right, clean, budget, self.config.steps), clean, budget)
             image_BE = self.pictures.seen(attacked)
             ways = words.ways(image_BE, truth_BL)
             found.append(words.logits(self.scorer.bundle.scale, image_BE, ways))
         logits_NL = np.concatenate(found) / self._temperature()
-        exclusive = self.prompts.mode == "exclusive"
-        scores: Scores = softmax(logits_NL, axis=1) if exclusive else expit(logits_NL)
+        scores: Scores = softmax(logits_NL, axis=1) if self.exclusive else expit(logits_NL)
         return scores
 
     def _temperature(self) -> float:
@@ -211,15 +219,24 @@ class _Target:
         return calibration.temperature if same and calibration is not None else 1.0
 
     def _burned_in(self) -> Scores:
-        """Each label is asked of pictures that say the opposite about that very label."""
+        """Answers to pictures that say the opposite.
+
+        Each label is asked of pictures that deny it where it is there, and affirm it where it is
+        not. Of labels that exclude each other, the picture names the one after the true one.
+        """
         scores = np.full(self.truth_NL.shape, np.nan)
-        for column, name in enumerate(self.config.names):
-            for present in (False, True):
+        names = self.config.names
+        for column, name in enumerate(names):
+            for present in (True,) if self.exclusive else (False, True):
+                text = opposite(name, present)
+                if self.exclusive:
+                    text = opposite(names[(column + 1) % len(names)], False)
                 among = np.flatnonzero(self.truth_NL[:, column] == present).tolist()
                 for rows in chunks(among, BATCH):
                     clean = self.pictures.of([self.arrays[i] for i in rows])
-                    image_BE = self.pictures.seen(written(clean, opposite(name, present)))
-                    scores[rows, column] = self._scores([image_BE])[:, column]
+                    found = self._scores([self.pictures.seen(written(clean, text))])
+                    asked = slice(None) if self.exclusive else column
+                    scores[rows, asked] = found[:, asked]
         return scores
 
     def _calmed(self, change: Any) -> Scores:

@@ -20,7 +20,7 @@ from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.robustness.asking import lookers
-from medvlp.evaluate.robustness.attacks.pictures import label_directions
+from medvlp.evaluate.robustness.attacks.pictures import Floats, label_directions
 from medvlp.evaluate.robustness.axes.imaged import ImagedConfig
 from medvlp.evaluate.robustness.places import Box, blank, covered, elsewhere, stored_box
 from medvlp.evaluate.robustness.sentences import credit, share_measures
@@ -131,6 +131,14 @@ def _boxes(study: Study) -> dict[tuple[str, str], list[tuple[Any, ...]]]:
     return found
 
 
+def _contrasts(scorer: Scorer, prompts: PromptSet, names: Sequence[str]) -> Floats:
+    """(L,E): a label's score is the product with the image's vector, against its alternative."""
+    way_LE = label_directions(scorer.bundle, prompts, names)
+    if prompts.mode == "exclusive":
+        way_LE = way_LE - (way_LE.sum(0) - way_LE) / np.float32(max(1, len(names) - 1))
+    return way_LE
+
+
 def _rows(cases: _Cases, scorer: Scorer, prompts: PromptSet, study: Study) -> pl.DataFrame:
     arrays = list(scorer.stored(cases.items))
     told = [
@@ -156,7 +164,7 @@ Told = tuple[int, str, float, float]
 def _whole(cases: _Cases, scorer: Scorer, arrays: Arrays, prompts: PromptSet) -> Iterator[Told]:
     image_NE = scorer.bundle.embed_stored(arrays)
     empty_NE = scorer.bundle.embed_stored(blank(array) for array in arrays)
-    way_LE = label_directions(scorer.bundle, prompts, cases.names)
+    way_LE = _contrasts(scorer, prompts, cases.names)
     texts = [cases.reports.get(item.sample) for item in cases.items]
     told = list(dict.fromkeys(text for text in texts if text))
     text_of = dict(zip(told, scorer.bundle.embed_text(told), strict=True))
@@ -186,7 +194,7 @@ def _places(cases: _Cases, scorer: Scorer, arrays: Arrays, prompts: PromptSet) -
             changed += [arrays[i], *versions]
     if not pairs:
         return
-    way_LE = label_directions(scorer.bundle, prompts, cases.names)
+    way_LE = _contrasts(scorer, prompts, cases.names)
     seen_PVE = scorer.bundle.embed_stored(changed).reshape(len(pairs), 3, -1)
     for (i, column), seen_VE in zip(pairs, seen_PVE, strict=True):
         whole, lesion, other = (float(v) for v in seen_VE @ way_LE[column])
