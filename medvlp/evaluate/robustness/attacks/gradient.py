@@ -1,8 +1,8 @@
 """Attacks on pictures with a budget: noise, FGSM, PGD, and one perturbation for all.
 
 A picture u here is a model input brought to [0,1] by the input's own range, so that a budget of
-k/255 means k grey levels of an 8-bit picture; `medvlp.evaluate.robustness.attacks.pictures` goes
-to and fro. All functions take a *rightness*: pictures (B,...) to how right the answers are (B,),
+k/255 means k grey levels of an 8-bit picture; `medvlp.evaluate.robustness.attacks.pictures`
+makes them. All functions take a *rightness*: pictures (B,...) to how right the answers are (B,),
 which an attack lowers, and return pictures in [0,1] within the budget of the clean ones.
 """
 
