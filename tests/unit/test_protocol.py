@@ -26,7 +26,11 @@ def write(folder, **changes):
     return path
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("robustness/*.yaml")]),
+    ids=lambda path: path.stem,
+)
 def test_every_shipped_protocol_loads(path):
     protocol = load_protocol(path)
     assert protocol.name == path.stem

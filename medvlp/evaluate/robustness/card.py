@@ -73,8 +73,9 @@ def _line(domain: str, model: str, control: bool, axis: str, known: Mapping[str,
         title=AXES[axis],
         protocol=known.get("protocol"),
         value=known.get("value"),
-        low=known.get("low"),
-        high=known.get("high"),
+        # The draws that happen to define what the data do not are no interval.
+        low=known.get("low") if known.get("value") is not None else None,
+        high=known.get("high") if known.get("value") is not None else None,
         n=known.get("n", 0),
         blind=BLIND.get(axis),
     )

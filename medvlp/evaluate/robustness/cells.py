@@ -47,11 +47,8 @@ class Kept:
 
     def __call__(self, weight_PR: Floats) -> Floats:
         """(R,) shares."""
-        clean_R = self.clean(weight_PR) - 0.5
-        changed_R = _mean([cell(weight_PR) for cell in self.cells]) - 0.5
-        share_R = np.full(np.shape(clean_R), np.nan)
-        np.divide(changed_R, clean_R, out=share_R, where=clean_R > 0)
-        kept_R: Floats = np.clip(share_R, 0, 1)
+        changed_R = _mean([cell(weight_PR) for cell in self.cells])
+        kept_R: Floats = np.clip(_over(changed_R - 0.5, self.clean(weight_PR) - 0.5), 0, 1)
         return kept_R
 
 
@@ -63,8 +60,14 @@ class Relative:
 
     def __call__(self, weight_PR: Floats) -> Floats:
         """(R,) ratios."""
-        ratio_R: Floats = _mean([cell(weight_PR) for cell in self.cells]) / self.clean(weight_PR)
-        return ratio_R
+        return _over(_mean([cell(weight_PR) for cell in self.cells]), self.clean(weight_PR))
+
+
+def _over(above_R: Floats, below_R: Floats) -> Floats:
+    """Ratios; NaN where what is below is not positive."""
+    ratio_R: Floats = np.full(np.shape(below_R), np.nan)
+    np.divide(above_R, below_R, out=ratio_R, where=below_R > 0)
+    return ratio_R
 
 
 def _mean(rows: Sequence[Floats]) -> Floats:

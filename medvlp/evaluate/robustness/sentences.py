@@ -20,6 +20,10 @@ SCORE = "robustness"
 """The metric of an axis' one score; its row carries the axis as name."""
 
 
+LEAST = 20
+"""Pairs that a family needs to have a part in the axis' score: fewer say more of luck."""
+
+
 class SentenceScorer(Protocol):
     """Anything that says how well a sentence fits a case; more is better."""
 
@@ -118,7 +122,10 @@ def pair_rows(
 
 
 def share_measures(axis: str) -> Measures:
-    """The mean credit of every family and finding, and the axis' score: the mean of families."""
+    """The mean credit of every family and finding, and the axis' score: the mean of families.
+
+    Families of fewer than `LEAST` pairs stand beside it, unless there are no others.
+    """
 
     def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
         parts = rows.with_columns(
@@ -126,7 +133,9 @@ def share_measures(axis: str) -> Measures:
             finding=pl.col("name").str.split("/").list.last(),
         )
         found = [*_shares(parts, "family", clusters), *_shares(parts, "finding", clusters)]
-        members = tuple((m.metric, m.name) for m in found if m.metric == "share_right_family")
+        families = [m for m in found if m.metric == "share_right_family"]
+        counted = [m for m in families if m.n >= LEAST] or families
+        members = tuple((m.metric, m.name) for m in counted)
         return [Measure(metric=SCORE, name=axis, n=len(rows), members=members), *found]
 
     return measures

@@ -2,9 +2,8 @@
 
 A picture u here is a model input brought to [0,1] by the input's own range, so that a budget of
 k/255 means k grey levels of an 8-bit picture; `medvlp.evaluate.robustness.attacks.pictures`
-brings it there and back. All functions take a *rightness*: pictures (B,...) to how right the
-answers are (B,), which an attack lowers, and return pictures in [0,1] within the budget of the
-clean ones.
+makes them. All functions take a *rightness*: pictures (B,...) to how right the answers are (B,),
+which an attack lowers, and return pictures in [0,1] within the budget of the clean ones.
 """
 
 from __future__ import annotations

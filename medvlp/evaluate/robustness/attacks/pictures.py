@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 
 class Pictures:
-    """Back and forth between stored arrays, pictures and a bundle's input."""
+    """From stored arrays to pictures, and from pictures to a bundle's input."""
 
     def __init__(self, bundle: Bundle, like: NDArray[Any]) -> None:
         self.bundle = bundle
