@@ -39,6 +39,9 @@ class ProtocolFolder:
     def protocol(self) -> dict[str, Any]:
         """`protocol.yaml`, resolved."""
         loaded: dict[str, Any] = read_yaml(self.path / "protocol.yaml")
+        needed = {"task", "data", "bootstrap"}
+        if not isinstance(loaded, dict) or not needed <= set(loaded):
+            raise _broken(self.path / "protocol.yaml")
         return loaded
 
     @cached_property

@@ -268,7 +268,11 @@ def predictions(place: Place, picture: str) -> Path:
          "undefined_draws": [], "artefacts": {},
          "rows": [rows | {"value": 0.5, "low": 0.4, "high": 0.6, "n": 1}]}))  # fmt: skip
     place.file("out/a/bundles.json", "[]")
-    place.file("out/a/protocol.yaml", "{name: a, domain: cxr, task: {kind: zero-shot}}")
+    place.file(
+        "out/a/protocol.yaml",
+        "{name: a, version: 1, domain: cxr, data: {split: test}, "
+        "task: {kind: zero-shot}, bootstrap: {draws: 0, confidence: 0.95, seed: 0}}",
+    )
     entry = {"picture": picture, "overlay": picture, "name": "edema", "label": 1, "score": 0.9,
              "model": "m", "outcome": "found"}  # fmt: skip
     place.file("out/a/examples/examples.json", json.dumps([entry]))

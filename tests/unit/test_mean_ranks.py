@@ -54,3 +54,10 @@ def test_models_are_ranked_within_their_domain_over_the_columns_they_have():
     assert rows == [
         ("cxr", "b", 1.0, 2, None), ("cxr", "a", 2.0, 1, None), ("video", "v", 1.0, 1, None)
     ]  # fmt: skip
+
+
+def test_a_column_without_any_value_takes_no_draws_from_the_others():
+    rng = np.random.default_rng(1)
+    known = (column("p"), {"a": rng.random(31), "b": rng.random(31)})
+    empty = (column("q"), {"a": np.array([np.nan]), "b": np.array([np.nan])})
+    assert mean_ranks([known, empty], 0.95) == mean_ranks([known], 0.95)

@@ -65,10 +65,12 @@ def _of_domain(
     domain: str, columns: Sequence[tuple[Column, Mapping[str, Floats]]], confidence: float
 ) -> list[dict[str, Any]]:
     models = list(dict.fromkeys(model for _, values in columns for model in values))
-    draws = min(len(value) for _, values in columns for value in values.values())
+    # A metric that is undefined as a whole has no draws; it takes the others' none away.
+    lengths = {len(value) for _, values in columns for value in values.values()}
+    draws = min(lengths - {1}, default=1)
     stacked = np.full((len(columns), len(models), draws), np.nan)
     for c, (column, values) in enumerate(columns):
-        value_MR = np.stack([values.get(m, np.full(draws, np.nan))[:draws] for m in models])
+        value_MR = np.stack([_draws(values.get(m), draws) for m in models])
         stacked[c] = rank_draws(value_MR, low_is_better=column.low_is_better)
     rows = []
     for m, model in enumerate(models):
@@ -89,3 +91,9 @@ def _of_domain(
             }
         )
     return sorted(rows, key=lambda row: (row["rank"] is None, row["rank"] or 0, row["model"]))
+
+
+def _draws(value: Floats | None, draws: int) -> Floats:
+    """(1+R,) the value and its draws, NaN for those that are not there."""
+    known = np.empty(0) if value is None else value[:draws]
+    return np.concatenate([known, np.full(draws - len(known), np.nan)])
