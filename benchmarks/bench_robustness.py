@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,8 +63,8 @@ def toys(pairs: list[Pair]) -> dict[str, SentenceScorer]:
         return sum(weight.setdefault(word, float(rng.normal())) for word in words)
 
     def overlap(case: Case, sentence: str) -> float:
-        said = set(sentence.lower().rstrip(".").split())
-        known = set((case.anchor or "").lower().rstrip(".").split())
+        said = set(re.findall(r"\w+", sentence.lower()))
+        known = set(re.findall(r"\w+", (case.anchor or "").lower()))
         return len(said & known) / math.sqrt(len(said) * len(known))
 
     grade = {"present": 1.0, "uncertain": 0.5, "absent": 0.0}

@@ -66,7 +66,7 @@ def test_every_axis_writes_rows_from_which_its_score_follows(evaluated, axis):
         assert len(pl.read_parquet(folder / f"{beside[axis]}.parquet"))
     told = read_json(folder / "metrics.json")["rows"]
     again = compute_metrics(load_protocol(folder / "protocol.yaml"), folder)
-    assert [(r.metric, r.name, r.value, r.low) for r in again] == [
+    assert [(r.metric, r.name, r.value, r.low) for r in again.rows] == [
         (r["metric"], r["name"], r["value"], r["low"]) for r in told
     ]
     score = [r for r in told if r["metric"] == SCORE and not r["control"]]
