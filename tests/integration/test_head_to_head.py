@@ -198,7 +198,7 @@ def test_the_table_holds_every_number_once(ran):
 def test_published_numbers_stand_beside_with_their_caveats(place, tmp_path):
     """A protocol of the published name brings what was published about it."""
     values = yaml.safe_load((place / "labels.yaml").read_text())
-    write(tmp_path / "covid.yaml", values | {"name": "benchx-covidx-1"})
+    write(tmp_path / "covid.yaml", values | {"name": "benchx-covidx-finetune-1"})
     suite = {"name": "c", "version": 1, "protocols": ["covid.yaml"], "workers": 1,
              "bundles": [str(place / "one" / "bundle")]}  # fmt: skip
     run_suite(write(tmp_path / "suite.yaml", suite), tmp_path / "out")

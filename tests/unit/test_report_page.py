@@ -80,7 +80,7 @@ def axis_row(model, value, *, control=False):
 def page(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     write_folder(
-        root / "benchx-covidx-1",
+        root / "benchx-covidx-finetune-1",
         subgroups=[subgroup("0-39"), subgroup("80+", suppressed=True), subgroup("gap", value=0.1)],
         leaks=[{"kind": "patient", "between": ["split test", "split train"], "count": 4, "of": 120,
                 "model": None, "detail": "4 patients stand in both", "allowed": True}],
@@ -92,10 +92,10 @@ def page(tmp_path_factory):
         kind="laterality",
         metric_list=[axis_row("mine", 0.91), axis_row("chance", 0.5, control=True)],
     )
-    column = {"protocol": "benchx-covidx-1", "domain": "cxr", "metric": "auroc_macro",
+    column = {"protocol": "benchx-covidx-finetune-1", "domain": "cxr", "metric": "auroc_macro",
               "name": "all", "low_is_better": False}  # fmt: skip
     rank = {"domain": "cxr", "model": "mine", "rank": 1.0, "low": 1.0, "high": 1.5, "columns": 1}
-    failed = {"protocol": "benchx-covidx-1", "model": "lost", "key": "k", "state": "failed"}
+    failed = {"protocol": "benchx-covidx-finetune-1", "model": "lost", "key": "k", "state": "failed"}
     index = {"columns": [column], "ranks": [rank], "cells": [failed], "refused": []}
     (root / "suite.json").write_text(json.dumps(index))
     return build_report(root).read_text()
@@ -289,12 +289,12 @@ def test_checklists_have_their_items_and_say_who_must_write(page):
         assert all(item.knows or item.person for item in checklist.items)
     part = page[page.index('id="checklists"') :]
     assert part.count('class="todo"') > 40
-    assert "benchx-covidx-1: 60 patients, 120 samples" in part
+    assert "benchx-covidx-finetune-1: 60 patients, 120 samples" in part
 
 
 @pytest.mark.parametrize(
     ("protocol", "models", "first"),
-    [("benchx-nih-1", 10, 77.0), ("cholec80-surglavi", 7, None), ("cataract-1k", 2, None)],
+    [("benchx-nih-finetune-1", 10, 77.0), ("cholec80-surglavi", 7, None), ("cataract-1k", 2, None)],
 )
 def test_published_numbers_belong_to_a_protocol(protocol, models, first):
     parts = published([protocol])
