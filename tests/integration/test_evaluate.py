@@ -163,9 +163,16 @@ def test_predictions_have_the_promised_columns_and_rows(evaluated):
     }  # fmt: skip
     assert set(frame["label"]) == {0, 1}
     # 24 test patients with two pictures: two labels each, of which 2 unknown and 2 uncertain
-    assert len(frame) == 6 * (2 * 48 - 4)
-    counts = json.loads((evaluated / "out/trial/metrics.json").read_text())["counts"]
-    assert counts == {"uncertain_labels": 2, "unknown_labels": 2}
+    assert len(frame) == 9 * (2 * 48 - 4)
+    metrics = json.loads((evaluated / "out/trial/metrics.json").read_text())
+    assert metrics["counts"] == {"uncertain_labels": 2, "unknown_labels": 2}
+    # Every control is there, or says why not.
+    told = metrics["controls"]
+    assert {name for name, where in told.items() if where == "row"} == set(frame["model"]) - {
+        "mine"
+    }
+    assert "weights drawn anew" in told["random-encoder"]
+    assert metrics["leaks"] == []
 
 
 def test_scores_are_the_bundles_own(evaluated, manifest, bundles):

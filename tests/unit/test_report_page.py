@@ -95,7 +95,12 @@ def page(tmp_path_factory):
     column = {"protocol": "benchx-covidx-finetune-1", "domain": "cxr", "metric": "auroc_macro",
               "name": "all", "low_is_better": False}  # fmt: skip
     rank = {"domain": "cxr", "model": "mine", "rank": 1.0, "low": 1.0, "high": 1.5, "columns": 1}
-    failed = {"protocol": "benchx-covidx-finetune-1", "model": "lost", "key": "k", "state": "failed"}
+    failed = {
+        "protocol": "benchx-covidx-finetune-1",
+        "model": "lost",
+        "key": "k",
+        "state": "failed",
+    }
     index = {"columns": [column], "ranks": [rank], "cells": [failed], "refused": []}
     (root / "suite.json").write_text(json.dumps(index))
     return build_report(root).read_text()
