@@ -33,6 +33,7 @@ PROTOCOLS = (
     "cxr-phantom.yaml",
     "cxr-phantom-retrieval.yaml",
     "cxr-phantom-grounding.yaml",
+    "cxr-phantom-probe.yaml",
     "robustness/cxr-phantom-polarity.yaml",
     "robustness/cxr-phantom-laterality.yaml",
     "robustness/cxr-phantom-corruption.yaml",

@@ -41,6 +41,9 @@ TASKS = {
 }
 """Tasks that every domain may name, beside its own."""
 
+TRAINED = ("probe", "finetune", "segmentation", "generation", "vqa")
+"""Tasks that train, and so need a training and a validation split beside what is evaluated."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 
 

@@ -25,12 +25,15 @@ from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import Leaks, mark
 from medvlp.evaluate.metrics.estimate import Row
 from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
-from medvlp.evaluate.protocol import Protocol, load_protocol
+from medvlp.evaluate.protocol import TRAINED, Protocol, load_protocol
 from medvlp.evaluate.record import METRICS, PREDICTED, metrics_of, write_study
 from medvlp.train.phantom_data import phantom_manifest
 
 PHANTOM_SPLIT = ("split.fractions={train: 0.3, valid: 0.0, test: 0.7}",)
 """A protocol's own phantom is there to be tested on; training patients serve the controls."""
+
+TRAINED_SPLIT = ("split.fractions={train: 0.5, valid: 0.15, test: 0.35}",)
+"""That of a task which trains itself and chooses on validation patients."""
 
 
 def evaluate_protocol(
@@ -93,10 +96,12 @@ def _manifests(protocol: Protocol, out: Path) -> tuple[Path, ...]:
     phantom = protocol.data.phantom
     if phantom is None:
         return protocol.data.manifests
-    digest = digest_plain({"domain": protocol.domain, "phantom": plain(phantom)})
+    split = TRAINED_SPLIT if protocol.task.kind in TRAINED else PHANTOM_SPLIT
+    told = {"domain": protocol.domain, "phantom": plain(phantom), "split": split}
+    digest = digest_plain(told)
     folder = out / "phantom" / f"{protocol.domain}-{digest[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    return (phantom_manifest(protocol.domain, phantom, folder, PHANTOM_SPLIT),)
+    return (phantom_manifest(protocol.domain, phantom, folder, split),)
 
 
 def predict_into(

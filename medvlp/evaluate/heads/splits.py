@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Literal
@@ -46,6 +46,10 @@ class Splits:
 
     test: tuple[Item, ...]
 
+    def named(self, evaluated: str) -> dict[str, tuple[Item, ...]]:
+        """The three by name, for messages."""
+        return {"train": self.train, "valid": self.valid, f"{evaluated} (evaluated)": self.test}
+
 
 def labelled_splits(
     study: Study, names: Sequence[str], subset: Subset, draw: int, windows: Windows | None
@@ -78,17 +82,19 @@ def labelled_splits(
         valid=tuple(items("valid")),
         test=tuple(items(study.split)),
     )
-    check_apart(found, study.split)
+    check_apart(found.named(study.split))
     return found
 
 
-def check_apart(splits: Splits, evaluated: str) -> None:
+def check_apart(parts: Mapping[str, Sequence[Item]]) -> None:
     """See that nothing is trained or chosen on what is evaluated, by the files' content.
+
+    Args:
+        parts: Split -> its items.
 
     Raises:
         ConfigError: A split is empty, or two hold the same file.
     """
-    parts = {"train": splits.train, "valid": splits.valid, f"{evaluated} (evaluated)": splits.test}
     for name, items in parts.items():
         if not items:
             raise ConfigError(

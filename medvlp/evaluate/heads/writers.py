@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from typing import Any, Literal
 
 import torch
 
 from medvlp.data.items import Item, permute_images
 from medvlp.data.tokenizer import panics_named
-from medvlp.errors import BundleError, ConfigError
+from medvlp.errors import BundleError
 from medvlp.evaluate.heads.decoder import (
     DecoderConfig,
     Passage,
@@ -48,28 +47,6 @@ class Writer:
     def shown(self, parts: Parts) -> list[Item]:
         """The items of all parts, one after another, with the images that are shown."""
         return _items(parts, self.permuted)
-
-
-def check_parts(parts: Parts) -> None:
-    """See that nothing is trained or chosen on what is evaluated, by the files' content.
-
-    Raises:
-        ConfigError: A part is empty, or two parts share a file.
-    """
-    empty = [name for name, items in parts.items() if not items]
-    if empty:
-        raise ConfigError(
-            f"split {empty[0]} holds no image with what the task needs: it trains on train, "
-            "chooses on valid and evaluates another split",
-            remedy="use manifests whose splits are filled (split.fractions of medvlp index)",
-        )
-    for one, other in combinations(parts, 2):
-        shared = {i.sha256 for i in parts[one]} & {i.sha256 for i in parts[other]}
-        if shared:
-            raise ConfigError(
-                f"splits {one} and {other} share {len(shared)} files by content (SHA-256)",
-                remedy="evaluate another split, or index again with duplicates=group",
-            )
 
 
 def writers(

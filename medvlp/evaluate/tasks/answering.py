@@ -21,10 +21,10 @@ from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.heads.answerers import Answers, Pupil
 from medvlp.evaluate.heads.decoder import DecoderConfig
 from medvlp.evaluate.heads.learning import Budget
+from medvlp.evaluate.heads.splits import check_apart
 from medvlp.evaluate.heads.writers import (
     Control,
     Parts,
-    check_parts,
     writers,
 )
 from medvlp.evaluate.metrics.answers import answer_measures
@@ -107,7 +107,7 @@ class AnsweringConfig:
         splits = {"train": "train", "valid": self.valid, "test": study.split}
         asked = ask(self._rows(study), study, splits)
         parts = {part: _images(questions) for part, questions in asked.parts.items()}
-        check_parts(parts)
+        check_apart(parts)
         sheet = _Sheet(study, asked)
         row_of = {name: row for row, name in enumerate(_order(parts))}
         for writer in writers(

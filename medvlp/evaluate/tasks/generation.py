@@ -23,11 +23,11 @@ from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.heads.decoder import DecoderConfig
 from medvlp.evaluate.heads.learning import Budget
+from medvlp.evaluate.heads.splits import check_apart
 from medvlp.evaluate.heads.writers import (
     Control,
     Language,
     Parts,
-    check_parts,
     learn_and_write,
     writers,
 )
@@ -134,7 +134,7 @@ class GenerationConfig:
             part: pair_items(study.manifests, self._data(study), split, domain=study.domain)
             for part, split in (("train", "train"), ("valid", self.valid), ("test", study.split))
         }
-        check_parts(parts)
+        check_apart(parts)
         pages = _Pages(study, parts["test"], self._labeller(study.domain))
         for writer in writers(
             scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=self.tune

@@ -96,7 +96,7 @@ class SegmentationConfig:
             valid=tuple(regions.among(every.valid)),
             test=tuple(regions.among(every.test)),
         )
-        check_apart(splits, study.split)
+        check_apart(splits.named(study.split))
         on_grid: dict[str, References] = {}
 
         def references(scorer: Scorer) -> References:
