@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -320,6 +321,14 @@ def test_a_bundle_alone_tells_what_it_was_trained_on(row, expected, few, footpri
     assert kinds(inspected) == expected
     assert inspected.leaks[0].model == "theirs"
     assert any("near copies of images and of reports" in line for line in inspected.unchecked)
+
+
+def test_a_model_tested_on_what_it_learnt_from_is_found(few, footprinted):
+    study = replace(study_of(few), split="train")
+    inspected = found(study, bundles=[footprinted])
+    assert [(leak.kind, leak.count, leak.model) for leak in inspected.leaks] == [
+        ("training", 6, "theirs")
+    ]
 
 
 def test_a_footprint_names_nobody(few, footprinted):
