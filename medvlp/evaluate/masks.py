@@ -20,6 +20,9 @@ from medvlp.errors import InputError
 
 Bools = NDArray[np.bool_]
 
+MASK_KINDS = ("mask", "ellipse", "polygon", "runs")
+"""Kinds of region that outline a thing; a box only holds it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
@@ -51,7 +54,7 @@ class Regions:
     Args:
         manifests: Where they are written down.
         names: K names of regions.
-        boxes: Whether a box stands for a mask where a name has no mask in a sample.
+        boxes: Whether a box counts as a mask, filled, where a name has no mask file in a sample.
     """
 
     def __init__(self, manifests: Sequence[Manifest], names: Sequence[str], *, boxes: bool) -> None:

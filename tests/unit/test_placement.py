@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from medvlp.cxr.preprocess import CxrPreprocessConfig
-from medvlp.data.placement import BoxRegion, MaskRegion, Placement
+from medvlp.data.placement import BoxRegion, MaskRegion, Placement, ShapeRegion
 from medvlp.errors import InputError
 from medvlp_volumetric.preprocess import CtPreprocessConfig
 
@@ -109,4 +109,24 @@ def test_a_mask_that_is_not_on_its_images_pixels_is_refused(tmp_path):
     with pytest.raises(InputError, match="2 dimensions"):
         CtPreprocessConfig().build().regions(
             [tmp_path / "a.nii.gz"], (), [BoxRegion(corners=(0, 0, 1, 1))]
+        )
+
+
+def test_shapes_of_a_picture_lie_where_their_boxes_do(tmp_path):
+    Image.fromarray(np.eye(40, dtype=np.uint8)).save(tmp_path / "x.png")
+    box = (4.0, 10.0, 24.0, 30.0)
+    corners = (4.0, 10.0, 24.0, 10.0, 24.0, 30.0, 4.0, 30.0)
+    regions = (
+        BoxRegion(corners=box),
+        ShapeRegion(kind="polygon", geometry=corners),
+        ShapeRegion(kind="ellipse", geometry=box),
+    )
+    preprocess = CxrPreprocessConfig(size=32).build()
+    filled, polygon, ellipse = preprocess.regions([tmp_path / "x.png"], (), regions).masks
+    np.testing.assert_array_equal(polygon, filled)
+    assert ellipse.sum() / filled.sum() == pytest.approx(np.pi / 4, abs=0.03)
+    assert not (ellipse & ~filled).any()
+    with pytest.raises(InputError, match="three corners"):
+        preprocess.regions(
+            [tmp_path / "x.png"], (), [ShapeRegion(kind="polygon", geometry=(1.0, 2.0))]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -55,6 +55,9 @@ class TrainedLabels:
 
     controls: tuple[Control, ...] = CONTROLS
     """Controls that are the same training with altered inputs."""
+
+    trains: ClassVar[bool] = True
+    """A protocol's own phantom then gets a validation split."""
 
     def __post_init__(self) -> None:
         if self.subset.endswith("shot") and self.seeds > DRAWS:
@@ -136,7 +139,7 @@ def trained_measures(evidence: Evidence) -> Measures:
     """Metrics of findings, at the thresholds of this very training."""
     table = evidence.beside.get("cutoffs")
     own = {} if table is None else dict(table.select("name", "threshold").iter_rows())
-    return finding_measures(own or evidence.thresholds)
+    return finding_measures(own or evidence.thresholds, evidence.stated)
 
 
 def _truth(items: Sequence[Item]) -> NDArray[np.float32]:

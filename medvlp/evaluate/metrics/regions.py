@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ Bools = NDArray[np.bool_]
 
 MEANS = ("dice", "surface_dice", "hd95_mm", "missed", "false_positive_empty")
 """Metrics of each structure, in the order in which they are told; each has a ``_macro`` mean."""
+
+ERRORS = ("hd95_mm", "missed", "false_positive_empty")
 
 
 def dice(prediction: Bools, reference: Bools) -> float:
@@ -121,18 +123,17 @@ def region_measures(masks: pl.DataFrame, tolerance_mm: float) -> Measures:
         masks: One training's rows of `packed.MASKS`.
         tolerance_mm: Of the surface Dice.
     """
+    kept: dict[tuple[str, str], Case] = {}
 
     def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
-        cluster = dict(rows.select("sample", "cluster").iter_rows())
-        ordered = masks.sort("name", "sample", maintain_order=True)
-        cases = [
-            case(row, tolerance_mm)
-            for row in track(ordered.iter_rows(named=True), "masks", total=len(ordered))
-        ]
+        # Subgroups ask for some of the same rows again.
+        if not kept:
+            for row in track(masks.iter_rows(named=True), "masks", total=len(masks)):
+                kept[row["sample"], row["name"]] = case(row, tolerance_mm)
         found: list[Measure] = []
-        for name in ordered["name"].unique(maintain_order=True):
-            own = [c for c in cases if c.name == name]
-            found += _of_structure(name, own, cluster, clusters)
+        for (name,), part in rows.sort("name", "sample").group_by("name", maintain_order=True):
+            cases = [kept[sample, str(name)] for sample in part["sample"]]
+            found += _of_structure(str(name), cases, part["cluster"].to_numpy(), clusters)
         for metric in MEANS:
             members = [m for m in found if m.metric == metric]
             if members:
@@ -143,15 +144,14 @@ def region_measures(masks: pl.DataFrame, tolerance_mm: float) -> Measures:
 
 
 def _of_structure(
-    name: str, cases: Iterable[Case], cluster: dict[str, int], clusters: int
+    name: str, cases: Sequence[Case], patient_N: NDArray[np.integer[Any]], clusters: int
 ) -> list[Measure]:
     found = []
     for metric in MEANS:
-        kept = [(getattr(c, metric), cluster[c.sample]) for c in cases]
-        kept = [(value, patient) for value, patient in kept if not math.isnan(value)]
-        if kept:
-            value_N, patient_N = (np.array(column) for column in zip(*kept, strict=True))
-            found.append(mean_measure(metric, name, value_N, patient_N, clusters))
+        value_N = np.array([getattr(c, metric) for c in cases])
+        defined = ~np.isnan(value_N)
+        if defined.any():
+            found.append(mean_measure(metric, name, value_N[defined], patient_N[defined], clusters))
     return found
 
 
@@ -161,4 +161,5 @@ def _macro(metric: str, members: Sequence[Measure]) -> Measure:
         name=ALL,
         n=sum(member.n for member in members),
         members=tuple((metric, member.name) for member in members),
+        low_is_better=metric in ERRORS,
     )

@@ -29,7 +29,7 @@ from medvlp.evaluate.heads.segment import (
     mean_masks,
 )
 from medvlp.evaluate.heads.splits import Splits, check_apart, labelled_splits
-from medvlp.evaluate.masks import Regions, known_regions
+from medvlp.evaluate.masks import MASK_KINDS, Regions, known_regions
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.regions import region_measures
 from medvlp.evaluate.packed import MASKS, mask_row
@@ -58,7 +58,7 @@ class SegmentationConfig:
 
     encoder: Literal["frozen", "tuned"] = "frozen"
     boxes_as_masks: bool = False
-    """Whether a box stands for a mask where a name has no mask in a sample."""
+    """Whether a box counts as a mask, filled, where a name has no mask file in a sample."""
 
     tolerance_mm: Annotated[float, Field(gt=0)] = 2.0
     """Surfaces this near to each other agree, for the surface Dice."""
@@ -73,6 +73,7 @@ class SegmentationConfig:
     search: SearchConfig = SearchConfig(rates=(3e-4, 1e-3), batch_size=8)
 
     headlines: ClassVar[tuple[str, ...]] = ("dice_macro",)
+    trains: ClassVar[bool] = True
 
     def resolve(self, base: Path) -> SegmentationConfig:
         """The same task: it names no file."""
@@ -86,7 +87,7 @@ class SegmentationConfig:
                 files, or a training that diverged for every setting.
             InputError: An image or a mask cannot be read any more, or does not fit its image.
         """
-        kinds = ("mask", "box") if self.boxes_as_masks else ("mask",)
+        kinds = ("box", *MASK_KINDS) if self.boxes_as_masks else MASK_KINDS
         known = known_regions(study.manifests, kinds)
         check_labels(self.structures, known, "task.structures", "the manifests' regions")
         regions = Regions(study.manifests, self.structures, boxes=self.boxes_as_masks)
