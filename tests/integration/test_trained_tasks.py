@@ -121,6 +121,28 @@ def test_a_probe_finds_what_is_planted_and_its_controls_stay_at_chance(
     assert found["cxr", "auroc", "disc"]["seeds"] == 3
 
 
+def test_a_random_encoder_is_drawn_anew_with_each_seed_and_leaves_the_model_alone(tiny_bundle):
+    import torch
+
+    from medvlp.models.bundle import load, reinitialised
+
+    bundle = load(tiny_bundle("cxr"))
+    before = [weight.clone() for weight in bundle.model.parameters()]
+    state = torch.get_rng_state()
+    first, again, other = (reinitialised(bundle, seed) for seed in (7, 7, 8))
+    assert torch.equal(state, torch.get_rng_state())
+    for weight, own, same, one, two in zip(
+        before, bundle.model.parameters(), again.model.parameters(), first.model.parameters(),
+        other.model.parameters(), strict=True,
+    ):  # fmt: skip
+        assert torch.equal(weight, own)
+        assert torch.equal(one, same)
+        if weight.ndim > 2:
+            assert not torch.equal(one, weight)
+            assert not torch.equal(one, two)
+    assert len({bundle.digest, first.digest, other.digest}) == 3
+
+
 def test_every_model_has_the_same_budget_and_its_trials_are_told(probed):
     trials = pl.read_parquet(probed / "trials.parquet")
     assert set(trials["model"]) == {"cxr"} | CONTROLS

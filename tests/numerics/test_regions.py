@@ -118,7 +118,7 @@ def test_a_hand_case_with_empty_masks_apart():
     assert found["hd95_mm"].n == 1  # what was missed has no distance
     # Half against full: the lower two rows' edge lies one and two away.
     assert found["hd95_mm"].value == pytest.approx(2.0)
-    assert found["dice_macro"].value == found["dice"].value
+    assert "dice_macro" not in found  # too few cases for a mean over structures
     assert found["dice"].low < found["dice"].value < found["dice"].high
     assert math.isnan(case(rows[3], 1.0).dice)
 

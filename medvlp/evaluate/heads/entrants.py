@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medvlp.data.items import permute_images
+from medvlp.evaluate.heads.arrays import seeded
 from medvlp.evaluate.heads.splits import Splits, shuffle_images
 from medvlp.evaluate.predict import Scorer
 from medvlp.models.bundle import reinitialised
@@ -62,9 +63,9 @@ def entrants(
 def _control(control: Control, model: Scorer, splits: Splits, seed: int) -> Entrant:
     scorer, altered = model, splits
     if control == "random-encoder":
-        scorer = dataclasses.replace(
-            model, name=control, control=control, bundle=reinitialised(model.bundle, seed)
-        )
+        # Not the seed itself: from it the model's own training may have started.
+        bundle = reinitialised(model.bundle, seeded(seed, control))
+        scorer = dataclasses.replace(model, name=control, control=control, bundle=bundle)
     elif control == "image-blind":
         altered = _blind(splits, seed)
     else:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from medvlp.evaluate.metrics.estimate import Measure, Measures, mean_measure
+from medvlp.evaluate.metrics.findings import MACRO_MINIMUM
 from medvlp.evaluate.packed import unpack_mask
 from medvlp.evaluate.predictions import ALL
 from medvlp.progress import track
@@ -119,6 +120,9 @@ def case(row: dict[str, Any], tolerance_mm: float) -> Case:
 def region_measures(masks: pl.DataFrame, tolerance_mm: float) -> Measures:
     """Means over cases of every metric in `MEANS`, for each structure and over structures.
 
+    A structure with fewer than `MACRO_MINIMUM` cases that define a metric is shown but left out
+    of the mean over structures.
+
     Args:
         masks: One training's rows of `packed.MASKS`.
         tolerance_mm: Of the surface Dice.
@@ -135,7 +139,7 @@ def region_measures(masks: pl.DataFrame, tolerance_mm: float) -> Measures:
             cases = [kept[sample, str(name)] for sample in part["sample"]]
             found += _of_structure(str(name), cases, part["cluster"].to_numpy(), clusters)
         for metric in MEANS:
-            members = [m for m in found if m.metric == metric]
+            members = [m for m in found if m.metric == metric and m.n >= MACRO_MINIMUM]
             if members:
                 found.append(_macro(metric, members))
         return found
