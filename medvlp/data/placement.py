@@ -198,20 +198,6 @@ def place(
     return Placed(masks=masks, placement=placement)
 
 
-def _shape(region: ShapeRegion, native: tuple[int, ...]) -> Bools:
-    if len(native) != 2:
-        raise InputError(
-            f"a region of kind {region.kind} lies in a picture, its image has {len(native)} axes",
-            remedy="correct the table of regions and index again",
-        )
-    try:
-        return region_mask(region.kind, region.geometry, (native[0], native[1]))
-    except ValueError as error:
-        raise InputError(
-            str(error), remedy="correct the table of regions and index again"
-        ) from error
-
-
 def _half(covered: NDArray[np.float64]) -> Bools:
     # Sums of shares are not exact: half a pixel may come out as 0.4999....
     mask: Bools = covered >= 0.5 - 1e-9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
@@ -55,9 +55,6 @@ class TrainedLabels:
 
     controls: tuple[Control, ...] = CONTROLS
     """Controls that are the same training with altered inputs."""
-
-    trains: ClassVar[bool] = True
-    """A protocol's own phantom then gets a validation split."""
 
     def __post_init__(self) -> None:
         if self.subset.endswith("shot") and self.seeds > DRAWS:

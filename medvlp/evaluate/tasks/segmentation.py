@@ -73,7 +73,6 @@ class SegmentationConfig:
     search: SearchConfig = SearchConfig(rates=(3e-4, 1e-3), batch_size=8)
 
     headlines: ClassVar[tuple[str, ...]] = ("dice_macro",)
-    trains: ClassVar[bool] = True
 
     def resolve(self, base: Path) -> SegmentationConfig:
         """The same task: it names no file."""
