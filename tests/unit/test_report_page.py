@@ -85,7 +85,7 @@ def page(tmp_path_factory):
         leaks=[{"kind": "patient", "between": ["split test", "split train"], "count": 4, "of": 120,
                 "model": None, "detail": "4 patients stand in both", "allowed": True}],
         leaks_unchecked=["training of weak"],
-        controls=[{"name": "chance", "expected": 0.5, "at_chance": True}],
+        controls={"chance": "row", "border-only": "there is no training split to fit it on"},
     )  # fmt: skip
     write_folder(
         root / "sides",
@@ -260,7 +260,8 @@ def test_small_groups_show_no_number(page):
 def test_cards_tell_leaks_controls_and_what_was_not_looked_at(page):
     assert "4 patients stand in both" in page
     assert "Could not be looked at: training of weak." in page
-    assert "<dt>at chance</dt><dd>yes</dd>" in page
+    assert "<dt>border-only</dt><dd>there is no training split to fit it on</dd>" in page
+    assert "<dt>chance</dt>" not in page
 
 
 def test_head_to_head_and_published_numbers(page):
