@@ -26,6 +26,7 @@ TASKS = {
     "retrieval": Ref("medvlp.evaluate.tasks.retrieval:RetrievalConfig"),
     "class-retrieval": Ref("medvlp.evaluate.tasks.class_retrieval:ClassRetrievalConfig"),
     "grounding": Ref("medvlp.evaluate.tasks.grounding:GroundingConfig"),
+    "shortcuts": Ref("medvlp.evaluate.tasks.shortcuts:ShortcutsConfig"),
     "phases": Ref("medvlp.evaluate.tasks.phases:PhasesConfig"),
     "polarity": Ref("medvlp.evaluate.robustness.axes.linguistic:PolarityConfig"),
     "laterality": Ref("medvlp.evaluate.robustness.axes.linguistic:LateralityConfig"),

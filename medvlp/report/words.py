@@ -20,6 +20,7 @@ class Headline:
 
 
 HEADLINES = {
+    "shortcuts": Headline("auroc", "AUROC of detectors that know no anatomy", 0.5),
     "class-retrieval": Headline("precision_at_10", "Right answers among the first 10", None),
     "zero-shot": Headline("auroc_macro", "AUROC, mean over findings", 0.5),
     "generation": Headline("finding_f1_micro", "F1 of findings in the written texts", None),
@@ -182,6 +183,7 @@ DEPTHS = {
 }
 
 TASKS = {
+    "shortcuts": "What can be had without looking at the anatomy (shortcuts)",
     "class-retrieval": "Finding reports that say the same as an image shows",
     "generation": "Writing a report about an image",
     "vqa": "Answering questions about an image",

@@ -172,3 +172,47 @@ def test_a_cohort_is_made_of_a_manifests_samples(tmp_path, tiny_bundle):
     assert cohort.words == ["", "Portable.", "Portable."]  # findings are what is predicted
     assert cohort.facts["aspect"].to_list() == pytest.approx([4 / 3] * 3)
     assert {view.shape for view in cohort.views} == {(32, 32)}
+
+
+def test_the_task_finds_a_planted_mark_and_says_how_often(tmp_path, tiny_bundle):
+    import json
+
+    import yaml
+    from PIL import Image
+
+    from medvlp.evaluate.run import evaluate_protocol
+
+    rng = np.random.default_rng(4)
+    tables = {name: [] for name in ("samples", "labels")}
+    sources = []
+    for i in range(120):
+        marked = i % 2
+        pixels = rng.integers(60, 120, (32, 32)).astype(np.uint8)
+        pixels[:4, :4] = 250 if marked else 60
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        sources.append({"source": f"r{i}", "part": 0, "path": str(tmp_path / f"{i}.png")})
+        tables["samples"].append(
+            {"sample": f"s{i:03d}", "domain": "cxr", "patient": f"p{i}", "study": f"t{i}",
+             "source": f"r{i}", "sha256": f"{i:064x}", "kind": "image",
+             "split": "train" if i < 60 else "test", "shape": [32, 32]}
+        )  # fmt: skip
+        for name, value in (("mass", marked), ("edema", rng.integers(2)), ("always", 1)):
+            tables["labels"].append(
+                {"sample": f"s{i:03d}", "name": name, "value": float(value), "source": "t"}
+            )
+    write_manifest(tmp_path / "m", tables, sources, {"key_id": "t", "counts": {}}, key=b"k" * 32)
+    protocol = {
+        "name": "audit", "version": 1, "domain": "cxr", "bootstrap": {"draws": 50},
+        "task": {"kind": "shortcuts", "labels": ["mass", "edema", "always"]},
+        "data": {"manifests": [str(tmp_path / "m")]},
+    }  # fmt: skip
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(protocol))
+    evaluate_protocol(tmp_path / "audit.yaml", [tiny_bundle("cxr")], tmp_path / "out", [])
+    told = json.loads((tmp_path / "out" / "audit" / "metrics.json").read_text())
+    assert told["counts"]["labels_of_one_class"] == 1
+    assert told["counts"]["shortcuts_flagged"] >= 1
+    auroc = {(r["model"], r["name"]): r["value"] for r in told["rows"] if r["metric"] == "auroc"}
+    assert auroc["border-only", "mass"] > 0.9
+    assert auroc["border-only", "edema"] < 0.75
+    assert all(r["control"] for r in told["rows"])
+    assert "temporal order" not in {model for model, _ in auroc}

@@ -55,6 +55,7 @@ _PLACES = {
 }
 
 UNFIT: Mapping[str, Mapping[str, str]] = {
+    "shortcuts": dict.fromkeys(CONTROLS, "all rows of this task are controls"),
     "zero-shot": _LABELS,
     "phases": _LABELS,
     "probe": _LABELS,
