@@ -41,7 +41,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     folder = tmp_path_factory.mktemp("bundles")
 
     def bundle(domain: str, seed: int = 0) -> Path:
-        place = folder / f"{domain}-{seed}"
+        place = folder / (f"{domain}-{seed}" if seed else domain)
         if not place.exists():
             _save_tiny(place, domain, seed)
         return place

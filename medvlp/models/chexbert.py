@@ -2,7 +2,7 @@
 
 A BERT encoder and fourteen linear heads on its first token: thirteen findings are blank, positive,
 negative or uncertain, and "no finding" is blank or positive. Nothing is downloaded, and no code of
-a file is run: the published ``.pth`` is read as tensors alone.
+a file is run: the published ``.pth``, a pickle, must be converted (docs/protocols.md).
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ CHEXBERT = (
 )  # fmt: skip
 """The heads in their order, by our names."""
 
-WEIGHTS = ("model.safetensors", "chexbert.pth")
-"""Files that the weights may lie in, the first that is there."""
+WEIGHTS = "model.safetensors"
 
 _VALUES = (None, 1, 0, -1)
 """What a head's classes mean: blank, positive, negative, uncertain."""
 
 _LONGEST = 512
 _REMEDY = (
-    "name a folder with config.json (of the BERT), vocab.txt or tokenizer.json, and chexbert.pth "
-    "or model.safetensors"
+    "name a folder with config.json (of the BERT), vocab.txt or tokenizer.json, and "
+    "model.safetensors, made of the published chexbert.pth as docs/protocols.md says"
 )
 
 
@@ -83,9 +82,8 @@ def chexbert_weights(folder: Path) -> Path:
     Raises:
         ConfigError: There is none of the folder's own.
     """
-    for name in WEIGHTS:
-        if (file := own_file(folder, name)) is not None:
-            return file
+    if (file := own_file(folder, WEIGHTS)) is not None:
+        return file
     raise ConfigError(f"chexbert: {folder.name} holds no weights of its own", remedy=_REMEDY)
 
 
@@ -121,16 +119,7 @@ def load_chexbert(folder: Path) -> CheXbert:
 def _weights(file: Path) -> dict[str, Tensor]:
     """Name -> tensor, without the prefixes of the published checkpoint."""
     try:
-        if file.suffix == ".safetensors":
-            values: Any = load_file(file)
-        else:
-            values = torch.load(file, map_location="cpu", weights_only=True)
-            values = values.get("model_state_dict", values)
-        return {
-            name.removeprefix("module."): value
-            for name, value in values.items()
-            if isinstance(value, Tensor)
-        }
+        return {name.removeprefix("module."): t for name, t in load_file(file).items()}
     # What is no plain file of tensors fails in as many ways as there are libraries below.
     except Exception as error:
         raise ConfigError(

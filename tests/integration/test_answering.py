@@ -12,7 +12,8 @@ from medvlp.errors import ConfigError
 from medvlp.evaluate.predict import Study
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.questions import ask, from_labels, read_table
-from medvlp.evaluate.run import compute_metrics, evaluate_protocol
+from medvlp.evaluate.record import compute_metrics
+from medvlp.evaluate.run import evaluate_protocol
 from medvlp.plain_files import read_json
 from medvlp.report.build import build_report
 

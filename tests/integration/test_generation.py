@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from sided import REPORTS, write_sided, write_sided_bundle
 from transformers import BertConfig, BertModel
 
@@ -14,7 +15,8 @@ from medvlp.digest import digest_bytes
 from medvlp.errors import ConfigError
 from medvlp.evaluate.metrics.radgraph import add_radgraph
 from medvlp.evaluate.protocol import load_protocol
-from medvlp.evaluate.run import compute_metrics, evaluate_protocol
+from medvlp.evaluate.record import compute_metrics
+from medvlp.evaluate.run import evaluate_protocol
 from medvlp.models.chexbert import CHEXBERT
 from medvlp.plain_files import read_json
 from medvlp.report.build import build_report
@@ -53,7 +55,7 @@ def write_chexbert(folder):
     folder.mkdir()
     config.to_json_file(folder / "config.json")
     (folder / "vocab.txt").write_text("\n".join(pieces))
-    torch.save({"model_state_dict": state}, folder / "chexbert.pth")
+    save_file(state, folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

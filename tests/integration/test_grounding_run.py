@@ -24,7 +24,8 @@ from medvlp.evaluate.packed import unpack_mask
 from medvlp.evaluate.packed_heat import unpack_heat
 from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.protocol import load_protocol
-from medvlp.evaluate.run import compute_metrics, evaluate_protocol
+from medvlp.evaluate.record import compute_metrics
+from medvlp.evaluate.run import evaluate_protocol
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.image2d import ResNet2dConfig
 from medvlp.models.text import TextTowerConfig

@@ -9,9 +9,10 @@ import pytest
 
 from medvlp.evaluate.predictions import PREDICTIONS
 from medvlp.evaluate.protocol import load_protocol
+from medvlp.evaluate.record import compute_metrics
 from medvlp.evaluate.robustness.card import AXES, robustness_card
 from medvlp.evaluate.robustness.sentences import SCORE
-from medvlp.evaluate.run import compute_metrics, evaluate_protocol
+from medvlp.evaluate.run import evaluate_protocol
 from medvlp.plain_files import read_json
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evaluate" / "robustness"

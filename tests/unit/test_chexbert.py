@@ -36,15 +36,12 @@ def published():
     return model
 
 
-def write_folder(folder, model, weights="chexbert.pth"):
+def write_folder(folder, model):
     folder.mkdir(exist_ok=True)
     model.bert.config.to_json_file(folder / "config.json")
     (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
-    if weights == "chexbert.pth":
-        torch.save({"epoch": 3, "model_state_dict": state}, folder / weights)
-    else:
-        save_file(state, folder / weights)
+    save_file(state, folder / "model.safetensors")
     return folder
 
 
@@ -57,9 +54,8 @@ def literally(model, text):
     return dict(zip(CHEXBERT, ({0: None, 1: 1, 2: 0, 3: -1}[k] for k in classes), strict=True))
 
 
-@pytest.mark.parametrize("weights", ["chexbert.pth", "model.safetensors"])
-def test_labels_equal_the_published_computation(tmp_path, published, weights):
-    labeller = load_chexbert(write_folder(tmp_path / "w", published, weights))
+def test_labels_equal_the_published_computation(tmp_path, published):
+    labeller = load_chexbert(write_folder(tmp_path / "w", published))
     found = labeller.label(TEXTS, batch_size=2)
     assert found == [literally(published, text) for text in TEXTS]
     values = {value for labels in found for value in labels.values()}
@@ -80,12 +76,12 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, published):
             return (print, ("code ran",))
 
     folder = write_folder(tmp_path / "w", published)
-    torch.save({"model_state_dict": Sly()}, folder / "chexbert.pth")
+    torch.save({"model_state_dict": Sly()}, folder / "model.safetensors")
     with pytest.raises(ConfigError, match="no plain file of tensors"):
         load_chexbert(folder)
 
 
-@pytest.mark.parametrize("missing", ["chexbert.pth", "config.json"])
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
 def test_an_incomplete_folder_is_refused(tmp_path, published, missing):
     folder = write_folder(tmp_path / "w", published)
     (folder / missing).unlink()

@@ -27,6 +27,9 @@ from medvlp.evaluate.predict import Scorer, Study
 LEAST_WORDS = 8
 """A shorter prompt is a phrase that reports share by right."""
 
+LEAST_REPORTS = 100
+"""Among fewer training reports, a sentence may be missing by chance."""
+
 _REMEDY = (
     "take the samples out (medvlp index with split.policy=hash and duplicates=group keeps copies "
     "together), or give leakage.allow=[{kinds}] to print the leak beside the numbers"
@@ -167,7 +170,11 @@ def _limits(footprint: Footprint, name: str, study: Study) -> Iterator[str]:
 
 
 def _prompts(task: Any, evaluated: Part, study: Study) -> Iterator[Leak]:
-    """Prompts of some length that stand in evaluated reports and in no training report."""
+    """Prompts of some length that stand in evaluated reports and in no training report.
+
+    It refuses only where training reports are `LEAST_REPORTS` and as many as the evaluated ones:
+    among fewer, that a usual sentence is not said says little.
+    """
     prompts = getattr(task, "prompts", None)
     if not isinstance(prompts, PromptSet):
         return
@@ -185,10 +192,12 @@ def _prompts(task: Any, evaluated: Part, study: Study) -> Iterator[Leak]:
         for sample, where in manifest.samples.select("sample", "split").iter_rows()
     }
     said: dict[str, set[str]] = {name: set() for name in SPLITS}
+    counted = dict.fromkeys(SPLITS, 0)
     for manifest in study.manifests:
         for sample, text in reports(manifest):
             body = f" {' '.join(words_of(text))} "
             said[split[sample]] |= {line for line in asked if line in body}
+            counted[split[sample]] += 1
     taken = said[study.split] - (said["train"] if study.split != "train" else set())
     if taken:
         yield Leak(
@@ -198,4 +207,5 @@ def _prompts(task: Any, evaluated: Part, study: Study) -> Iterator[Leak]:
             of=len(asked),
             detail=f"{len(taken)} of {len(asked)} prompts of {LEAST_WORDS} words and more stand "
             f"word for word in reports of {evaluated.name} and in none of split train",
+            refuses=counted["train"] >= max(counted[study.split], LEAST_REPORTS),
         )
