@@ -63,7 +63,7 @@ def inspect_leaks(
         Manifest.open(path)
     found, unchecked = _look(study, task, config, scorers, bundles)
     spares = FOR_WORDS if task.kind not in WORD_TASKS else frozenset()
-    leaks = tuple(replace(leak, refuses=leak.kind not in spares) for leak in found)
+    leaks = tuple(replace(leak, refuses=leak.refuses and leak.kind not in spares) for leak in found)
     inspected = Inspected(
         leaks=leaks, unchecked=tuple(dict.fromkeys(unchecked)), allowed=config.allow
     )
