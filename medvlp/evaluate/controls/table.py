@@ -54,7 +54,13 @@ _PLACES = {
     "supervised-unimodal": _NO_HEAD,
 }
 
+_ATTACKED = dict.fromkeys(
+    CONTROLS, "an image is altered, and what does not look has nothing to lose"
+)
+
 UNFIT: Mapping[str, Mapping[str, str]] = {
+    "corruption": _ATTACKED,
+    "adversarial": _ATTACKED,
     "shortcuts": dict.fromkeys(CONTROLS, "all rows of this task are controls"),
     "zero-shot": _LABELS,
     "phases": _LABELS,

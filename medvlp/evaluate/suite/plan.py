@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medvlp.digest import digest_plain
 from medvlp.errors import ConfigError, MedvlpError
+from medvlp.evaluate.controls.table import UNFIT
 from medvlp.evaluate.environment import code_digest
 from medvlp.evaluate.predict import scorer_names
 from medvlp.evaluate.protocol import Protocol, load_protocol
@@ -102,7 +103,8 @@ def _entrant(path: Path) -> _Entrant:
 
 def _contest(path: Path, suite: Suite, entrants: Sequence[_Entrant], out: Path) -> Contest:
     protocol = load_protocol(path, suite.overrides)
-    own = [entrant for entrant in entrants if entrant.domain == protocol.domain]
+    unfit = UNFIT.get(protocol.task.kind, {})
+    own = [e for e in entrants if e.domain == protocol.domain and e.control not in unfit]
     if not own:
         raise ConfigError(
             f"{protocol.name}: no bundle of domain {protocol.domain} is named",
