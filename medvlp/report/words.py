@@ -64,6 +64,14 @@ AXES = {
 AXIS_METRIC = "robustness"
 
 TITLES = {
+    "surface_dice": "Surface Dice",
+    "surface_dice_macro": "Surface Dice, mean",
+    "hd95_mm": "Hausdorff distance, 95th percentile (mm)",
+    "hd95_mm_macro": "Hausdorff distance, 95th percentile, mean (mm)",
+    "missed": "Structures missed altogether",
+    "missed_macro": "Structures missed altogether, mean",
+    "false_positive_empty": "Drawn where there is nothing",
+    "false_positive_empty_macro": "Drawn where there is nothing, mean",
     AXIS_METRIC: "Robustness score",
     "auroc": "AUROC",
     "auroc_macro": "AUROC, mean",
@@ -187,19 +195,6 @@ TASKS = {
     "class-retrieval": "Finding reports that say the same as an image shows",
     "generation": "Writing a report about an image",
     "vqa": "Answering questions about an image",
-    "dice": "Dice of the foreground",
-    "dice_macro": "Dice of the foreground, mean",
-    "surface_dice": "Surface Dice",
-    "surface_dice_macro": "Surface Dice, mean",
-    "hd95_mm": "Hausdorff distance, 95th percentile (mm)",
-    "hd95_mm_macro": "Hausdorff distance, 95th percentile, mean (mm)",
-    "missed": "Structures missed altogether",
-    "missed_macro": "Structures missed altogether, mean",
-    "false_positive_empty": "Drawn where there is nothing",
-    "false_positive_empty_macro": "Drawn where there is nothing, mean",
-}
-
-TASKS = {
     "probe": "Findings from frozen features (linear probe or nearest neighbours)",
     "finetune": "Findings after training the whole image encoder on labels",
     "segmentation": "Drawing structures with a head on the image encoder",

@@ -184,8 +184,8 @@ def test_findings_can_be_chexberts_from_the_users_own_weights(manifest, tmp_path
 @pytest.mark.parametrize(
     ("splits", "data", "said"),
     [
-        ({"train": 4, "test": 4}, {}, "split valid holds no image"),
-        ({"train": 4, "valid": 4, "test": 4}, {"split": "valid"}, "valid and test share 4 files"),
+        ({"train": 4, "test": 4}, {}, "split valid holds nothing"),
+        ({"train": 4, "valid": 4, "test": 4}, {"split": "valid"}, "the same|share 4 files"),
     ],
 )
 def test_a_split_that_is_empty_or_used_twice_is_refused(tmp_path, splits, data, said):
