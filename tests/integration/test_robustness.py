@@ -10,10 +10,10 @@ import pytest
 from medvlp.evaluate.predictions import PREDICTIONS
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.record import compute_metrics
-from medvlp.evaluate.robustness.card import AXES, robustness_card
 from medvlp.evaluate.robustness.sentences import SCORE
 from medvlp.evaluate.run import evaluate_protocol
 from medvlp.plain_files import read_json
+from medvlp.report.words import AXES
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "evaluate" / "robustness"
 PHANTOM = {
@@ -93,19 +93,6 @@ def test_an_attack_is_made_on_one_bundle_and_shown_to_the_other(evaluated):
         assert len(shown) == len(own) > 0
     learnt = rows.filter(kinds == "universal")["patient"].n_unique()
     assert 0 < learnt < rows["patient"].n_unique()
-
-
-def test_the_card_has_six_lines_and_leaves_out_what_was_not_asked(evaluated):
-    told = [
-        row
-        for axis in ("polarity", "grounded")
-        for row in read_json(evaluated(axis) / "metrics.json")["rows"]
-    ]
-    card = [line for line in robustness_card(told) if not line.control]
-    assert [line.axis for line in card] == list(AXES)
-    known = {line.axis for line in card if line.value is not None}
-    assert known == {"polarity", "grounded"}
-    assert all(line.low <= line.value <= line.high for line in card if line.value is not None)
 
 
 @pytest.mark.parametrize(

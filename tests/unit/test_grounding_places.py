@@ -5,34 +5,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medvlp.cxr.preprocess import CxrPreprocessConfig
-from medvlp.evaluate.robustness.places import blank, covered, elsewhere, stored_box
+from medvlp.evaluate.masks import Reference
+from medvlp.evaluate.robustness.places import blank, boxes_of, covered, elsewhere
 from medvlp.evaluate.robustness.sentences import credit
-from medvlp_volumetric.preprocess import CtPreprocessConfig
 
 
-def test_a_box_goes_where_letterbox_puts_it():
-    contract = CxrPreprocessConfig(size=100).build()
-    # 200 rows by 400 columns become 50 by 100, 25 rows of black above and below.
-    box = stored_box(contract, (200, 400), None, (80, 40, 160, 120))
-    assert box == (slice(35, 55), slice(20, 40))
+def reference(shape, boxes, mask=None):
+    masks = np.zeros((1, *shape), bool)
+    if mask is not None:
+        masks[(0, *mask)] = True
+    whole = tuple((0, n) for n in shape)
+    return Reference(
+        masks=masks, known_K=np.array([True]), boxes={"mass": boxes} if boxes else {},
+        spacing_mm=None, image=whole,
+    )  # fmt: skip
 
 
-def test_a_box_at_the_edge_keeps_its_edge():
-    contract = CxrPreprocessConfig(size=64, resize="squash").build()
-    assert stored_box(contract, (128, 128), None, (0, 0, 64, 128)) == (slice(0, 64), slice(0, 32))
+def test_boxes_become_slices_rows_first():
+    known = reference((50, 80), [(20.0, 10.0, 40.0, 30.0), (0.0, 0.0, 5.0, 5.0)])
+    assert boxes_of(known, 0, "mass") == [
+        (slice(10, 30), slice(20, 40)),
+        (slice(0, 5), slice(0, 5)),
+    ]
+    volume = reference((10, 40, 40), [(20.0, 10.0, 2.0, 30.0, 20.0, 5.0)])
+    assert boxes_of(volume, 0, "mass") == [(slice(2, 5), slice(10, 20), slice(20, 30))]
 
 
-def test_a_box_of_a_volume_follows_its_spacing_and_crop():
-    contract = CtPreprocessConfig(spacing_mm=(4, 2, 2), shape=(10, 40, 40)).build()
-    # 20 slices of 2 mm are 10 of 4 mm; 60 columns of 2 mm are cut to 40 about the middle.
-    box = stored_box(contract, (20, 60, 60), (2.0, 2.0, 2.0), (20, 30, 4, 30, 50, 10))
-    assert box == (slice(2, 5), slice(20, 40), slice(10, 20))
+def test_a_box_is_cut_at_the_grid_and_left_out_beyond_it():
+    known = reference((20, 20), [(-5.0, 3.0, 4.0, 40.0), (25.0, 0.0, 30.0, 9.0)])
+    assert boxes_of(known, 0, "mass") == [(slice(3, 20), slice(0, 4))]
 
 
-def test_a_box_outside_the_crop_is_not_there():
-    contract = CtPreprocessConfig(spacing_mm=(2, 2, 2), shape=(20, 20, 20)).build()
-    assert stored_box(contract, (20, 60, 60), (2.0, 2.0, 2.0), (0, 0, 0, 5, 60, 20)) is None
+def test_a_mask_without_a_box_gives_the_least_box_around_it():
+    known = reference((20, 20), None, (slice(4, 9), slice(2, 3)))
+    assert boxes_of(known, 0, "mass") == [(slice(4, 9), slice(2, 3))]
+    assert boxes_of(reference((20, 20), None), 0, "mass") == []
 
 
 def scene(rng, row, column):

@@ -2,74 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.data.preprocess import Preprocess
+from medvlp.evaluate.masks import Reference
 from medvlp.evaluate.robustness.forms import form_of
 
 Box = tuple[slice, ...]
 """One slice an axis of (H,W) or (D,H,W)."""
 
-_DENSE, _THIN = 1000.0, -1000.0
 
-
-def stored_box(
-    preprocess: Preprocess,
-    shape: Sequence[int],
-    spacing_mm: Sequence[float] | None,
-    geometry: Sequence[float],
-) -> Box | None:
-    """A manifest's box on the model's grid; None if nothing of it is in view.
-
-    The contract itself says where an edge goes: an image that is dense from the edge on is stored
-    as any image is, and the edge looked up there.
+def boxes_of(reference: Reference, place: int, name: str) -> list[Box]:
+    """The boxes of one name on the model's grid, as far as they are in view.
 
     Args:
-        preprocess: The contract.
-        shape: Of the array that the box was drawn on, (H,W) or (D,H,W).
-        spacing_mm: Of that array.
-        geometry: (x0, y0, x1, y1) or (x0, y0, z0, x1, y1, z1), far edges exclusive.
+        reference: What is known of the sample (`medvlp.evaluate.masks`).
+        place: The name's place among the reference's masks.
+        name: A name with a mask but no box gets the least box that holds the mask.
     """
-    count = len(shape)
-    lows, highs = geometry[:count][::-1], geometry[count:][::-1]
-    found = []
-    for axis in range(count):
-        first = _edge(preprocess, shape, spacing_mm, axis, lows[axis], beyond=True)
-        last = _edge(preprocess, shape, spacing_mm, axis, highs[axis], beyond=False)
-        if first >= last:
-            return None
-        found.append(slice(first, last))
-    return tuple(found)
+    mask = reference.masks[place]
+    told = reference.boxes.get(name)
+    if told is None:
+        inside = np.argwhere(mask)
+        if not len(inside):
+            return []
+        return [
+            tuple(
+                slice(int(a), int(b) + 1) for a, b in zip(inside.min(0), inside.max(0), strict=True)
+            )
+        ]
+    placed = [_within(corners, mask.shape) for corners in told]
+    return [box for box in placed if all(side.start < side.stop for side in box)]
 
 
-def _edge(
-    preprocess: Preprocess,
-    shape: Sequence[int],
-    spacing_mm: Sequence[float] | None,
-    axis: int,
-    at: float,
-    *,
-    beyond: bool,
-) -> int:
-    """The first stored index at or beyond `at`, or one past the last before it."""
-    place = np.arange(shape[axis])
-    dense = place >= at if beyond else place < at
-    wide = dense.reshape([-1 if k == axis else 1 for k in range(len(shape))])
-    image = np.where(np.broadcast_to(wide, tuple(shape)), _DENSE, _THIN).astype(np.float32)
-    stored = preprocess.from_array(image, spacing_mm)
-    others = tuple(k for k in range(stored.ndim) if k != axis)
-    profile = stored.max(axis=others).astype(np.float64)
-    if profile.min() == profile.max():
-        # The edge is out of view; greys that are stretched to their own range tell nothing more.
-        signed = stored.dtype.kind == "i"
-        filled = bool(profile[0] > 0) if signed else bool(dense.mean() > 0.5)
-        return 0 if filled == beyond else len(profile)
-    hits = np.flatnonzero(profile > (profile.min() + profile.max()) / 2)
-    return int(hits[0]) if beyond else int(hits[-1]) + 1
+def _within(corners: Sequence[float], grid: Sequence[int]) -> Box:
+    """Corners (x, y(, z), twice) as the grid's pixels of which at least half lies inside."""
+    half = len(corners) // 2
+    lows, highs = corners[:half][::-1], corners[half:][::-1]
+    return tuple(
+        slice(max(0, math.ceil(low - 0.5)), min(n, math.floor(high + 0.5)))
+        for low, high, n in zip(lows, highs, grid, strict=True)
+    )
 
 
 def covered(stored: NDArray[Any], box: Box) -> NDArray[Any]:

@@ -14,12 +14,13 @@ from pydantic.dataclasses import dataclass
 from medvlp.config import STRICT
 from medvlp.data.prompts import PromptSet
 from medvlp.data.published_prompts import PublishedPrompts
-from medvlp.evaluate.cases import check_labels, known_intervals, left_out, timed_items
+from medvlp.evaluate.cases import check_labels, known_intervals, timed_items
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.phases import phase_measures
-from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
+from medvlp.evaluate.predict import Predicted, Scorer, Study
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.tasks.zero_shot import resolved, taken_in
+from medvlp.evaluate.windowed import predict_windows
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -103,11 +104,9 @@ class PhasesConfig:
             for split in (study.split, "train")
         )  # fmt: skip
         fed = [scorer.under(self.contract) for scorer in scorers]
-        found = predict_labels(study, fed, prompts, prompts.names, items, train)
-        lost = left_out(
-            items, study.manifests, study.split, window_s=self.window_s, stride_s=self.stride_s
+        return predict_windows(
+            study, fed, prompts, items, train, window_s=self.window_s, stride_s=self.stride_s
         )
-        return dataclasses.replace(found, counts=found.counts | lost)
 
     def measures(self, evidence: Evidence) -> Measures:
         """All averages of `medvlp.evaluate.metrics.phases`; thresholds play no part."""

@@ -12,13 +12,14 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
 from medvlp.data.prompts import PromptSet
-from medvlp.evaluate.cases import annotated_items, check_labels, known_intervals, left_out
+from medvlp.evaluate.cases import annotated_items, check_labels, known_intervals
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.triplets import presence_measures
-from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
+from medvlp.evaluate.predict import Predicted, Scorer, Study
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.tasks.phases import Contract, Seconds
 from medvlp.evaluate.tasks.zero_shot import inline, resolved
+from medvlp.evaluate.windowed import predict_windows
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -69,11 +70,9 @@ class ToolsConfig:
             for split in (study.split, "train")
         )  # fmt: skip
         fed = [scorer.under(self.contract) for scorer in scorers]
-        found = predict_labels(study, fed, prompts, prompts.names, items, train)
-        lost = left_out(
-            items, study.manifests, study.split, window_s=self.window_s, stride_s=self.stride_s
+        return predict_windows(
+            study, fed, prompts, items, train, window_s=self.window_s, stride_s=self.stride_s
         )
-        return dataclasses.replace(found, counts=found.counts | lost)
 
     def measures(self, evidence: Evidence) -> Measures:
         """Average precision within recordings and over all windows."""

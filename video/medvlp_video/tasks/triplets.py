@@ -17,12 +17,13 @@ from medvlp.config import STRICT
 from medvlp.data.items import Item
 from medvlp.data.prompts import Prompts, PromptSet
 from medvlp.errors import ConfigError
-from medvlp.evaluate.cases import annotated_items, known_intervals, left_out
+from medvlp.evaluate.cases import annotated_items, known_intervals
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.triplets import PARTS, TRIPLET, groups, parts_of, triplet_measures
-from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
+from medvlp.evaluate.predict import Predicted, Scorer, Study
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.tasks.phases import Contract, Seconds
+from medvlp.evaluate.windowed import predict_windows
 from medvlp.plain_files import read_json
 
 Ask = Literal["triplets", "components", "both"]
@@ -126,12 +127,10 @@ class TripletsConfig:
             AskingScorer(**vars(scorer.under(self.contract)), ask=self.ask, triplets=triplets)
             for scorer in scorers
         ]
-        found = predict_labels(study, asking, prompts, prompts.names, items, train)
-        lost = left_out(
-            items, study.manifests, study.split, window_s=self.window_s, stride_s=self.stride_s
+        found = predict_windows(
+            study, asking, prompts, items, train, window_s=self.window_s, stride_s=self.stride_s
         )
-        counts = found.counts | lost | {"triplets": len(triplets)}
-        return dataclasses.replace(found, counts=counts)
+        return dataclasses.replace(found, counts=found.counts | {"triplets": len(triplets)})
 
     def measures(self, evidence: Evidence) -> Measures:
         """Average precision of i, v, t, iv, it and ivt, and triplets among the first k."""

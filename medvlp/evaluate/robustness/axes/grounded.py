@@ -16,13 +16,15 @@ from medvlp.data.prompts import PromptSet
 from medvlp.data.randomness import generator
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
+from medvlp.evaluate.masks import Regions
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.robustness.asking import lookers
 from medvlp.evaluate.robustness.attacks.pictures import Floats, label_directions
 from medvlp.evaluate.robustness.axes.imaged import ImagedConfig
-from medvlp.evaluate.robustness.places import Box, blank, covered, elsewhere, stored_box
+from medvlp.evaluate.robustness.forms import form_of
+from medvlp.evaluate.robustness.places import Box, blank, boxes_of, covered, elsewhere
 from medvlp.evaluate.robustness.sentences import credit, share_measures
 from medvlp.evaluate.tasks.zero_shot import resolved
 
@@ -38,7 +40,7 @@ class GroundedConfig(ImagedConfig):
     ``own-over-same-label``: the item's own report fits it better than it fits the image of
     another patient with the same finding.
     ``lesion-over-elsewhere``: its score falls by more when the finding's box is covered than when
-    as much is covered elsewhere. Boxes of X-rays and CT series are used, not those of video.
+    as much is covered elsewhere; not asked of video, whose boxes lie at moments.
     """
 
     kind: Literal["grounded"] = "grounded"
@@ -82,7 +84,7 @@ class _Cases:
     ) -> None:
         self.items, self.names, self.seed = items, names, seed
         self.reports = _reports(study)
-        self.boxes = _boxes(study)
+        self.regions = Regions(study.manifests, names, boxes=True)
         self.found = [
             (i, column)
             for i, item in enumerate(items)
@@ -110,24 +112,6 @@ def _reports(study: Study) -> dict[str, str]:
         rows = manifest.texts.filter(pl.col("level") == "report").sort("sample", "order")
         for sample, text in rows.select("sample", "text").iter_rows():
             found.setdefault(sample, text)
-    return found
-
-
-def _boxes(study: Study) -> dict[tuple[str, str], list[tuple[Any, ...]]]:
-    """(sample, finding) -> (shape, spacing_mm, geometry) of its boxes."""
-    found: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
-    for manifest in study.manifests:
-        boxes = manifest.regions.filter(pl.col("kind") == "box").join(
-            # A NIfTI file's own axes may run any way; those boxes are left out.
-            manifest.samples.filter(pl.col("kind").is_in(["dicom", "series", "image"])).select(
-                "sample", "shape", "spacing_mm"
-            ),
-            on="sample",
-        )
-        for row in boxes.iter_rows(named=True):
-            if len(row["geometry"]) == 2 * len(row["shape"] or ()):
-                told = row["shape"], row["spacing_mm"], row["geometry"]
-                found.setdefault((row["sample"], row["name"]), []).append(told)
     return found
 
 
@@ -187,8 +171,13 @@ def _places(cases: _Cases, scorer: Scorer, arrays: Arrays, prompts: PromptSet) -
     changed: list[NDArray[Any]] = []
     for i, column in cases.found:
         item, name = cases.items[i], cases.names[column]
-        told = cases.boxes.get((item.sample, name), ())
-        versions = _versions(scorer, arrays[i], told, generator(cases.seed, 0, item.key, name))
+        # A recording's boxes lie at moments, not on a clip.
+        still = form_of(arrays[i]).kind != "video"
+        if not still or not cases.regions.drawn(item.sample)[column]:
+            continue
+        reference = cases.regions.reference(item, scorer.bundle.preprocess)
+        boxes = boxes_of(reference, column, name)
+        versions = _versions(arrays[i], boxes, generator(cases.seed, 0, item.key, name))
         if versions is not None:
             pairs.append((i, column))
             changed += [arrays[i], *versions]
@@ -202,14 +191,9 @@ def _places(cases: _Cases, scorer: Scorer, arrays: Arrays, prompts: PromptSet) -
 
 
 def _versions(
-    scorer: Scorer,
-    array: NDArray[Any],
-    told: Sequence[tuple[Any, ...]],
-    rng: np.random.Generator,
+    array: NDArray[Any], boxes: Sequence[Box], rng: np.random.Generator
 ) -> list[NDArray[Any]] | None:
     """The array with the finding covered, and with as much covered elsewhere."""
-    placed = [stored_box(scorer.bundle.preprocess, *one) for one in told]
-    boxes: list[Box] = [box for box in placed if box is not None]
     others = [elsewhere(array, boxes, box, rng) for box in boxes]
     if not boxes or any(other is None for other in others):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -17,7 +18,7 @@ from medvlp.evaluate.cases import known_labels, sample_items, subgroups
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions
 from medvlp.evaluate.predictions import Evidence
-from medvlp.evaluate.robustness.pairs.grammar import Axis, text_pairs
+from medvlp.evaluate.robustness.pairs.grammar import Axis, grammar_digest, text_pairs
 from medvlp.evaluate.robustness.pairs.images import edited_pairs, label_pairs, side_pairs
 from medvlp.evaluate.robustness.pairs.pair import Pair
 from medvlp.evaluate.robustness.sentences import (
@@ -54,23 +55,28 @@ class LinguisticConfig:
     windows: Windows | None = None
     """For recordings: the windows that are asked about, labelled by the timed regions."""
 
+    grammar: str | None = None
+    """SHA-256 of the templates and words behind the pairs, filled in: with other words, numbers
+    cannot be compared, so it is part of the protocol's digest."""
+
+    axis: ClassVar[Axis]
     headlines: ClassVar[tuple[str, ...]] = (SCORE,)
 
     def resolve(self, base: Path) -> Self:
-        """The task itself: it names no files."""
-        return self
-
-    @property
-    def axis(self) -> Axis:
-        """The kind as an axis."""
-        raise NotImplementedError
+        """The task with the digest of the grammar that is installed, unless it names one."""
+        return dataclasses.replace(self, grammar=self.grammar or grammar_digest())
 
     def predict(self, study: Study, scorers: Sequence[Scorer]) -> Predicted:
         """A credit for every pair, of every model that has read text and by chance.
 
         Raises:
-            ConfigError: The sources give no pair at all.
+            ConfigError: The sources give no pair at all, or the grammar is another one.
         """
+        if self.grammar != grammar_digest():
+            raise ConfigError(
+                f"{study.protocol}: task.grammar is not the digest of the installed sentences",
+                remedy="leave task.grammar out, or install the version that it belongs to",
+            )
         pairs = self.drawn(study)
         asked: list[tuple[str, bool, SentenceScorer]] = [
             (scorer.name, scorer.control is not None, TowerScorer(scorer, pairs))
@@ -148,11 +154,7 @@ class PolarityConfig(LinguisticConfig):
     """Affirmed or denied."""
 
     kind: Literal["polarity"] = "polarity"
-
-    @property
-    def axis(self) -> Axis:
-        """Polarity."""
-        return self.kind
+    axis: ClassVar[Axis] = "polarity"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -166,11 +168,7 @@ class LateralityConfig(LinguisticConfig):
         "mirror",
         "report",
     )
-
-    @property
-    def axis(self) -> Axis:
-        """Laterality."""
-        return self.kind
+    axis: ClassVar[Axis] = "laterality"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -178,8 +176,4 @@ class SeverityConfig(LinguisticConfig):
     """How much, how big, how many, since when, and how it goes on."""
 
     kind: Literal["severity"] = "severity"
-
-    @property
-    def axis(self) -> Axis:
-        """Severity."""
-        return self.kind
+    axis: ClassVar[Axis] = "severity"

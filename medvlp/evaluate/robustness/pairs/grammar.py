@@ -103,7 +103,7 @@ def vocabulary() -> tuple[Entry, ...]:
 
 
 def grammar_digest() -> str:
-    """SHA-256 of templates and vocabulary, for the protocol's counts and for papers."""
+    """SHA-256 of templates and vocabulary."""
     here = Path(__file__).parent
     return digest_plain([read_yaml(here / f"{name}.yaml") for name in ("templates", "vocabulary")])
 
