@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from medvlp.evaluate.predictions import ALL
 from medvlp.report import words
 from medvlp.report.figures.forest import forest
 from medvlp.report.figures.style import colours
 from medvlp.report.folder import ProtocolFolder
+from medvlp.report.levels import chance_level
 
 GAP = "gap"
 
@@ -19,8 +21,7 @@ def subgroup_page(folder: ProtocolFolder, name: str) -> dict[str, Any] | None:
     columns = list(dict.fromkeys(row["column"] for row in rows))
     if not columns:
         return None
-    headline = words.HEADLINES.get(folder.task)
-    chance = headline.chance if headline else None
+    chance = chance_level(folder, metric, ALL)
     return {
         "title": words.title(metric),
         "columns": [

@@ -8,6 +8,7 @@ from typing import Any
 from medvlp.report import words
 from medvlp.report.cards import data_card
 from medvlp.report.folder import ProtocolFolder
+from medvlp.report.levels import chance_level
 from medvlp.report.page import number
 
 Row = Mapping[str, Any]
@@ -20,8 +21,10 @@ def summary_table(folder: ProtocolFolder) -> dict[str, Any]:
     shown = folder.rows(metric)
     return {
         "title": headline.title if headline else words.title(metric),
-        "chance": headline.chance if headline else None,
-        "rows": [row | {"bar": _bar(row)} for row in shown],
+        "rows": [
+            row | {"bar": _bar(row), "chance": chance_level(folder, metric, row["name"])}
+            for row in shown
+        ],
         "named": len({row["name"] for row in shown}) > 1,
     }
 
@@ -73,12 +76,13 @@ def _weak(row: Row, controls: Sequence[Row], folder: ProtocolFolder) -> list[dic
     if row["value"] is None:
         return []
     named = [c for c in controls if c["name"] == row["name"] and c["value"] is not None]
-    chance = words.HEADLINES.get(folder.task)
-    level = chance.chance if chance else None
+    level = chance_level(folder, row["metric"], row["name"])
     beaten_not = [c["model"] for c in named if not _beats(row, c, folder)]
     told = []
-    if level is not None and row["low"] is not None and row["low"] <= level:
-        told.append(_say(f"{row['model']} is not clearly better than a coin toss.", "warn"))
+    if level is not None and _reaches_down_to(row, level, folder):
+        told.append(
+            _say(f"{row['model']} is not clearly better than chance ({number(level)}).", "warn")
+        )
     if beaten_not:
         told.append(
             _say(f"{row['model']} is not clearly better than: {', '.join(beaten_not)}.", "warn")
@@ -102,6 +106,12 @@ def _beats(row: Row, control: Row, folder: ProtocolFolder) -> bool:
     if low_is_better:
         return _end(row, "high") < _end(control, "low")
     return _end(row, "low") > _end(control, "high")
+
+
+def _reaches_down_to(row: Row, level: float, folder: ProtocolFolder) -> bool:
+    if _low_is_better(folder):
+        return row["high"] is not None and row["high"] >= level
+    return row["low"] is not None and row["low"] <= level
 
 
 def _end(row: Row, end: str) -> float:

@@ -225,7 +225,7 @@ def test_the_summary_says_whom_what_and_what_not(page):
     assert "Tested on 120 samples of 60 patients (split test)." in page
     assert re.search(r"mine: AUROC, mean 0\.\d{3}, between", page)
     assert "mine is clearly better than every control (chance)." in page
-    assert "weak is not clearly better than a coin toss." in page
+    assert "weak is not clearly better than chance (0.500)." in page
     assert "weak is not clearly better than: chance." in page
     assert "Leaks were found and let through (patient)" in page
 

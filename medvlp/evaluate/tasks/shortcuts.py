@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
+from medvlp.data.items import Item
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import check_labels, known_labels, sample_items, subgroups
 from medvlp.evaluate.controls.computed import Scores
@@ -22,14 +23,20 @@ from medvlp.evaluate.predict import Predicted, Scorer, Study, label_rows
 from medvlp.evaluate.predictions import Evidence
 from medvlp.evaluate.shortcuts.audit import DETECTORS, Cohort, Shortcut, audit
 from medvlp.evaluate.shortcuts.cohort import cohort_of
+from medvlp.evaluate.shortcuts.embedded import read_off
+
+READ = ("site", "scanner", "view", "sex")
+"""What a reader of embeddings is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ShortcutsConfig:
-    """The data are judged, not a model: the first bundle only says how images are seen.
+    """The ways around the anatomy: in the data, and in what embeddings tell.
 
-    Each detector is fitted on the training split and asked on the evaluated one. A row well above
-    AUROC 0.5 is a way to the label that a model may take without looking at the anatomy.
+    Each detector is fitted on the training split and asked on the evaluated one, where images are
+    seen as the first bundle sees them. A row well above AUROC 0.5 is a way to the label that a
+    model may take without looking at the anatomy. A model's own rows (``site: A``) are a linear
+    reader's of its embeddings, across patients of the evaluated split.
     """
 
     kind: Literal["shortcuts"] = "shortcuts"
@@ -76,19 +83,37 @@ class ShortcutsConfig:
                 f"{study.protocol}: no label is present and absent in both splits",
                 remedy="name other labels, or manifests with more patients",
             )
+        meta = subgroups(study.manifests)
         rows = label_rows(
-            study, test, self.labels, truth_NL, {n: (s, True) for n, s in scores.items()},
-            subgroups(study.manifests),
-        )  # fmt: skip
+            study, test, self.labels, truth_NL, {n: (s, True) for n, s in scores.items()}, meta
+        )
+        read = [found for s in scorers for found in _read_off(study, s, test, meta)]
         return Predicted(
             # A detector for which nothing is known (no texts, no order in time) has no row.
-            rows=rows.filter(pl.col("score").is_not_nan()),
+            rows=pl.concat([rows.filter(pl.col("score").is_not_nan()), *read]),
             counts={"shortcuts_flagged": flagged, "labels_of_one_class": skipped},
         )
 
     def measures(self, evidence: Evidence) -> Measures:
         """Those of findings."""
         return finding_measures(evidence.thresholds, evidence.stated)
+
+
+def _read_off(
+    study: Study, scorer: Scorer, items: Sequence[Item], meta: Mapping[str, Mapping[str, Any]]
+) -> Iterator[pl.DataFrame]:
+    """Rows of what can be read from a model's embeddings of the evaluated items."""
+    embedding_NE = scorer.embed(items).astype(np.float64)
+    patient = [item.patient for item in items]
+    for column in READ:
+        told = [meta[item.sample][column] for item in items]
+        for value in sorted({value for value in told if value is not None}):
+            target_N = np.array([one == value for one in told])
+            score_N = read_off(embedding_NE, target_N, patient)
+            if score_N is not None:
+                of = {scorer.name: (score_N[:, None], scorer.control is not None)}
+                truth_N1 = target_N[:, None].astype(np.float32)
+                yield label_rows(study, items, [f"{column}: {value}"], truth_N1, of, meta)
 
 
 def _both_classes(cohort: Cohort) -> bool:
