@@ -20,7 +20,7 @@ from medvlp.report.build import build_report
 TASK = {
     "kind": "vqa",
     "decoder": {"depth": 1, "width": 32, "heads": 2, "dropout": 0.0, "max_tokens": 32},
-    "budget": {"steps": 50, "batch_size": 8, "lr": 0.005, "warmup_steps": 5, "valid_every": 20},
+    "search": {"rates": [0.005], "steps": 150, "batch_size": 8, "checks": 5},
 }
 SPLITS = {"train": "train", "valid": "valid", "test": "test"}
 SIDE, EFFUSION = "On which side is the opacity?", "Is there an effusion?"

@@ -24,8 +24,8 @@ from medvlp.report.build import build_report
 TASK = {
     "kind": "generation",
     "decoder": {"depth": 1, "width": 32, "heads": 2, "dropout": 0.0, "max_tokens": 24},
-    "budget": {"steps": 60, "batch_size": 16, "lr": 0.005, "warmup_steps": 5, "valid_every": 20},
-    "seeds": [0, 1],
+    "search": {"rates": [0.005], "steps": 150, "batch_size": 16, "checks": 5},
+    "seeds": 2,
 }
 
 
@@ -152,8 +152,8 @@ def test_reports_stand_in_their_table_and_nowhere_else(evaluated):
 def test_a_tuned_tower_learns_along_and_leaves_the_bundle_alone(manifest, tmp_path):
     bundle = write_sided_bundle(tmp_path / "mine" / "bundle")
     before = (bundle / "model.safetensors").read_bytes()
-    task = {**TASK, "tune": True, "controls": [], "seeds": [0], "beams": 2}
-    task["budget"] = {**TASK["budget"], "steps": 60, "encoder_lr": 0.001}
+    task = {**TASK, "tune": True, "controls": [], "seeds": 1, "beams": 2}
+    task["search"] = {**TASK["search"], "tower_rate": 0.2, "layer_decay": 1.0}
     evaluate_protocol(write_protocol(tmp_path, manifest, task), [bundle], tmp_path / "out", [])
     rows = read_json(tmp_path / "out" / "write" / "metrics.json")["rows"]
     exact = {r["model"]: r["value"] for r in rows if r["metric"] == "exact_match"}
@@ -165,8 +165,8 @@ def test_a_tuned_tower_learns_along_and_leaves_the_bundle_alone(manifest, tmp_pa
 def test_findings_can_be_chexberts_from_the_users_own_weights(manifest, tmp_path):
     write_chexbert(tmp_path / "weights")
     bundle = write_sided_bundle(tmp_path / "mine" / "bundle")
-    task = {**TASK, "chexbert": "weights", "controls": [], "seeds": [0]}
-    task["budget"] = {**TASK["budget"], "steps": 5}
+    task = {**TASK, "chexbert": "weights", "controls": [], "seeds": 1}
+    task["search"] = {**TASK["search"], "steps": 5}
     protocol = write_protocol(tmp_path, manifest, task)
     evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
     folder = tmp_path / "out" / "write"

@@ -1,6 +1,5 @@
 """The decoder: what it may look at, and that its search finds what an exhaustive one finds."""
 
-from functools import partial
 from itertools import product
 
 import pytest
@@ -15,7 +14,8 @@ from medvlp.evaluate.heads.decoder import (
     passage_losses,
     write,
 )
-from medvlp.evaluate.heads.learning import Budget, fit, mean_loss
+from medvlp.evaluate.heads.learning import fit, mean_loss
+from medvlp.evaluate.heads.search import SearchConfig
 from medvlp.evaluate.heads.visual import Visual, pooled
 
 CONFIG = DecoderConfig(depth=1, width=16, heads=2, dropout=0.0, max_tokens=5)
@@ -34,8 +34,8 @@ def visual(count=2):
     return Visual(torch.randn(count, 3, 4, generator=torch.Generator().manual_seed(1)))
 
 
-def losses(model):
-    return partial(passage_losses, model, visual())
+def losses(model, batch):
+    return passage_losses(model, visual(), batch)
 
 
 def log_likelihood(model, seen, ids):
@@ -96,36 +96,47 @@ def test_forbidden_tokens_are_never_written():
 
 def test_a_prefix_is_not_learnt():
     model = decoder()
-    one = mean_loss(model, losses(model), [Passage(image=0, ids=(0, 2, 3, END), prefix=3)], 4)
+    one = mean_loss(model, losses, [Passage(image=0, ids=(0, 2, 3, END), prefix=3)], 4)
     expected = -log_likelihood(model, visual().tokens([0]), [0, 2, 3, END])[-1]
     assert one == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_weights_of_the_best_validation_loss_are_kept():
-    model = decoder()
-    train = [Passage(image=0, ids=(0, 2, END)), Passage(image=1, ids=(0, 3, END))]
+    learnt = [Passage(image=0, ids=(0, 2, END)), Passage(image=1, ids=(0, 3, END))]
     # Validation says the opposite, so what is best comes early.
     valid = [Passage(image=0, ids=(0, 3, END)), Passage(image=1, ids=(0, 2, END))]
-    budget = Budget(steps=60, batch_size=2, lr=3e-3, warmup_steps=1, valid_every=1)
-    best = fit(model, visual(), losses(model), train, valid, budget, seed=0, label="test")
-    assert mean_loss(model, losses(model), valid, 2) == pytest.approx(best)
-    assert mean_loss(model, losses(model), train, 2) > 0.05
+    config = SearchConfig(rates=(3e-3,), steps=60, batch_size=2, checks=60, patience=60)
+    found = fit(decoder, visual(), losses, learnt, valid, config, seed=0, label="test")
+    best = found.trials[found.chosen].score
+    assert mean_loss(found.best, losses, valid, 2) == pytest.approx(-best)
+    assert mean_loss(found.best, losses, learnt, 2) > 0.05
+
+
+def test_the_rate_that_validation_prefers_is_chosen():
+    cases = [Passage(image=i, ids=(0, 2 + i, END)) for i in range(2)]
+    config = SearchConfig(rates=(1e-7, 3e-3), steps=30, batch_size=2)
+    found = fit(decoder, visual(), losses, cases, cases, config, seed=0, label="test")
+    assert found.chosen == 1
+    assert found.trials[1].score > found.trials[0].score
 
 
 def test_training_repeats_with_its_seed_and_leaves_the_global_generator_alone():
-    train = [Passage(image=i, ids=(0, 2 + i, END)) for i in range(2)]
+    cases = [Passage(image=i, ids=(0, 2 + i, END)) for i in range(2)]
     config = DecoderConfig(depth=1, width=16, heads=2, dropout=0.2, max_tokens=5)
-    budget = Budget(steps=5, batch_size=2, valid_every=5)
-    found = []
+    budget = SearchConfig(rates=(5e-4,), steps=5, batch_size=2, checks=1)
+    weights = []
     for _ in range(2):
-        model = decoder(config)
         torch.manual_seed(9)
-        fit(model, visual(), losses(model), train, train, budget, seed=4, label="test")
+
+        def make():
+            return TextDecoder(config, 5, (3, 4))
+
+        found = fit(make, visual(), losses, cases, cases, budget, seed=4, label="test")
         after = torch.rand(1)
         torch.manual_seed(9)
         assert torch.equal(after, torch.rand(1))
-        found.append(nn.utils.parameters_to_vector(model.parameters()))
-    assert torch.equal(*found)
+        weights.append(nn.utils.parameters_to_vector(found.best.parameters()))
+    assert torch.equal(*weights)
 
 
 def test_neighbouring_tokens_are_averaged_down_to_the_limit():

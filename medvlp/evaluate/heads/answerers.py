@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from medvlp.errors import ConfigError
 from medvlp.evaluate.heads.decoder import DecoderConfig
 from medvlp.evaluate.heads.fusion import Case, Fusion, case_logits, case_losses
-from medvlp.evaluate.heads.learning import Budget, fit
+from medvlp.evaluate.heads.learning import fit
+from medvlp.evaluate.heads.search import Found, SearchConfig
 from medvlp.evaluate.heads.visual import Visual
 from medvlp.evaluate.heads.writers import Language, Parts, Writer, learn_and_write
 from medvlp.evaluate.questions import CLOSED, OPEN, Asked, Question, same
@@ -31,7 +32,7 @@ class Pupil:
         asked: All questions.
         row_of: Sample -> its row among the images.
         decoder: Size of the decoder; the classifier has its width and heads.
-        budget: Of each training.
+        config: The budget of each training.
         seed: Of each training.
     """
 
@@ -41,12 +42,15 @@ class Pupil:
         asked: Asked,
         row_of: Mapping[str, int],
         decoder: DecoderConfig,
-        budget: Budget,
+        config: SearchConfig,
         seed: int,
     ) -> None:
         self.writer = writer
         self._row_of = row_of
-        self._decoder, self._budget, self._seed = decoder, budget, seed
+        self._decoder, self._config, self._seed = decoder, config, seed
+        self.searches: dict[str, Found[Any]] = {}
+        """``closed`` and ``open`` -> the search behind the answers, once they are given."""
+
         self._closed = {part: _of(q, CLOSED) for part, q in asked.parts.items()}
         self._open = {part: _of(q, OPEN) for part, q in asked.parts.items()}
         self._known: dict[str, str] = {}
@@ -86,19 +90,26 @@ class Pupil:
             for part in ("train", "valid")
         )
         width, heads = self._decoder.width, self._decoder.heads
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed)
-            model = Fusion(width, heads, question_NQ.shape[1], visual.shape, len(self._known))
-        model = model.to(question_NQ.device)
         if not valid:
             raise ConfigError(
                 "split valid has no closed question whose answer training knows",
                 remedy="ask closed questions about samples of train and valid, too",
             )
-        losses = partial(case_losses, model, visual, question_NQ)
-        label = f"{self.writer.name}, seed {self._seed}: closed answers"
-        fit(model, visual, losses, train, valid, self._budget, seed=self._seed, label=label)
-        return model
+        device = question_NQ.device
+        found = fit(
+            lambda: Fusion(width, heads, question_NQ.shape[1], visual.shape, len(self._known)).to(
+                device
+            ),
+            visual,
+            lambda model, cases: case_losses(model, visual, question_NQ, cases),
+            train,
+            valid,
+            self._config,
+            seed=self._seed,
+            label=f"{self.writer.name}, seed {self._seed}: closed answers",
+        )
+        self.searches[CLOSED] = found
+        return found.best
 
     def _cases(self, questions: Sequence[Question], text_of: Mapping[str, int]) -> list[Case]:
         number = {key: k for k, key in enumerate(self._known)}
@@ -162,9 +173,9 @@ class Pupil:
         )
         test = self._open["test"]
         prompts = [language.prefix(self._row_of[q.item.sample], q.question) for q in test]
-        texts = learn_and_write(
+        texts, self.searches[OPEN] = learn_and_write(
             self.writer, language, train, valid, prompts,
-            decoder=self._decoder, budget=self._budget, beams=beams, seed=self._seed,
+            decoder=self._decoder, config=self._config, beams=beams, seed=self._seed,
         )  # fmt: skip
         return {q.name: text for q, text in zip(test, texts, strict=True)}
 

@@ -34,9 +34,9 @@ class Visual:
         return self._token_NPD.shape[1], self._token_NPD.shape[2]
 
     @property
-    def learns(self) -> list[nn.Parameter]:
-        """Weights that are trained along."""
-        return []
+    def tower(self) -> nn.Module | None:
+        """What is trained along; None where the tokens are frozen."""
+        return None
 
     def tokens(self, rows: Sequence[int]) -> Tensor:
         """(B,P,D) of some images."""
@@ -81,9 +81,9 @@ class TunedVisual(Visual):
         super().__init__(one_BPD)
 
     @property
-    def learns(self) -> list[nn.Parameter]:
-        """All weights of the tower."""
-        return list(self._tower.parameters())
+    def tower(self) -> nn.Module:
+        """The copy of the image tower."""
+        return self._tower
 
     def tokens(self, rows: Sequence[int]) -> Tensor:
         """(B,P,D) of some images; normalisation layers keep the statistics they came with."""

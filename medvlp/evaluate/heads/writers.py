@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
-
-import torch
 
 from medvlp.data.items import Item, permute_images
 from medvlp.data.tokenizer import panics_named
@@ -19,7 +16,8 @@ from medvlp.evaluate.heads.decoder import (
     passage_losses,
     write,
 )
-from medvlp.evaluate.heads.learning import Budget, fit
+from medvlp.evaluate.heads.learning import fit
+from medvlp.evaluate.heads.search import Found, SearchConfig
 from medvlp.evaluate.heads.visual import Visual, see
 from medvlp.evaluate.predict import Scorer
 
@@ -175,20 +173,26 @@ def learn_and_write(
     prompts: Sequence[Passage],
     *,
     decoder: DecoderConfig,
-    budget: Budget,
+    config: SearchConfig,
     beams: int,
     seed: int,
-) -> list[str]:
-    """Train a decoder with one seed, and write a text for each prompt."""
+) -> tuple[list[str], Found[TextDecoder]]:
+    """Train a decoder with one seed: a text for each prompt, and the search that chose it."""
     visual = writer.visual()
     label = f"{writer.name}, seed {seed}"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = TextDecoder(decoder, language.size, visual.shape).to(writer.scorer.bundle.device)
-    losses = partial(passage_losses, model, visual)
-    fit(model, visual, losses, train, valid, budget, seed=seed, label=f"{label}: training")
-    found = write(
-        model,
+    device = writer.scorer.bundle.device
+    found = fit(
+        lambda: TextDecoder(decoder, language.size, visual.shape).to(device),
+        visual,
+        lambda model, batch: passage_losses(model, visual, batch),
+        train,
+        valid,
+        config,
+        seed=seed,
+        label=f"{label}: training",
+    )
+    texts = write(
+        found.best,
         visual,
         prompts,
         end=language.end,
@@ -196,4 +200,4 @@ def learn_and_write(
         forbidden=language.forbidden,
         label=f"{label}: writing",
     )
-    return [language.text(ids) for ids in found]
+    return [language.text(ids) for ids in texts], found

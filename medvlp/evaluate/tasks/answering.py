@@ -20,7 +20,7 @@ from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.heads.answerers import Answers, Pupil
 from medvlp.evaluate.heads.decoder import DecoderConfig
-from medvlp.evaluate.heads.learning import Budget
+from medvlp.evaluate.heads.search import TRIALS, SearchConfig, trial_rows
 from medvlp.evaluate.heads.splits import check_apart
 from medvlp.evaluate.heads.writers import (
     Control,
@@ -62,10 +62,12 @@ class AnsweringConfig:
     decoder: DecoderConfig = DecoderConfig(max_tokens=64)
     """Writes open answers; the classifier has its width and heads."""
 
-    budget: Budget = Budget()
+    search: SearchConfig = SearchConfig(rates=(2e-4, 1e-3), steps=1000, batch_size=16)
     visual_tokens: Annotated[int, Field(gt=0)] = 64
     beams: Annotated[int, Field(gt=0)] = 1
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Trainings of each model and control."""
+
     controls: tuple[Control, ...] = ("text-only", "image-blind")
 
     place: Path | None = Field(default=None, exclude=True, repr=False)
@@ -108,18 +110,21 @@ class AnsweringConfig:
         asked = ask(self._rows(study), study, splits)
         parts = {part: _images(questions) for part, questions in asked.parts.items()}
         check_apart(parts)
-        sheet = _Sheet(study, asked)
+        sheet, trials = _Sheet(study, asked), [pl.DataFrame(schema={**TRIALS, "kind": pl.String})]
         row_of = {name: row for row, name in enumerate(_order(parts))}
         for writer in writers(
             scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=False
         ):
-            for seed in self.seeds:
-                pupil = Pupil(writer, asked, row_of, self.decoder, self.budget, seed)
+            for seed in range(self.seeds):
+                pupil = Pupil(writer, asked, row_of, self.decoder, self.search, seed)
                 found = self._closed(pupil, parts) | pupil.write(self.beams)
                 sheet.add(writer.name, writer.control, seed, found)
+                for kind, searched in pupil.searches.items():
+                    rows = trial_rows(writer.name, seed, searched, self.search)
+                    trials.append(rows.with_columns(kind=pl.lit(kind)))
         for name, found in _without_looking(asked, study.seed).items():
-            sheet.add(name, True, self.seeds[0], found)
-        return sheet.predicted()
+            sheet.add(name, True, 0, found)
+        return sheet.predicted(pl.concat(trials))
 
     def measures(self, evidence: Evidence) -> Measures:
         """Accuracy, exact match, token F1, BLEU and ROUGE-L by kind and topic; no thresholds."""
@@ -215,11 +220,11 @@ class _Sheet:
                  "answer": q.answer, "predicted": answer}
             )  # fmt: skip
 
-    def predicted(self) -> Predicted:
+    def predicted(self, trials: pl.DataFrame) -> Predicted:
         """Everything that was added."""
         types = {name: kind for name, kind in PREDICTIONS.items() if name in self._rows[0]}
         return Predicted(
             rows=as_predictions(pl.DataFrame(self._rows, schema=types), self._study),
             counts=dict(self._asked.counts),
-            beside={"answers": pl.DataFrame(self._answers)},
+            beside={"answers": pl.DataFrame(self._answers), "trials": trials},
         )

@@ -22,7 +22,7 @@ from medvlp.digest import digest_bytes, digest_file
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.heads.decoder import DecoderConfig
-from medvlp.evaluate.heads.learning import Budget
+from medvlp.evaluate.heads.search import TRIALS, SearchConfig, trial_rows
 from medvlp.evaluate.heads.splits import check_apart
 from medvlp.evaluate.heads.writers import (
     Control,
@@ -63,8 +63,9 @@ class GenerationConfig:
     """Report generation.
 
     A decoder is trained on the training split's texts with a fixed budget; the validation split
-    chooses its weights. Rows: each finding that the reference affirms (label 1), denies or does
-    not name (0), with score 1 where the generated text affirms it; and `report` with its ROUGE-L.
+    chooses settings and weights. Rows: each finding that the reference affirms (label 1), denies
+    or does not name (0), with score 1 where the generated text affirms it; and `report` with its
+    ROUGE-L.
     """
 
     kind: Literal["generation"] = "generation"
@@ -87,13 +88,15 @@ class GenerationConfig:
     """The split that chooses the weights."""
 
     decoder: DecoderConfig = DecoderConfig()
-    budget: Budget = Budget()
+    search: SearchConfig = SearchConfig(rates=(2e-4, 1e-3), steps=1000, batch_size=16)
     tune: bool = False
     """Train a copy of the image tower along; otherwise it is frozen."""
 
     visual_tokens: Annotated[int, Field(gt=0)] = 64
     beams: Annotated[int, Field(gt=0)] = 1
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Trainings of each model and control."""
+
     controls: tuple[Control, ...] = ("text-only", "image-blind")
 
     place: Path | None = Field(default=None, exclude=True, repr=False)
@@ -136,22 +139,24 @@ class GenerationConfig:
         }
         check_apart(parts)
         pages = _Pages(study, parts["test"], self._labeller(study.domain))
+        trials = [pl.DataFrame(schema=TRIALS)]
         for writer in writers(
             scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=self.tune
         ):
             language = Language(writer.scorer, self.decoder.max_tokens)
             train, valid, prompts = _passages(language, parts)
-            for seed in self.seeds:
-                texts = learn_and_write(
+            for seed in range(self.seeds):
+                texts, found = learn_and_write(
                     writer, language, train, valid, prompts,
-                    decoder=self.decoder, budget=self.budget, beams=self.beams, seed=seed,
+                    decoder=self.decoder, config=self.search, beams=self.beams, seed=seed,
                 )  # fmt: skip
                 pages.add(writer.name, writer.control, seed, texts)
+                trials.append(trial_rows(writer.name, seed, found, self.search))
         for name, texts in _without_looking(parts, study.seed).items():
-            pages.add(name, True, self.seeds[0], texts)
+            pages.add(name, True, 0, texts)
         counts = {f"{part}_texts": len(items) for part, items in parts.items()}
         counts["train_distinct_texts"] = len({reference(item) for item in parts["train"]})
-        return pages.predicted(counts)
+        return pages.predicted(counts, pl.concat(trials))
 
     def measures(self, evidence: Evidence) -> Measures:
         """BLEU, ROUGE-L, exact match, findings and what was turned round; no thresholds."""
@@ -274,11 +279,11 @@ class _Pages:
                 }
                 self._told.append({**place, "name": name, **told})
 
-    def predicted(self, counts: dict[str, int]) -> Predicted:
+    def predicted(self, counts: dict[str, int], trials: pl.DataFrame) -> Predicted:
         """Everything that was added."""
         types = {name: kind for name, kind in PREDICTIONS.items() if name in self._rows[0]}
         texts = pl.DataFrame(self._texts, schema=_PLACE | _WORDS)
-        beside = {"texts": texts.with_columns(bleu=pl.lit(signature()))}
+        beside = {"texts": texts.with_columns(bleu=pl.lit(signature())), "trials": trials}
         if self._labeller.names:
             beside["findings"] = pl.DataFrame(self._told, schema=_PLACE | _FINDINGS)
         return Predicted(
