@@ -6,7 +6,7 @@ anatomy hardly does. Whoever scores well on the frame has found a mark, not a di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,26 +49,34 @@ def frame(picture_HW: Floats) -> Floats:
     return np.asarray(small[outer])
 
 
+def _on_pixels() -> Any:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+
+
 def fitted(
-    train_NK: Floats, truth_NL: Floats, test_MK: Floats, fallback_ML: Floats
+    train_NK: Any,
+    truth_NL: Floats,
+    test_MK: Any,
+    fallback_ML: Floats,
+    make: Callable[[], Any] = _on_pixels,
 ) -> NDArray[np.float64]:
     """(M,L) probabilities of a logistic regression, one label at a time, on features of any kind.
 
     A label that is never or always present in training keeps its `fallback_ML`.
 
     Args:
-        train_NK: Features of the training samples.
+        train_NK: Features of the training samples, dense or sparse.
         truth_NL: Their labels: 1, 0, or anything else for unknown.
         test_MK: Features of the samples that are scored.
         fallback_ML: Scores where nothing can be fitted.
+        make: A regression that is not fitted yet; by default a strongly held one for pixels.
     """
     scores = np.array(fallback_ML, dtype=np.float64)
     for column in range(truth_NL.shape[1]):
         known = np.isin(truth_NL[:, column], (0, 1))
         positive = truth_NL[known, column] == 1
         if 0 < positive.sum() < len(positive):
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-            scores[:, column] = model.fit(train_NK[known], positive).predict_proba(test_MK)[:, 1]
+            scores[:, column] = make().fit(train_NK[known], positive).predict_proba(test_MK)[:, 1]
     return scores
 
 

@@ -96,14 +96,8 @@ def metadata_only(
         encoder.transform(_columns(items, meta)),
     )
     truth = np.stack([item.labels_L for item in train])
-    scores = prevalence(items, train, labels)
-    for column in range(labels):
-        known = np.isin(truth[:, column], (0, 1))
-        positive = truth[known, column] == 1
-        if 0 < positive.sum() < len(positive):
-            model = LogisticRegression(max_iter=1000).fit(train_x[known], positive)
-            scores[:, column] = model.predict_proba(test_x)[:, 1]
-    return scores
+    fallback = prevalence(items, train, labels)
+    return fitted(train_x, truth, test_x, fallback, make=lambda: LogisticRegression(max_iter=1000))
 
 
 def computed(
