@@ -35,6 +35,7 @@ from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
 from medvlp.evaluate.rules import RuleName, rule_scores
 from medvlp.models.bundle import Bundle, load
+from medvlp.models.zero_shot import Calibration
 from medvlp.progress import track
 
 
@@ -144,12 +145,12 @@ class Scorer:
         scores = self.bundle.label_scores_stored(self.stored(items)).astype(np.float64)
         return scores[:, [trained.index(name) for name in names]]
 
-    def thresholds(self, prompts: PromptSet) -> dict[str, float]:
-        """Decision thresholds fitted on validation data for these very prompts; else none."""
-        calibration = self.bundle.info.calibration
-        if calibration is None or calibration.prompts != prompts.digest or self.control:
-            return {}
-        return dict(calibration.thresholds)
+    def calibration(self, prompts: PromptSet) -> Calibration:
+        """What validation data taught about these very prompts; an empty one if nothing."""
+        known = self.bundle.info.calibration
+        if known is None or known.prompts != prompts.digest or self.control:
+            return Calibration(prompts=prompts.digest)
+        return known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,9 @@ class Predicted:
 
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Model -> label -> the probability from which it calls the label present."""
+
+    operating: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    """Model -> specificity in percent -> label -> the probability that reached it on validation."""
 
 
 class Task(Protocol):
@@ -306,7 +310,8 @@ def predict_labels(
         },
         prompts=prompts,
         items=tuple(items),
-        thresholds={scorer.name: scorer.thresholds(prompts) for scorer in scorers},
+        thresholds={s.name: s.calibration(prompts).thresholds for s in scorers},
+        operating={s.name: s.calibration(prompts).operating for s in scorers},
     )
 
 

@@ -63,6 +63,9 @@ class Evidence:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """Label -> the probability from which it is called present, chosen on validation data."""
 
+    operating: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Specificity in percent -> label -> the probability that reached it on validation data."""
+
     beside: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """The model's rows of the tables beside, by their name: texts, masks, ranks."""
 

@@ -125,7 +125,12 @@ def measures_in(protocol: Protocol, folder: Path) -> OfModel:
         tables = {name: table.filter(own) for name, table in beside.items()}
         about = told.get(model, {})
         found: Measures = protocol.task.measures(
-            Evidence(thresholds=about.get("thresholds", {}), beside=tables, stated=protocol.stated)
+            Evidence(
+                thresholds=about.get("thresholds", {}),
+                operating=about.get("operating", {}),
+                beside=tables,
+                stated=protocol.stated,
+            )
         )
         return ranked_only(found) if about.get("scale") == "ranks" else found
 

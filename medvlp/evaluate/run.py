@@ -170,6 +170,7 @@ def _told(scorer: Scorer, predicted: Predicted) -> dict[str, Any]:
         "control": scorer.control,
         "scale": "probability",
         "thresholds": dict(predicted.thresholds.get(scorer.name, {})),
+        "operating": dict(predicted.operating.get(scorer.name, {})),
         "calibration": plain(scorer.bundle.info.calibration),
         "contract": scorer.bundle.info.contract,
         "provenance": scorer.bundle.info.provenance,

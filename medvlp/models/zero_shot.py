@@ -17,6 +17,9 @@ from medvlp.data.prompts import PromptSet
 
 Floats = NDArray[np.float32]
 
+SPECIFICITIES = (90, 95)
+"""In percent: for which operating points are set on validation data."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Calibration:
@@ -30,6 +33,9 @@ class Calibration:
 
     thresholds: dict[str, float] = Field(default_factory=dict)
     """Probability from which a label counts as present, where validation data could tell."""
+
+    operating: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Specificity in percent -> label -> the least probability that reached it on validation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,12 +148,36 @@ def fit_calibration(logits_NL: Floats, labels_NL: Floats, prompts: PromptEmbeddi
     signed = np.where(labels_NL == 1, logits_NL, -logits_NL)[known_NL]
     temperature = _temperature(lambda t: -float(log_expit(signed / t).mean()), known_NL.any())
     thresholds = {}
+    operating: dict[str, dict[str, float]] = {str(percent): {} for percent in SPECIFICITIES}
     for column, name in enumerate(prompts.names):
         known_N = known_NL[:, column]
         label = labels_NL[known_N, column]
         if len(set(label)) == 2:
-            thresholds[name] = youden(label, expit(logits_NL[known_N, column] / temperature))
-    return Calibration(prompts=prompts.digest, temperature=temperature, thresholds=thresholds)
+            probability = expit(logits_NL[known_N, column] / temperature)
+            thresholds[name] = youden(label, probability)
+            for percent in SPECIFICITIES:
+                limit = at_specificity(label, probability, percent / 100)
+                operating[str(percent)][name] = limit
+    return Calibration(
+        prompts=prompts.digest,
+        temperature=temperature,
+        thresholds=thresholds,
+        operating=operating,
+    )
+
+
+def at_specificity(
+    label_N: NDArray[np.float64], probability_N: NDArray[np.float64], specificity: float
+) -> float:
+    """The least threshold below which at least this share of the negatives lies.
+
+    >>> at_specificity(np.array([0, 0, 0, 0, 1]), np.array([0.1, 0.2, 0.3, 0.4, 0.9]), 0.75) > 0.3
+    True
+    """
+    negative = np.sort(probability_N[label_N == 0])
+    # The allowance is for products such as 0.9 * 10 alone.
+    below = int(np.ceil(specificity * len(negative) - 1e-9))
+    return float(np.nextafter(negative[below - 1], np.inf))
 
 
 def _ensemble(text_ME: Floats) -> Floats:

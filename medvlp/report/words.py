@@ -365,6 +365,8 @@ CONTROLS = {
 
 
 PERCENT = {
+    "sensitivity_validated_": "Sensitivity at the threshold set on validation for a specificity of",
+    "specificity_validated_": "Specificity here of the threshold set on validation for",
     "roc_sensitivity_at_specificity_": "Sensitivity on the ROC curve at a specificity of",
     "net_benefit_at_": "Net benefit when acting from",
     "net_benefit_of_all_at_": "Net benefit of acting on everybody, at",

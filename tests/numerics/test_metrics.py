@@ -10,6 +10,7 @@ from medvlp.evaluate.metrics.findings import finding_measures
 from medvlp.evaluate.metrics.phases import phase_measures, phase_table
 from medvlp.evaluate.metrics.retrieval import retrieval_measures
 from medvlp.evaluate.predictions import PREDICTIONS
+from medvlp.models.zero_shot import at_specificity
 
 
 def table(rows):
@@ -186,3 +187,36 @@ def test_models_share_their_draws():
     rows = compute(pl.concat([frame, twin]), finding_measures({}))
     a, b = rows["mine", "auroc", "edema"], rows["twin", "auroc", "edema"]
     assert (a.low, a.high) == (b.low, b.high)
+
+
+def test_a_threshold_of_validation_data_gives_what_it_gives():
+    frame = findings(np.random.default_rng(0))
+    operating = {"90": {"edema": 0.7, "mass": 0.8}, "95": {"edema": 0.9}}
+    rows = compute(frame, finding_measures({}, None, operating))
+    for name, limit in operating["90"].items():
+        part = frame.filter((pl.col("model") == "mine") & (pl.col("name") == name))
+        present = part["label"].to_numpy() == 1
+        called = part["score"].to_numpy() >= limit
+        found = rows["mine", "sensitivity_validated_90", name]
+        assert found.value == pytest.approx(called[present].mean())
+        assert found.n == present.sum()
+        kept = rows["mine", "specificity_validated_90", name]
+        assert kept.value == pytest.approx((~called)[~present].mean())
+    assert ("mine", "sensitivity_validated_90_macro", "all") in rows
+    assert ("mine", "sensitivity_validated_95", "mass") not in rows
+    # one label without a threshold would make the mean about other labels
+    assert ("mine", "sensitivity_validated_95_macro", "all") not in rows
+
+
+def test_the_least_threshold_that_reaches_a_specificity():
+    rng = np.random.default_rng(5)
+    for _ in range(1000):
+        label = np.append(rng.integers(0, 2, rng.integers(3, 40)), [0, 1]).astype(float)
+        score = rng.integers(0, 12, len(label)) / 12  # many ties
+        for wanted in (0.5, 0.9, 0.95, 1.0):
+            limit = at_specificity(label, score, wanted)
+            negative = score[label == 0]
+            assert (negative < limit).mean() >= wanted - 1e-12
+            tried = [t for t in np.unique(score) if (negative < t).mean() >= wanted]
+            # no threshold that calls more reaches it
+            assert set(score[score >= limit]) == set(score[score >= min(tried, default=2)])

@@ -49,6 +49,7 @@ def join_brought(study: Study, predicted: Predicted, tables: Sequence[Brought]) 
         items=predicted.items,
         beside=predicted.beside,
         thresholds=predicted.thresholds,
+        operating=predicted.operating,
     )
 
 

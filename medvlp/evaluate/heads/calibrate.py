@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from medvlp.models.zero_shot import youden
+from medvlp.models.zero_shot import SPECIFICITIES, at_specificity, youden
 
 Floats = NDArray[np.floating[Any]]
 
@@ -27,6 +27,9 @@ class Calibrator:
     offset_L: NDArray[np.float64]
     thresholds: dict[str, float]
     """Label -> the probability of greatest Youden index; none for labels of one class."""
+
+    operating: dict[str, dict[str, float]]
+    """Specificity in percent -> label -> the least probability that reaches it."""
 
     def probability(self, logit_NL: Floats) -> NDArray[np.float64]:
         """(N,L) probabilities."""
@@ -44,12 +47,19 @@ def calibrate(logit_NL: Floats, label_NL: Floats, names: Sequence[str]) -> Calib
     """
     slope_L, offset_L = np.ones(len(names)), np.zeros(len(names))
     thresholds = {}
+    operating: dict[str, dict[str, float]] = {str(percent): {} for percent in SPECIFICITIES}
     for k, name in enumerate(names):
         logit, label = _known(logit_NL[:, k], label_NL[:, k])
         if len(np.unique(label)) == 2:
             slope_L[k], offset_L[k] = _platt(logit, label)
-            thresholds[name] = youden(label, expit(slope_L[k] * logit + offset_L[k]))
-    return Calibrator(slope_L=slope_L, offset_L=offset_L, thresholds=thresholds)
+            probability = expit(slope_L[k] * logit + offset_L[k])
+            thresholds[name] = youden(label, probability)
+            for percent in SPECIFICITIES:
+                limit = at_specificity(label, probability, percent / 100)
+                operating[str(percent)][name] = limit
+    return Calibrator(
+        slope_L=slope_L, offset_L=offset_L, thresholds=thresholds, operating=operating
+    )
 
 
 def macro_auroc(score_NL: Floats, label_NL: Floats) -> float:

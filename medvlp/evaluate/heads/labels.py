@@ -31,9 +31,18 @@ from medvlp.evaluate.predictions import Evidence
 Floats = NDArray[np.floating[Any]]
 
 CUTOFFS = pl.Schema(
-    {"model": pl.String, "seed": pl.Int64, "name": pl.String, "threshold": pl.Float64}
+    {
+        "model": pl.String,
+        "seed": pl.Int64,
+        "name": pl.String,
+        "aim": pl.String,
+        "threshold": pl.Float64,
+    }
 )
-"""Columns of ``cutoffs.parquet``: each training's decision thresholds, from validation data."""
+"""Columns of ``cutoffs.parquet``: each training's thresholds, from validation data. `aim`: ``call``
+for the decision, or the specificity in percent that the threshold reached."""
+
+CALL = "call"
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -112,9 +121,11 @@ def predict_trained(
             )
             thresholds.setdefault(entrant.name, calibrator.thresholds)
             parts["trials"].append(trial_rows(entrant.name, seed, found, budget))
+            aims = {CALL: calibrator.thresholds, **calibrator.operating}
             cutoffs = [
-                {"model": entrant.name, "seed": seed, "name": name, "threshold": value}
-                for name, value in calibrator.thresholds.items()
+                {"model": entrant.name, "seed": seed, "name": name, "aim": aim, "threshold": value}
+                for aim, limits in aims.items()
+                for name, value in limits.items()
             ]
             parts["cutoffs"].append(pl.DataFrame(cutoffs, schema=CUTOFFS))
         blind = computed(splits.test, splits.train, len(task.labels), meta, seed)
@@ -135,8 +146,13 @@ def predict_trained(
 def trained_measures(evidence: Evidence) -> Measures:
     """Metrics of findings, at the thresholds of this very training."""
     table = evidence.beside.get("cutoffs")
-    own = {} if table is None else dict(table.select("name", "threshold").iter_rows())
-    return finding_measures(own or evidence.thresholds, evidence.stated)
+    aims: dict[str, dict[str, float]] = {}
+    for name, aim, limit in (
+        () if table is None else table.select("name", "aim", "threshold").iter_rows()
+    ):
+        aims.setdefault(aim, {})[name] = limit
+    called = aims.pop(CALL, None) or evidence.thresholds
+    return finding_measures(called, evidence.stated, aims)
 
 
 def _truth(items: Sequence[Item]) -> NDArray[np.float32]:

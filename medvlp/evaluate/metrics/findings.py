@@ -56,7 +56,11 @@ Part = tuple[Statistic, int]
 """A statistic and how many rows it is about."""
 
 
-def finding_measures(thresholds: Mapping[str, float], stated: Stated | None = None) -> Measures:
+def finding_measures(
+    thresholds: Mapping[str, float],
+    stated: Stated | None = None,
+    operating: Mapping[str, Mapping[str, float]] | None = None,
+) -> Measures:
     """Metrics of a classifier whose labels are independent of each other.
 
     Of each label: AUROC; average precision beside the prevalence, which is its value for a blind
@@ -66,14 +70,17 @@ def finding_measures(thresholds: Mapping[str, float], stated: Stated | None = No
     decision threshold is known: sensitivity (``recall``), specificity, balanced accuracy, MCC,
     F1, positive and negative predictive value, the latter at a stated prevalence where one is
     stated (``ppv_stated``). Macro means leave out labels with fewer than `MACRO_MINIMUM`
-    positives or negatives; `f1_micro` pools the labels that have a threshold.
+    positives or negatives; `f1_micro` pools the labels that have a threshold. Where validation
+    data set a threshold for a specificity: the sensitivity that it gives here
+    (``sensitivity_validated_90``) and the specificity that it really has (``specificity_...``).
 
     Args:
         thresholds: Label -> probability at and above which it is called present, chosen on
             validation data.
         stated: What the protocol says of the place of use.
+        operating: Specificity in percent -> label -> the threshold that reached it on validation.
     """
-    told = stated or Stated()
+    told, fixed = stated or Stated(), operating or {}
 
     def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
         found: list[Measure] = []
@@ -81,9 +88,12 @@ def finding_measures(thresholds: Mapping[str, float], stated: Stated | None = No
         for (label,), part in rows.group_by("name", maintain_order=True):
             data = _Label.of(str(label), part, clusters)
             found.extend(_label_measures(data, thresholds.get(data.name), told))
+            for percent, limits in fixed.items():
+                if data.name in limits:
+                    found.extend(_validated(data, percent, limits[data.name]))
             if min(data.positives, len(part) - data.positives) >= MACRO_MINIMUM:
                 counted.append(data.name)
-        found.extend(_macro(rows, counted, thresholds))
+        found.extend(_macro(rows, counted, thresholds, fixed))
         if thresholds:
             found.extend(_micro(rows, clusters, thresholds))
         return found
@@ -172,6 +182,17 @@ def _calling(data: _Label, called_N: Bools) -> Iterator[tuple[str, Part]]:
     yield "npv", (data.mean(~positive_N & ~called_N, ~called_N), int((~called_N).sum()))
 
 
+def _validated(data: _Label, percent: str, threshold: float) -> Iterator[Measure]:
+    called_N, positive_N = data.score_N >= threshold, data.positive_N
+    for metric, right_N, of_N in (
+        ("sensitivity", positive_N & called_N, positive_N),
+        ("specificity", ~positive_N & ~called_N, ~positive_N),
+    ):
+        ratio = data.mean(right_N, of_N)
+        name = f"{metric}_validated_{percent}"
+        yield Measure(metric=name, name=data.name, n=int(of_N.sum()), statistic=ratio)
+
+
 def _predictive(data: _Label, called_N: Bools, stated: Stated) -> Iterator[tuple[str, Part]]:
     if (prevalence := stated.prevalences.get(data.name)) is None:
         return
@@ -182,11 +203,20 @@ def _predictive(data: _Label, called_N: Bools, stated: Stated) -> Iterator[tuple
 
 
 def _macro(
-    rows: pl.DataFrame, counted: Sequence[str], thresholds: Mapping[str, float]
+    rows: pl.DataFrame,
+    counted: Sequence[str],
+    thresholds: Mapping[str, float],
+    fixed: Mapping[str, Mapping[str, float]],
 ) -> Iterator[Measure]:
     samples = rows.filter(pl.col("name").is_in(counted))["sample"].n_unique()
     complete = bool(counted) and all(name in thresholds for name in counted)
-    for metric in (*RANKING, *(CALLING if complete else ())):
+    validated = [
+        f"{side}_validated_{percent}"
+        for percent, limits in fixed.items()
+        for side in ("sensitivity", "specificity")
+        if counted and all(name in limits for name in counted)
+    ]
+    for metric in (*RANKING, *(CALLING if complete else ()), *validated):
         yield Measure(
             metric=f"{metric}_macro",
             name=ALL,

@@ -96,7 +96,7 @@ class ZeroShotConfig:
         Where labels exclude each other, also accuracy and F1 of the best-scored label, over samples
         of which all labels are known; nothing of calibration where the rule gives no probabilities.
         """
-        findings = finding_measures(evidence.thresholds, evidence.stated)
+        findings = finding_measures(evidence.thresholds, evidence.stated, evidence.operating)
 
         def measures(rows: pl.DataFrame, clusters: int) -> list[Measure]:
             found = [
@@ -115,16 +115,19 @@ class ZeroShotConfig:
 
     def _finished(self, found: Predicted) -> Predicted:
         counts, thresholds, rows = dict(found.counts), dict(found.thresholds), found.rows
+        operating = found.operating
         if self.rule in TRANSDUCTIVE:
             counts["transductive"] = 1
         if self.rule in (*NO_PROBABILITY, *HALF):
             independent = resolved(self.prompts).mode == "independent"
             half = self.rule in HALF and independent
             limits = dict.fromkeys(rows["name"].unique(), 0.5) if half else {}
-            thresholds = dict.fromkeys(thresholds, limits)
+            thresholds, operating = dict.fromkeys(thresholds, limits), {}
         if self.ensemble:
             rows = pl.concat([rows, mean_of_models(rows)])
-        return dataclasses.replace(found, counts=counts, thresholds=thresholds, rows=rows)
+        return dataclasses.replace(
+            found, counts=counts, thresholds=thresholds, operating=operating, rows=rows
+        )
 
 
 def others_absent(items: Sequence[Item]) -> list[Item]:

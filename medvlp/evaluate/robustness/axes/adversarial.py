@@ -97,7 +97,7 @@ class AdversarialConfig(ImagedConfig):
             rows=as_predictions(sheet.rows, study),
             counts={"items": len(items), "transfers_between_other_contracts": skipped},
             prompts=prompts,
-            thresholds={t.scorer.name: t.scorer.thresholds(prompts) for t in targets},
+            thresholds={t.scorer.name: t.scorer.calibration(prompts).thresholds for t in targets},
         )
 
     def measures(self, evidence: Evidence) -> Measures:
