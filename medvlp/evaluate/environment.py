@@ -23,14 +23,15 @@ def environment() -> dict[str, str]:
 
 @cache
 def code_digest() -> str:
-    """SHA-256 over the Python files of medvlp and of every installed domain.
+    """SHA-256 over the Python files of medvlp and of every installed domain, and their YAML.
 
-    Two results of the same digest were computed by the same lines, whatever the version says.
+    Two results of the same digest were computed by the same lines and word lists, whatever the
+    version says.
     """
     brought = {point.value.partition(":")[0] for point in entry_points(group=GROUP)}
     found = {}
     for name in sorted({"medvlp", *(module.partition(".")[0] for module in brought)}):
         root = Path(str(import_module(name).__file__)).parent
-        for path in sorted(root.rglob("*.py")):
+        for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml")):
             found[f"{name}/{path.relative_to(root)}"] = digest_file(path)
     return digest_plain(found)
