@@ -13,9 +13,7 @@ from medvlp.data.items import Item, relabel, window_items, windows
 from medvlp.data.manifest import Manifest
 from medvlp.data.tables import TEXT_ONLY
 from medvlp.errors import ConfigError
-
-SUBGROUPS = ("sex", "age_band", "view", "site", "scanner")
-"""Columns that travel with every prediction, for subgroup tables and the metadata-only row."""
+from medvlp.evaluate.predictions import SUBGROUPS
 
 
 def sample_items(

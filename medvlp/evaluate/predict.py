@@ -21,7 +21,7 @@ from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.errors import BundleError, ConfigError, InputError
-from medvlp.evaluate.cases import SUBGROUPS, middle_s, subgroups
+from medvlp.evaluate.cases import middle_s, subgroups
 from medvlp.evaluate.controls.border import frames
 from medvlp.evaluate.controls.computed import (
     TRAINED,
@@ -32,7 +32,7 @@ from medvlp.evaluate.controls.computed import (
 )
 from medvlp.evaluate.controls.table import RESERVED
 from medvlp.evaluate.metrics.estimate import Measures
-from medvlp.evaluate.predictions import PREDICTIONS, Evidence
+from medvlp.evaluate.predictions import PREDICTIONS, SUBGROUPS, Evidence
 from medvlp.evaluate.rules import RuleName, rule_scores
 from medvlp.models.bundle import Bundle, load
 from medvlp.models.zero_shot import Calibration

@@ -14,6 +14,9 @@ from medvlp.config import STRICT
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
+SUBGROUPS = ("sex", "age_band", "view", "site", "scanner")
+"""Columns that travel with every prediction, for subgroup tables and the metadata-only row."""
+
 PREDICTIONS = pl.Schema(
     {
         "model": pl.String,
@@ -24,11 +27,7 @@ PREDICTIONS = pl.Schema(
         "name": pl.String,
         "label": pl.Int8,
         "score": pl.Float64,
-        "sex": pl.String,
-        "age_band": pl.String,
-        "view": pl.String,
-        "site": pl.String,
-        "scanner": pl.String,
+        **dict.fromkeys(SUBGROUPS, pl.String),
         "control": pl.Boolean,
         "time_s": pl.Float64,
         "digest": pl.String,

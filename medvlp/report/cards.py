@@ -8,10 +8,9 @@ from typing import Any
 import polars as pl
 
 from medvlp.evaluate.controls.table import ROW
+from medvlp.evaluate.predictions import SUBGROUPS
 from medvlp.report import words
 from medvlp.report.folder import ProtocolFolder
-
-GROUPS = ("sex", "age_band", "view", "site", "scanner")
 
 
 def data_card(folder: ProtocolFolder) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def data_card(folder: ProtocolFolder) -> dict[str, Any]:
         "patients": one["patient"].n_unique(),
         "samples": one["sample"].n_unique(),
         "labels": labels.to_dicts() if counted else [],
-        "groups": {column: _counts(one, column) for column in GROUPS},
+        "groups": {column: _counts(one, column) for column in SUBGROUPS},
     }
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from medvlp.errors import ConfigError
 from medvlp.evaluate.heads.decoder import (
     DecoderConfig,
     Passage,
@@ -118,6 +119,18 @@ def test_the_rate_that_validation_prefers_is_chosen():
     found = fit(decoder, visual(), losses, cases, cases, config, seed=0, label="test")
     assert found.chosen == 1
     assert found.trials[1].score > found.trials[0].score
+
+
+def test_a_search_in_which_all_diverge_is_told():
+    cases = [Passage(image=i, ids=(0, 2 + i, END)) for i in range(2)]
+
+    def lost(model, batch):
+        # The training loss stays finite, the validation loss does not.
+        return losses(model, batch) + (0.0 if model.training else torch.inf)
+
+    config = SearchConfig(rates=(1e-3,), steps=2, batch_size=2)
+    with pytest.raises(ConfigError, match="own: no trial gave a validation score"):
+        fit(decoder, visual(), lost, cases, cases, config, seed=0, label="own")
 
 
 def test_training_repeats_with_its_seed_and_leaves_the_global_generator_alone():

@@ -18,8 +18,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 from medvlp.data.items import Item
 from medvlp.data.randomness import generator
-from medvlp.evaluate.cases import SUBGROUPS
 from medvlp.evaluate.controls.border import Floats, fitted, strangers
+from medvlp.evaluate.predictions import SUBGROUPS
 
 TRAINED = ("image-blind", "supervised-unimodal")
 """Controls that are bundles."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from medvlp.evaluate.heads.arrays import deterministic
-from medvlp.evaluate.heads.loop import check_trained, train
-from medvlp.evaluate.heads.search import Found, SearchConfig, Setting, search
+from medvlp.evaluate.heads.loop import search_trained, train
+from medvlp.evaluate.heads.search import Found, SearchConfig, Setting
 from medvlp.evaluate.heads.visual import Visual
 
 M = TypeVar("M", bound=nn.Module)
@@ -79,8 +79,7 @@ def fit(
             )
         return (head.eval(), visual.state()), score
 
-    found = search(config.settings(), trial)
-    check_trained([t.score for t in found.trials], label)
+    found = search_trained(config, trial, label)
     head, tower = found.best
     visual.restore(tower)
     return Found(best=head, chosen=found.chosen, trials=found.trials)
@@ -88,8 +87,8 @@ def fit(
 
 @torch.no_grad()
 def mean_loss(model: M, losses: Losses[M, T], cases: Sequence[T], batch_size: int) -> float:
-    """The mean over all learnt things of `cases`; infinite where it is not finite."""
+    """The mean over all learnt things of `cases`; NaN where it is not finite."""
     model.eval()
     parts = [losses(model, cases[i : i + batch_size]) for i in range(0, len(cases), batch_size)]
     value = float(torch.cat(parts).mean())
-    return value if math.isfinite(value) else math.inf
+    return value if math.isfinite(value) else math.nan

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from medvlp.errors import ConfigError
 from medvlp.evaluate.heads.arrays import batches
-from medvlp.evaluate.heads.search import SearchConfig, Setting
+from medvlp.evaluate.heads.search import Found, SearchConfig, Setting, search
 from medvlp.progress import track
 from medvlp.train.optim import OptimConfig, build_optimizer, build_schedule
+
+T = TypeVar("T")
 
 CLIP_NORM = 1.0
 
@@ -83,17 +85,26 @@ def train(
     return best_score
 
 
-def check_trained(scores: Sequence[float], model: str) -> None:
-    """See that a search found anything.
+def search_trained(
+    config: SearchConfig, trial: Callable[[Setting], tuple[T, float]], model: str
+) -> Found[T]:
+    """Search all settings of a budget with trainings by `train`.
+
+    Args:
+        config: The budget.
+        trial: Setting -> what was trained, and its score on the validation split.
+        model: Whose name an error says.
 
     Raises:
         ConfigError: Every trial diverged.
     """
-    if all(math.isnan(score) for score in scores):
+    found = search(config.settings(), trial)
+    if all(math.isnan(one.score) for one in found.trials):
         raise ConfigError(
             f"{model}: no trial gave a validation score (the training diverged)",
             remedy="lower task.search.rates",
         )
+    return found
 
 
 def _learns(module: nn.Module, prefix: str) -> bool:

@@ -19,8 +19,8 @@ from medvlp.data.preprocess import Preprocess
 from medvlp.evaluate.heads.arrays import KEPT_BYTES, Arrays, deterministic
 from medvlp.evaluate.heads.decoders import HeadKind, Shapes, build_head, levels_of
 from medvlp.evaluate.heads.entrants import Entrant
-from medvlp.evaluate.heads.loop import check_trained, train
-from medvlp.evaluate.heads.search import Found, SearchConfig, Setting, search
+from medvlp.evaluate.heads.loop import search_trained, train
+from medvlp.evaluate.heads.search import Found, SearchConfig, Setting
 from medvlp.evaluate.masks import Reference, Regions
 from medvlp.evaluate.metrics.regions import dice
 from medvlp.evaluate.predict import Scorer
@@ -182,8 +182,7 @@ def fit_segmenter(
             )
         return module, score
 
-    found = search(recipe.search.settings(), trial)
-    check_trained([t.score for t in found.trials], entrant.name)
+    found = search_trained(recipe.search, trial, entrant.name)
     return Found(best=segment(found.best), chosen=found.chosen, trials=found.trials)
 
 

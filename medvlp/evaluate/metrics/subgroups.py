@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from medvlp.evaluate.cases import SUBGROUPS
 from medvlp.evaluate.metrics.estimate import (
     Estimate,
     Measure,
@@ -22,6 +21,7 @@ from medvlp.evaluate.metrics.estimate import (
 )
 from medvlp.evaluate.metrics.intervals import Method
 from medvlp.evaluate.metrics.resampling import combined
+from medvlp.evaluate.predictions import SUBGROUPS
 
 SMALLEST = 10
 """Patients, and where a label has two sides patients on each side, below which a cell is kept

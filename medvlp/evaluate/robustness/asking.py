@@ -12,10 +12,9 @@ from scipy.special import expit, softmax
 
 from medvlp.data.items import Item
 from medvlp.data.prompts import PromptSet
-from medvlp.evaluate.cases import SUBGROUPS
 from medvlp.evaluate.controls.computed import Scores
 from medvlp.evaluate.predict import Scorer, describe
-from medvlp.evaluate.predictions import PREDICTIONS
+from medvlp.evaluate.predictions import PREDICTIONS, SUBGROUPS
 
 CLEAN = "clean/0"
 """The cell of what was left as it is."""

@@ -10,9 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medvlp.data.randomness import generator
-from medvlp.evaluate.cases import SUBGROUPS, middle_s
+from medvlp.evaluate.cases import middle_s
 from medvlp.evaluate.metrics.estimate import Measure, Measures, mean_measure
 from medvlp.evaluate.predict import Scorer
+from medvlp.evaluate.predictions import SUBGROUPS
 from medvlp.evaluate.robustness.forms import corners_covered, mirrored
 from medvlp.evaluate.robustness.pairs.pair import Case, Pair
 

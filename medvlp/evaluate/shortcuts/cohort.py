@@ -9,8 +9,8 @@ import polars as pl
 
 from medvlp.data.items import Item
 from medvlp.data.manifest import Manifest
-from medvlp.evaluate.cases import SUBGROUPS
 from medvlp.evaluate.predict import Scorer
+from medvlp.evaluate.predictions import SUBGROUPS
 from medvlp.evaluate.shortcuts.audit import Cohort
 
 MOMENTS = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)

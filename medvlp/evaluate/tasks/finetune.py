@@ -27,8 +27,8 @@ from medvlp.evaluate.heads.labels import (
     predict_trained,
     trained_measures,
 )
-from medvlp.evaluate.heads.loop import check_trained, train
-from medvlp.evaluate.heads.search import Found, SearchConfig, Setting, search
+from medvlp.evaluate.heads.loop import search_trained, train
+from medvlp.evaluate.heads.search import Found, SearchConfig, Setting
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study
 from medvlp.evaluate.predictions import Evidence
@@ -92,8 +92,7 @@ class FinetuneConfig(TrainedLabels):
                 )
             return module, score
 
-        found = search(self.search.settings(), trial)
-        check_trained([t.score for t in found.trials], entrant.name)
+        found = search_trained(self.search, trial, entrant.name)
         best = Logits(
             valid_NL=_logits(found.best, arrays, splits.valid, size),
             test_NL=_logits(found.best, arrays, splits.test, size),
