@@ -17,6 +17,7 @@ from medvlp.report.figures.chosen import chosen_figures
 from medvlp.report.folder import ProtocolFolder, find_protocols
 from medvlp.report.page import render, write_text
 from medvlp.report.pictures import examples
+from medvlp.report.reading import CONTROLS, READING
 from medvlp.report.robustness import robustness_page
 from medvlp.report.subgroups import subgroup_page
 from medvlp.report.summary import sentences, summary_table
@@ -72,13 +73,13 @@ def _json(found: Sequence[ProtocolFolder]) -> dict[str, Any]:
 
 def _reading(found: Sequence[ProtocolFolder]) -> list[str]:
     tasks = dict.fromkeys(protocol.task for protocol in found)
-    return [line for task in tasks for line in words.READING.get(task, ())]
+    return [line for task in tasks for line in READING.get(task, ())]
 
 
 def _controls(found: Sequence[ProtocolFolder]) -> dict[str, str]:
     """Name -> meaning of the controls that are shown."""
     shown = {row["model"] for folder in found for row in folder.metrics["rows"] if row["control"]}
-    return {name: meaning for name, meaning in words.CONTROLS.items() if name in shown}
+    return {name: meaning for name, meaning in CONTROLS.items() if name in shown}
 
 
 def _part(folder: ProtocolFolder, index: int) -> dict[str, Any]:
