@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -33,13 +34,18 @@ def refused(capsys):
     return check
 
 
-@pytest.fixture
+@contextmanager
 def little_disk():
-    """A limit on file size makes every write beyond it fail as a full disk does."""
+    """A limit on file size makes every write beyond it fail as a full disk does.
+
+    No fixture: pytest itself writes between a test and its teardown, perhaps to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="module")
@@ -150,11 +156,12 @@ def test_unreadable_input_is_exit_4(bundle, tmp_path, capsys):
     assert "not_a_picture" in capsys.readouterr().out
 
 
-def test_full_disk_leaves_nothing(refused, pictures, bundle, little_disk, tmp_path):
-    refused("index", pictures / "table.csv", "--kind", "table", "--out", tmp_path / "m", *TABLE,
-            code=3, says=["disk", "not full"])  # fmt: skip
-    refused("zeroshot", bundle, pictures, "--csv", tmp_path / "s.csv",
-            code=3, says=["the disk is full"])  # fmt: skip
-    refused("embed", bundle, pictures, "--out", tmp_path / "index",
-            code=3, says=["the disk is full"])  # fmt: skip
+def test_full_disk_leaves_nothing(refused, pictures, bundle, tmp_path):
+    with little_disk():
+        refused("index", pictures / "table.csv", "--kind", "table", "--out", tmp_path / "m", *TABLE,
+                code=3, says=["disk", "not full"])  # fmt: skip
+        refused("zeroshot", bundle, pictures, "--csv", tmp_path / "s.csv",
+                code=3, says=["the disk is full"])  # fmt: skip
+        refused("embed", bundle, pictures, "--out", tmp_path / "index",
+                code=3, says=["the disk is full"])  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["m.private"]
