@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from medvlp.data.batch import TokenIds
+
+Alter = Callable[[Tensor, tuple[int, ...]], Tensor]
+"""(B,P,C) tokens and their grid to other tokens of the same shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,31 @@ class ImageEncoder(nn.Module):
         """Encode (B,C,H,W), (B,C,D,H,W) or (B,F,C,H,W)."""
         raise NotImplementedError
 
+    def depths(self) -> Sequence[nn.Module]:
+        """The blocks, shallow to deep, whose output `forward_altered` can alter; none here."""
+        return ()
+
+    def forward_altered(self, image: Tensor, depth: int, alter: Alter) -> ImageFeatures:
+        """`forward`, but that `alter` changes what block `depth` gives to the next one.
+
+        Args:
+            image: As for `forward`.
+            depth: Index into `depths`.
+            alter: From the block's (B,P,C) tokens in raster order, and their grid, to others of
+                the same shape.
+        """
+        block = self.depths()[depth]
+        handle = block.register_forward_hook(lambda _, __, out: self._alter(image, out, alter))
+        try:
+            features: ImageFeatures = self(image)
+        finally:
+            handle.remove()
+        return features
+
+    def _alter(self, image: Tensor, out: Any, alter: Alter) -> Any:
+        """The altered output of a block; a tower with `depths` knows how its blocks lay it out."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextFeatures:
@@ -87,7 +115,15 @@ class Sizes:
     image: int
     text: int
     embed: int
-    labels: int
+    labels: tuple[str, ...] = ()
+    """Names of the columns of `Batch.labels_BL`."""
+
+    anatomies: tuple[str, ...] = ()
+    """What A counts in `Batch.relations_BAQ`."""
+
+    observations: tuple[str, ...] = ()
+    """What Q counts there."""
+
     tokens: TokenIds | None = None
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from medvlp.cxr.preprocess import CxrPreprocessConfig
 from medvlp.data.manifest import write_manifest
 from medvlp.data.prompts import prompts_from_labels
+from medvlp.data.relations import Names
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.losses.objectives import LabelsConfig
 from medvlp.models.bundle import save_bundle
@@ -83,11 +84,11 @@ def write_bundle(folder, seed=0, control="none", thresholds=None, labels=("mass"
     tokenizer = train_tokenizer(list(TEXTS) * 3, 300)
     towers = image.build(1), text.build(len(tokenizer), tokenizer.pad_token_id)
     model = TwoTower(TwoTowerConfig(embed=8), *towers)
-    head = LabelsConfig().build(model.sizes(labels=len(labels)))
+    head = LabelsConfig().build(model.sizes(Names(labels=tuple(labels))))
     save_bundle(
         folder, model=model, domain="cxr", preprocess=CxrPreprocessConfig(size=32), image=image,
         text=text, tokenizer=tokenizer, objectives={"labels": (LabelsConfig(), head)},
-        label_names=labels, prompts=PROMPTS,
+        names=Names(labels=tuple(labels)), prompts=PROMPTS,
         calibration=Calibration(prompts=PROMPTS.digest, thresholds=thresholds or {"mass": 0.5}),
         provenance={"control": control},
     )  # fmt: skip

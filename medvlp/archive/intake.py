@@ -260,10 +260,13 @@ class Intake(Filing):
         observation: str | None,
         presence: float | None,
         laterality: str | None = None,
+        severity: str | None = None,
+        source: str,
     ) -> None:
-        """An anatomy and observation that a text node names."""
+        """An anatomy and observation that a text node, or a table, names."""
         row: Row = {"sample": sample, "node": node, "anatomy": anatomy, "observation": observation}
         row |= {"presence": presence, "laterality": laterality}
+        row |= {"severity": severity, "source": source}
         self.books.add("entities", [row])
 
     def region(

@@ -8,7 +8,7 @@ joint embedding's width.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,16 @@ class Batch:
 
     sample: tuple[str, ...]
     """Pseudonymous sample ids, for messages and predictions."""
+
+    relations_BAQ: Tensor | None = None
+    """int8, what the reports say of each observation at each anatomy: 1 present, 0 absent, -1
+    uncertain, -2 not told; None where the run asks for no entities."""
+
+    told_BNQ: Tensor | None = None
+    """int8, the same for each text by itself, over all anatomies."""
+
+    side_BN: Tensor | None = None
+    """int8, sides of what each text affirms: 1 left, 2 right, 3 both, 0 none named."""
 
     patient_B: Tensor | None = None
     """A number of each sample's patient, int64 and not negative, the same in every batch."""
@@ -131,3 +141,6 @@ class TokenIds:
 
     special: tuple[int, ...]
     """Ids that stand for no word: padding, beginning, end, mask, ..."""
+
+    encode: Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None = None
+    """Texts to padded (M,T) ids and mask, for objectives that ask by words of their own."""

@@ -22,6 +22,7 @@ from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
+from medvlp.data.relations import NO_NAMES, UNTOLD, Names, relation_matrix, told_vector
 from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import encode
@@ -49,6 +50,9 @@ class Example:
     labels_L: Tensor
     sample: str
     patient: str
+    relations_AQ: Tensor | None = None
+    told_NQ: Tensor | None = None
+    side_N: Tensor | None = None
     stream: str = ONE_STREAM
     failed: tuple[BadSample, ...] = ()
     """What was drawn before, in the same place, and could not be read."""
@@ -70,6 +74,7 @@ class PairDataset(Dataset[Example | BadSample]):
         seed: The run's seed.
         max_tokens: Longer texts are cut.
         augment: Whether an augmentation of the image is drawn (training).
+        names: The columns of relations, if any.
         stream: The data stream that the items belong to.
     """
 
@@ -84,6 +89,7 @@ class PairDataset(Dataset[Example | BadSample]):
         *,
         max_tokens: int,
         augment: bool,
+        names: Names = NO_NAMES,
         stream: str = ONE_STREAM,
     ) -> None:
         self.items = items
@@ -94,6 +100,7 @@ class PairDataset(Dataset[Example | BadSample]):
         self.seed = seed
         self.max_tokens = max_tokens
         self.augment = augment
+        self.names = names
         self.stream = stream
         self._encoded: dict[str, list[int]] = {}
 
@@ -132,7 +139,25 @@ class PairDataset(Dataset[Example | BadSample]):
             patient=item.patient,
             stream=self.stream,
             failed=failed,
+            **self._relations(item, nodes),
         )
+
+    def _relations(self, item: Item, nodes: Sequence[TextNode]) -> dict[str, Tensor]:
+        if not self.names.observations:
+            return {}
+        joined = self.policy.choose == "join"
+        said = [{n.node for n in item.texts}] if joined else [{n.node} for n in nodes]
+        told = [told_vector(item.relations, own, self.names) for own in said]
+        told_NQ = (
+            np.stack([told_Q for told_Q, _ in told])
+            if told
+            else np.zeros((0, len(self.names.observations)), np.int8)
+        )
+        return {
+            "relations_AQ": torch.from_numpy(relation_matrix(item.relations, self.names)),
+            "told_NQ": torch.from_numpy(told_NQ),
+            "side_N": torch.tensor([side for _, side in told], dtype=torch.int8),
+        }
 
     def _ids(self, text: str) -> list[int]:
         """A text's token ids, kept: with decoded images at hand, it is most of a sample's time."""
@@ -229,18 +254,31 @@ def _collate(
             mask_BNT[b, n, : len(ids)] = True
             level_BN[b, n] = example.levels[n]
     drawn = [example.drawn_K for example in good if example.drawn_K is not None]
+    related = [e.relations_AQ for e in good if e.relations_AQ is not None]
     return Batch(
         image=torch.stack([example.image for example in good]),
         text_BNT=text_BNT,
         text_mask_BNT=mask_BNT,
         level_BN=level_BN,
         labels_BL=torch.stack([example.labels_L for example in good]),
+        relations_BAQ=torch.stack(related) if related else None,
+        told_BNQ=_filled([e.told_NQ for e in good], count, UNTOLD) if related else None,
+        side_BN=_filled([e.side_N for e in good], count, 0) if related else None,
         sample=tuple(example.sample for example in good),
         patient_B=torch.tensor([_number(example.patient) for example in good]),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
         failed=tuple(example.failed for example in good),
     )
+
+
+def _filled(rows: Sequence[Tensor | None], count: int, fill: int) -> Tensor:
+    """Each sample's rows, as many as `count`, those of absent texts `fill`."""
+    given = [row for row in rows if row is not None]
+    full = torch.full((len(rows), count, *given[0].shape[1:]), fill, dtype=torch.int8)
+    for b, row in enumerate(given):
+        full[b, : len(row)] = row
+    return full
 
 
 def _number(patient: str) -> int:

@@ -21,6 +21,7 @@ from medvlp.data.manifest import Manifest
 from medvlp.data.mix import MixConfig
 from medvlp.data.preprocess import Span
 from medvlp.data.randomness import generator
+from medvlp.data.relations import Names, Relation, RelationVectors, check_relation_names
 from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
 from medvlp.data.text_policy import Positive, TextPolicy
 from medvlp.errors import ConfigError
@@ -53,6 +54,24 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class EntityConfig:
+    """Which entities of the manifests reach the batch."""
+
+    anatomies: tuple[str, ...] = ()
+    """Places, in the order of the batch's columns, such as ``left lung`` or ``heart``."""
+
+    observations: tuple[str, ...] = ()
+    """Observations, in the order of the batch's columns."""
+
+    source: str | None = None
+    """The extractor whose rows count, such as ``rules``; every one if not given."""
+
+    def __post_init__(self) -> None:
+        if self.anatomies and not self.observations:
+            raise ValueError("anatomies without observations")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
     """What a run trains on."""
 
@@ -71,6 +90,9 @@ class DataConfig:
 
     labels: tuple[str, ...] = ()
     """Label names, in the order of the batch's label columns."""
+
+    entities: EntityConfig = EntityConfig()
+    """What reports say of which place, for objectives that align findings and anatomy."""
 
     subset: str | None = None
     """A few-shot subset of the training split, such as ``10%``."""
@@ -97,6 +119,15 @@ class DataConfig:
     footprint: bool = True
     """Whether the bundle keeps short digests of what it was trained on, by which an evaluation
     finds overlap. They name nobody; whoever holds a training image can tell that it was one."""
+
+    @property
+    def names(self) -> Names:
+        """The names of the batch's columns."""
+        return Names(
+            labels=self.labels,
+            anatomies=self.entities.anatomies,
+            observations=self.entities.observations,
+        )
 
     def __post_init__(self) -> None:
         if bool(self.manifests) == (self.phantom is not None):
@@ -134,6 +165,9 @@ class Item:
     flags: tuple[str, ...] = ()
     """The sample's flags: some tell a reader what was done to its files."""
 
+    relations: tuple[Relation, ...] = ()
+    """What reports and tables say of its places, where a run asks for it."""
+
     @property
     def key(self) -> str:
         """The sample, with its span if it has one: what random draws are keyed by."""
@@ -168,16 +202,21 @@ def pair_items(
     Raises:
         ConfigError: A label or subset name that occurs in none of the manifests.
     """
-    _check_names(manifests if known_in is None else known_in, config)
+    known = manifests if known_in is None else known_in
+    _check_names(known, config)
+    check_relation_names(known, config.names, config.entities.source)
     items: list[Item] = []
     for manifest in manifests:
         chosen = _wanted_rows(manifest, config, split, domain, text_only)
         labels = LabelVectors(manifest, config.labels)
+        relations = RelationVectors(manifest, config.names, config.entities.source)
         texts = _texts(manifest, config.texts)
         for row in chosen:
             nodes = texts.get(row["sample"], ())
             if nodes or not config.texts.required:
-                items.extend(_pairs(row, nodes, labels, manifest.paths(row["source"])))
+                pairs = _pairs(row, nodes, labels, manifest.paths(row["source"]))
+                told = relations.of(row["sample"])
+                items.extend(dataclasses.replace(item, relations=told) for item in pairs)
     return items
 
 

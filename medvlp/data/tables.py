@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TEXT_ONLY = "report"
 """The `kind` of a sample that is a report without any image."""
@@ -87,8 +87,13 @@ ENTITIES = pa.schema(
         ("observation", pa.string()),
         ("presence", pa.float32()),
         ("laterality", pa.string()),
+        ("severity", pa.string()),
+        ("source", pa.string()),
     ]
 )
+"""One row an observation that a text or a table tells of a place. `node`: the sentence that says
+it. `presence`: 1, 0, -1 uncertain. `laterality`: left, right or bilateral. `severity`: mild,
+moderate or severe. `source`: who says so (``rules``, ``truth``, the name of a table's source)."""
 
 REGIONS = pa.schema(
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.batch import TokenIds
@@ -110,7 +112,17 @@ def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
         count=len(tokenizer),
         mask=tokenizer.mask_token_id,
         special=tuple(sorted(tokenizer.all_special_ids)),
+        encode=functools.partial(encode_padded, tokenizer),
     )
+
+
+def encode_padded(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """(M,T) ids and mask of whole texts, padded to the longest."""
+    with panics_named():
+        encoded = tokenizer(list(texts), padding=True, return_tensors="pt")
+    return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, text: str, max_tokens: int) -> list[int]:

@@ -136,7 +136,7 @@ class Scorer:
         Raises:
             BundleError: The head was not trained on all of `names`.
         """
-        trained = self.bundle.info.label_names
+        trained = self.bundle.answers
         if missing := [name for name in names if name not in trained]:
             raise BundleError(
                 f"{self.name}: its label head does not know {', '.join(missing)}",

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from medvlp.data.batch import Batch
-from medvlp.encoding import Encodings
+from medvlp.encoding import Encodings, ImageFeatures
 from medvlp.losses.gather import global_sum, world
 
 
@@ -32,27 +32,46 @@ class SampleObjective(Objective):
 
     What is drawn at random, and over how many terms the mean goes, is settled for the whole batch
     before anything is encoded. The sum over the terms may then be taken in parts of any size,
-    and the mean over all ranks' terms stays what it is.
+    and the mean over all ranks' terms stays what it is. An objective may be a sum of several such
+    means: it then gives as many counts and totals, in one tensor each.
     """
 
     scope: ClassVar[Literal["batch", "sample"]] = "sample"
 
     def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What is to be predicted: tensors of B rows each, and the number of terms."""
+        """What is to be predicted: tensors of B rows each, and the number of terms (or several)."""
         raise NotImplementedError
 
     def total(self, encodings: Encodings, batch: Batch, targets: tuple[Tensor, ...]) -> Tensor:
-        """The sum of the terms of a batch, or of a part of it with its rows of `targets`."""
+        """The sum (or sums) of the terms of a batch, or of a part with its rows of `targets`."""
         raise NotImplementedError
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The mean over all ranks' terms."""
         targets, count = self.targets(batch)
-        return share(count) * self.total(encodings, batch, targets)
+        return (share(count) * self.total(encodings, batch, targets)).sum()
+
+
+class AnsweringObjective(SampleObjective):
+    """An objective whose trained head answers by itself whether something is in an image."""
+
+    answers: tuple[str, ...]
+    """What it can be asked for, by name."""
+
+    def scores(self, features: ImageFeatures) -> Tensor:
+        """Logit of each of `answers` (B,L), in float32."""
+        raise NotImplementedError
+
+    def places(self, features: ImageFeatures) -> Tensor | None:
+        """Where each of `answers` is seen (B,L,P), P in the grid's raster order, not negative.
+
+        None if the head sees images as a whole.
+        """
+        return None
 
 
 def share(count: Tensor) -> Tensor:
-    """What a rank's sum over its `count` terms is multiplied by.
+    """What a rank's sum over its `count` terms is multiplied by, elementwise.
 
     The mean over ranks of the product is the mean over all ranks' terms.
     """

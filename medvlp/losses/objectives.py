@@ -19,7 +19,7 @@ from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.gather import contrast_clip, contrast_siglip
 from medvlp.losses.masked_text import MaskedTextConfig
-from medvlp.losses.objective import Objective, SampleObjective
+from medvlp.losses.objective import AnsweringObjective, Objective
 from medvlp.losses.ties import Ties, text_groups
 
 
@@ -138,7 +138,7 @@ class SigLipObjective(Objective):
         )
 
 
-class LabelsObjective(SampleObjective):
+class LabelsObjective(AnsweringObjective):
     """A linear head and its masked binary cross-entropy, averaged over the known labels."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"image", "labels_BL"})
@@ -146,7 +146,8 @@ class LabelsObjective(SampleObjective):
     def __init__(self, config: LabelsConfig, sizes: Sizes) -> None:
         super().__init__()
         self.config = config
-        self.head = nn.Linear(sizes.image, sizes.labels)
+        self.answers = sizes.labels
+        self.head = nn.Linear(sizes.image, len(sizes.labels))
 
     def scores(self, features: ImageFeatures) -> Tensor:
         """Logit of each label (B,L), in float32."""

@@ -21,7 +21,7 @@ from medvlp.digest import digest_plain
 from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
-from medvlp.losses.objectives import LabelsObjective
+from medvlp.losses.objective import AnsweringObjective
 from medvlp.models.bundle_file import (
     BundleInfo,
     read_info,
@@ -177,11 +177,17 @@ class Bundle:
             self._prompt_embeddings[chosen.digest] = prompt_embeddings(self.embed_text, chosen)
         return self._prompt_embeddings[chosen.digest]
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the trained head answers by name; nothing where the model has none."""
+        head = self._head()
+        return () if head is None else head.answers
+
     def label_scores(self, inputs: Input | Iterable[Input], batch_size: int = 16) -> Floats:
-        """The label head's probabilities (n,L) in the order of `info.label_names`.
+        """The trained head's probabilities (n,L) in the order of `answers`.
 
         Raises:
-            BundleError: The model was trained without a label head.
+            BundleError: The model was trained without such a head.
             InputError: An input cannot be read.
         """
         return self.label_scores_stored(self._read_all(inputs), batch_size)
@@ -190,15 +196,19 @@ class Bundle:
         """`label_scores` of stored arrays.
 
         Raises:
-            BundleError: The model was trained without a label head.
+            BundleError: The model was trained without such a head.
         """
-        heads = [o for o in self.objectives.values() if isinstance(o, LabelsObjective)]
-        if not heads:
+        head = self._head()
+        if head is None:
             raise BundleError(
                 "the bundle has no label head", remedy="train with an objective of kind labels"
             )
-        count = len(self.info.label_names)
-        return self._rows(arrays, batch_size, count, lambda f, _: heads[0].scores(f).sigmoid())
+        count = len(head.answers)
+        return self._rows(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())
+
+    def _head(self) -> AnsweringObjective | None:
+        heads = (o for o in self.objectives.values() if isinstance(o, AnsweringObjective))
+        return next(heads, None)
 
     def heatmap(self, one: Input, text: str) -> Heatmap:
         """Where in one input a text is found.

@@ -21,6 +21,7 @@ from medvlp.archive.duplicates.footprint import Footprint
 from medvlp.config import STRICT, plain, validate
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
+from medvlp.data.relations import NO_NAMES, Names
 from medvlp.data.tokenizer import TOKENIZER, TOKENIZER_CONFIG, save_tokenizer
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import BundleError, ConfigError
@@ -54,8 +55,8 @@ class BundleInfo:
     objectives: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The objectives trained with, by name; those with weights of their own keep them."""
 
-    label_names: tuple[str, ...] = ()
-    """What the label head's outputs mean, in order."""
+    names: Names = NO_NAMES
+    """What the columns of labels and relations were called in training."""
 
     vocab_size: int
     pad_id: int
@@ -78,7 +79,7 @@ def save_bundle(
     text: Any,
     tokenizer: Any,
     objectives: Mapping[str, tuple[Any, nn.Module]] | None = None,
-    label_names: tuple[str, ...] = (),
+    names: Names = NO_NAMES,
     prompts: PromptSet | None = None,
     calibration: Calibration | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -95,7 +96,7 @@ def save_bundle(
         text: The text tower's configuration.
         tokenizer: The tokenizer that made the ids.
         objectives: Name to configuration and module.
-        label_names: What the label head's outputs mean, in order.
+        names: What the columns of labels and relations were called in training.
         prompts: The prompt set that travels along.
         calibration: Fitted for `prompts` on validation data.
         provenance: Plain values about the run; no path, no identifier.
@@ -120,7 +121,7 @@ def save_bundle(
         text=plain(model.text.portable or text),
         model=model.config,
         objectives={name: plain(config) for name, (config, _) in trained.items()},
-        label_names=label_names,
+        names=names,
         vocab_size=len(tokenizer),
         pad_id=tokenizer.pad_token_id,
         prompts=prompts,

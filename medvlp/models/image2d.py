@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
@@ -13,7 +15,7 @@ from transformers.models.resnet.modeling_resnet import ResNetBasicLayer, ResNetB
 from transformers.models.vit.modeling_vit import ViTLayer
 
 from medvlp.config import STRICT
-from medvlp.encoding import ImageEncoder, ImageFeatures
+from medvlp.encoding import Alter, ImageEncoder, ImageFeatures
 from medvlp.errors import ConfigError
 from medvlp.models.no_image import NoImageEncoderConfig
 from medvlp.models.patch_dropout import DropRate, PatchDropout, scattered
@@ -171,6 +173,15 @@ class _ResNet2d(_Backbone):
         if config.checkpoint_activations:
             recompute_blocks(backbone, ResNetBasicLayer, ResNetBottleNeckLayer)
 
+    def depths(self) -> Sequence[nn.Module]:
+        """The stages."""
+        stages: Sequence[nn.Module] = list(self.backbone.encoder.stages)
+        return stages
+
+    def _alter(self, image: Tensor, out: Any, alter: Alter) -> Any:
+        grid = tuple(out.shape[2:])
+        return alter(out.flatten(2).transpose(1, 2), grid).transpose(1, 2).reshape(out.shape)
+
     def forward(self, image: Tensor) -> ImageFeatures:
         out = self.backbone(self._input(image), output_hidden_states=True)
         tokens_BPD = out.last_hidden_state.flatten(2).transpose(1, 2)
@@ -190,6 +201,16 @@ class _Vit2d(_Backbone):
         backbone.embeddings.register_forward_hook(self._drop)
         if config.checkpoint_activations:
             recompute_blocks(backbone, ViTLayer)
+
+    def depths(self) -> Sequence[nn.Module]:
+        """The transformer's layers."""
+        layers: Sequence[nn.Module] = list(self.backbone.layers)
+        return layers
+
+    def _alter(self, image: Tensor, out: Any, alter: Alter) -> Any:
+        patch = self.backbone.config.patch_size
+        grid = (image.shape[2] // patch, image.shape[3] // patch)
+        return torch.cat([out[:, :1], alter(out[:, 1:], grid)], 1)
 
     def _drop(self, embeddings: nn.Module, inputs: Any, tokens_BPD: Tensor) -> Tensor:
         kept_BPD: Tensor = self.patch_dropout(tokens_BPD)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch, TokenIds
+from medvlp.data.relations import NO_NAMES, Names
 from medvlp.encoding import Encodings, ImageEncoder, ImageFeatures, Sizes, TextEncoder
 
 MAX_SCALE = 100.0
@@ -64,13 +65,15 @@ class TwoTower(nn.Module):
         """Inverse temperature, in (0, 100]."""
         return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
 
-    def sizes(self, labels: int = 0, tokens: TokenIds | None = None) -> Sizes:
+    def sizes(self, names: Names = NO_NAMES, tokens: TokenIds | None = None) -> Sizes:
         """What objectives with parameters of their own need to know."""
         return Sizes(
             image=self.image.width,
             text=self.text.width,
             embed=self.config.embed,
-            labels=labels,
+            labels=names.labels,
+            anatomies=names.anatomies,
+            observations=names.observations,
             tokens=tokens,
         )
 

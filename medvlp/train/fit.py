@@ -199,7 +199,7 @@ def _export(experiment: Experiment, prepared: Prepared, task: Task, run: Path) -
         "text": experiment.text,
         "tokenizer": prepared.tokenizer,
         "objectives": task.trained(),
-        "label_names": experiment.data.labels,
+        "names": experiment.data.names,
         "prompts": experiment.prompts,
         "provenance": _provenance(experiment, prepared, run),
         "footprint": _footprint(experiment, prepared),

@@ -232,7 +232,7 @@ class _Targets:
     def term(self, encodings: Encodings, part: Batch, rows: slice) -> Tensor:
         """A micro-batch's part of the mean."""
         mine = tuple(tensor[rows] for tensor in self.tensors)
-        return self.share * self.objective.total(encodings, part, mine)
+        return (self.share * self.objective.total(encodings, part, mine)).sum()
 
 
 class _Attach(torch.autograd.Function):

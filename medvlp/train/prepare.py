@@ -254,6 +254,7 @@ class PairData(LightningDataModule):
             e.seed,
             max_tokens=e.text.max_tokens,
             augment=split == "train",
+            names=stream.data.names,
             stream=stream.name,
         )
 

@@ -39,7 +39,7 @@ class Task(LightningModule):
         super().__init__()
         self.experiment = experiment
         self.model = model
-        sizes = model.sizes(len(experiment.data.labels), tokens)
+        sizes = model.sizes(experiment.data.names, tokens)
         configs = experiment.active_objectives
         names = objective_names(configs)
         self.configs = dict(zip(names, configs, strict=True))

@@ -15,6 +15,7 @@ import medvlp
 from medvlp.cxr.preprocess import CxrPreprocessConfig
 from medvlp.data.preprocess import model_input
 from medvlp.data.prompts import prompts_from_labels
+from medvlp.data.relations import Names
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import BundleError, InputError
@@ -45,7 +46,7 @@ def build_model(image=IMAGE, channels=1, text=TEXT, seed=0):
 
 def write_bundle(folder, seed=0, text=TEXT, **parts):
     model, tokenizer = build_model(text=text, seed=seed)
-    sizes = model.sizes(labels=2)
+    sizes = model.sizes(Names(labels=("edema", "cardiomegaly")))
     objectives = {
         "clip": (ClipConfig(), ClipConfig().build(sizes)),
         "labels": (LabelsConfig(), LabelsConfig().build(sizes)),
@@ -58,7 +59,7 @@ def write_bundle(folder, seed=0, text=TEXT, **parts):
         "text": text,
         "tokenizer": tokenizer,
         "objectives": objectives,
-        "label_names": ("edema", "cardiomegaly"),
+        "names": Names(labels=("edema", "cardiomegaly")),
         "prompts": PROMPTS,
         "provenance": {"seed": seed},
     }

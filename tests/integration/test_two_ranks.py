@@ -28,7 +28,7 @@ rows = slice(2 * rank, 2 + 4 * rank) if ranks > 1 else slice(0, 6)
 texts = (owner >= rows.start) & (owner < rows.stop)
 layer = torch.nn.Linear(5, 4)
 scale, bias = torch.nn.Parameter(torch.tensor(9.0)), torch.nn.Parameter(torch.tensor(-1.0))
-labels_objective = LabelsConfig().build(Sizes(image=4, text=4, embed=4, labels=1))
+labels_objective = LabelsConfig().build(Sizes(image=4, text=4, embed=4, labels=("a",)))
 weights = [*layer.parameters(), scale, bias, *labels_objective.parameters()]
 results = {}
 ties = {

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from medvlp.archive.index import index_archive
+from medvlp.data.relations import Names
 from medvlp.errors import ConfigError
 from medvlp.evaluate.metrics.triplets import groups
 from medvlp.evaluate.run import evaluate_protocol
@@ -132,11 +133,11 @@ def test_a_label_head_answers_for_triplets_and_their_components(out, tiny_bundle
     frame, _ = run(out, tiny_bundle("video"), "phantom-triplets")
     triplets = tuple(n for n in frame["name"].unique().sort() if n.startswith("triplet:"))
     plain = load(tiny_bundle("video"))
-    head = LabelsConfig().build(plain.model.sizes(labels=len(triplets)))
+    head = LabelsConfig().build(plain.model.sizes(Names(labels=triplets)))
     save_bundle(
         tmp_path / "b", model=plain.model, domain="video", preprocess=plain.preprocess.config,
         image=plain.info.image, text=plain.info.text, tokenizer=plain.tokenizer,
-        objectives={"labels": (LabelsConfig(), head)}, label_names=triplets,
+        objectives={"labels": (LabelsConfig(), head)}, names=Names(labels=triplets),
         provenance={"control": "supervised-unimodal"},
     )  # fmt: skip
     frame, rows = run(out, tmp_path / "b", "phantom-triplets")

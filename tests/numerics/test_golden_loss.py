@@ -55,7 +55,7 @@ def _batch(rng: np.random.Generator) -> Batch:
 def _curve() -> list[float]:
     model = _model()
     rng = np.random.Generator(np.random.Philox(key=2))
-    labels = LabelsConfig(weight=0.5).build(Sizes(image=16, text=16, embed=8, labels=2))
+    labels = LabelsConfig(weight=0.5).build(Sizes(image=16, text=16, embed=8, labels=("a", "b")))
     with torch.no_grad():
         for value in labels.parameters():
             value.copy_(torch.from_numpy(rng.normal(0, 0.2, value.shape)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from medvlp.data.batch import Batch, TokenIds
+from medvlp.data.relations import Names
 from medvlp.encoding import Encodings
 from medvlp.errors import ConfigError
 from medvlp.losses.masked_text import MaskedTextConfig
@@ -64,7 +65,7 @@ def batch(count=7, dtype=torch.float64):
 
 
 def build(two_tower, kinds, dtype=torch.float64):
-    sizes = two_tower.sizes(3, TOKENS)
+    sizes = two_tower.sizes(Names(labels=("a", "b", "c")), TOKENS)
     known = {
         "clip": ClipConfig().build, "siglip": SigLipConfig().build,
         "labels": LabelsConfig().build, "masked-text": MaskedTextConfig().build,

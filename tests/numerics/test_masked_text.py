@@ -10,7 +10,7 @@ from medvlp.errors import ConfigError
 from medvlp.losses.masked_text import MaskedTextConfig, hide
 
 TOKENS = TokenIds(count=50, mask=4, special=(0, 1, 2, 3, 4))
-SIZES = Sizes(image=1, text=8, embed=4, labels=0, tokens=TOKENS)
+SIZES = Sizes(image=1, text=8, embed=4, tokens=TOKENS)
 
 
 def texts(rows=200, length=40):
@@ -114,8 +114,6 @@ def test_a_batch_without_words_gives_zero_and_a_gradient():
 
 
 def test_a_tokenizer_without_mask_is_refused():
-    bare = Sizes(
-        image=1, text=8, embed=4, labels=0, tokens=TokenIds(count=9, mask=None, special=())
-    )
+    bare = Sizes(image=1, text=8, embed=4, tokens=TokenIds(count=9, mask=None, special=()))
     with pytest.raises(ConfigError, match="mask token"):
         MaskedTextConfig().build(bare)

@@ -14,7 +14,7 @@ from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.objectives import CORE_OBJECTIVES, ClipConfig, LabelsConfig, SigLipConfig
 
-SIZES = Sizes(image=3, text=4, embed=4, labels=2)
+SIZES = Sizes(image=3, text=4, embed=4, labels=("a", "b"))
 
 
 def nowhere(*_):
@@ -124,7 +124,7 @@ def test_unknown_labels_give_no_gradient():
 
 def test_labels_objective_needs_labels():
     with pytest.raises(ConfigError, match="no labels"):
-        LabelsConfig().build(Sizes(image=3, text=4, embed=4, labels=0))
+        LabelsConfig().build(Sizes(image=3, text=4, embed=4))
 
 
 def test_kinds_choose_their_configuration():

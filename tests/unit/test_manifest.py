@@ -91,7 +91,7 @@ def test_same_input_gives_the_same_digest(tmp_path):
     [
         (lambda m: shutil.rmtree(m), "is no manifest"),
         (lambda m: (m / "manifest.json").write_text("{"), "is damaged"),
-        (lambda m: (m / "manifest.json").write_text('{"schema_version": 2}'), "is damaged"),
+        (lambda m: (m / "manifest.json").write_text('{"schema_version": 3}'), "is damaged"),
         (lambda m: (m / "texts.parquet").unlink(), "lacks texts.parquet"),
         (lambda m: (m / "labels.parquet").write_bytes(b"x"), "differs from its digest"),
     ],
@@ -106,7 +106,7 @@ def test_a_damaged_manifest_is_refused(tmp_path, harm, message):
 def test_another_schema_version_is_refused(tmp_path):
     made = make(tmp_path, patients=3)
     file = made.path / "manifest.json"
-    file.write_text(file.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+    file.write_text(file.read_text().replace('"schema_version": 3', '"schema_version": 99'))
     with pytest.raises(ManifestError, match="schema version 99") as caught:
         Manifest.open(made.path)
     assert "medvlp index" in caught.value.remedy

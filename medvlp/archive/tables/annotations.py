@@ -7,7 +7,8 @@ row goes to every sample of the study. The other columns:
 - regions: ``name``, ``kind`` (box, interval, mask; box if there is no such column), the corners
   ``x0 y0 x1 y1`` (and ``z0 z1``) or ``start_s end_s``, and for masks ``file`` with, where the file
   is a label map, the region's ``value`` in it;
-- entities: ``anatomy``, ``observation``, ``presence`` (1, 0, -1), ``laterality``.
+- entities: ``anatomy``, ``observation``, ``presence`` (1, 0, -1), ``laterality``,
+  ``severity``.
 
 Boxes are in pixels or voxels of the array as the domain reads it, far edges exclusive.
 """
@@ -30,7 +31,7 @@ _FIELDS = {
     "regions": (
         "name", "kind", "x0", "y0", "z0", "x1", "y1", "z1", "start_s", "end_s", "file", "value",
     ),
-    "entities": ("anatomy", "observation", "presence", "laterality"),
+    "entities": ("anatomy", "observation", "presence", "laterality", "severity"),
 }  # fmt: skip
 _REQUIRED = {"labels": ("name", "value"), "regions": ("name",), "entities": ("observation",)}
 _CORNERS = {
@@ -117,11 +118,11 @@ class Annotations:
 
     def _entity(self, cells: Cells) -> Add:
         observation, presence = _word(cells, "observation"), _presence(cells.get("presence"))
-        anatomy, laterality = cells.get("anatomy"), cells.get("laterality")
+        source = self._intake.config.label_source
+        about = {name: cells.get(name) for name in ("anatomy", "laterality", "severity")}
         return lambda sample: self._intake.entity(
-            sample, node=None, anatomy=anatomy, observation=observation, presence=presence,
-            laterality=laterality,
-        )  # fmt: skip
+            sample, node=None, observation=observation, presence=presence, source=source, **about
+        )
 
     def _region(self, cells: Cells) -> Add:
         name, kind = _word(cells, "name"), cells.get("kind") or "box"

@@ -1,0 +1,185 @@
+"""What reports say of a sample, place by place: rows of `entities` as small dense arrays.
+
+Stored sparse; dense only in a batch, as int8. A name of an anatomy may begin with ``left`` or
+``right``: an entity then stands in that column if its side is that one, or both. Where only sided
+columns exist for an anatomy, a denial without a side is one of both sides, and an affirmation
+without a side leaves open which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from medvlp.config import STRICT
+from medvlp.data.manifest import Manifest
+from medvlp.errors import ConfigError
+
+PRESENT, ABSENT, UNCERTAIN, UNTOLD = 1, 0, -1, -2
+"""Values of a relation; `UNTOLD` where the report does not speak of it."""
+
+LEFT, RIGHT = 1, 2
+"""Bits of a text's side; both for bilateral."""
+
+_SIDES: Mapping[str, int] = {"left": LEFT, "right": RIGHT, "bilateral": LEFT | RIGHT}
+_STRENGTH = {UNTOLD: 0, ABSENT: 1, UNCERTAIN: 2, PRESENT: 3}
+_BY_STRENGTH = np.array(sorted(_STRENGTH, key=lambda value: _STRENGTH[value]), np.int8)
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class Names:
+    """What the columns of a batch's labels and relations are called."""
+
+    labels: tuple[str, ...] = ()
+    anatomies: tuple[str, ...] = ()
+    observations: tuple[str, ...] = ()
+
+
+NO_NAMES = Names()
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One entity of a sample."""
+
+    nodes: frozenset[str]
+    """The text node that says it, and those above that one; empty where no node is known."""
+
+    values: tuple[tuple[int, int], ...]
+    """Column among the anatomies, and value there."""
+
+    observation: int
+    value: int
+    side: int
+
+
+class RelationVectors:
+    """The relations of a manifest's samples.
+
+    Args:
+        manifest: Whose `entities`.
+        names: The columns; no anatomies and no observations give no relations.
+        source: The extractor whose rows count; every one if None.
+    """
+
+    def __init__(self, manifest: Manifest, names: Names, source: str | None = None) -> None:
+        self._of: dict[str, list[Relation]] = {}
+        if not names.observations:
+            return
+        rows = manifest.entities.filter(pl.col("observation").is_in(names.observations))
+        if source is not None:
+            rows = rows.filter(pl.col("source") == source)
+        columns = _Columns(names.anatomies)
+        above = dict(zip(manifest.texts["node"], manifest.texts["parent"], strict=True))
+        number = {name: i for i, name in enumerate(names.observations)}
+        for row in rows.iter_rows(named=True):
+            value = UNTOLD if row["presence"] is None else int(row["presence"])
+            found = Relation(
+                nodes=frozenset(_line(row["node"], above)),
+                values=tuple(columns.values(row["anatomy"], row["laterality"], value)),
+                observation=number[row["observation"]],
+                value=value,
+                side=_SIDES.get(row["laterality"] or "", 0),
+            )
+            self._of.setdefault(row["sample"], []).append(found)
+
+    def of(self, sample: str) -> tuple[Relation, ...]:
+        """A sample's relations."""
+        return tuple(self._of.get(sample, ()))
+
+
+class _Columns:
+    def __init__(self, anatomies: Sequence[str]) -> None:
+        self._plain = {name: i for i, name in enumerate(anatomies)}
+        self._sided: dict[str, dict[int, int]] = {}
+        for name, i in self._plain.items():
+            side, _, place = name.partition(" ")
+            if side in ("left", "right") and place:
+                self._sided.setdefault(place, {})[_SIDES[side]] = i
+
+    def values(
+        self, anatomy: str | None, side: str | None, value: int
+    ) -> Iterator[tuple[int, int]]:
+        sided = self._sided.get(anatomy or "", {})
+        bits = _SIDES.get(side or "", 0)
+        if anatomy in self._plain:
+            yield self._plain[anatomy], value
+        told = {bit: column for bit, column in sided.items() if bit & bits}
+        if told:
+            yield from ((column, value) for column in told.values())
+        elif not bits and anatomy not in self._plain:
+            open_value = value if value == ABSENT else UNCERTAIN
+            yield from ((column, open_value) for column in sided.values())
+
+
+def relation_matrix(relations: Sequence[Relation], names: Names) -> NDArray[np.int8]:
+    """(A,Q): the strongest value told of each pair: present, uncertain, absent, else `UNTOLD`."""
+    strength_AQ = np.zeros((len(names.anatomies), len(names.observations)), np.int8)
+    for relation in relations:
+        for column, value in relation.values:
+            at = column, relation.observation
+            strength_AQ[at] = max(strength_AQ[at], _STRENGTH[value])
+    return _BY_STRENGTH[strength_AQ]
+
+
+def told_vector(
+    relations: Sequence[Relation], nodes: Collection[str], names: Names
+) -> tuple[NDArray[np.int8], int]:
+    """What texts say: (Q,) strongest value told of each observation, and the side of those present.
+
+    Args:
+        relations: Of the sample.
+        nodes: The text's nodes.
+        names: The columns.
+    """
+    strength_Q = np.zeros(len(names.observations), np.int8)
+    side = 0
+    for relation in relations:
+        if not relation.nodes.isdisjoint(nodes):
+            q = relation.observation
+            strength_Q[q] = max(strength_Q[q], _STRENGTH[relation.value])
+            side |= relation.side if relation.value == PRESENT else 0
+    return _BY_STRENGTH[strength_Q], side
+
+
+def check_relation_names(manifests: Sequence[Manifest], names: Names, source: str | None) -> None:
+    """Raise a `ConfigError` for an observation or anatomy that no entity has."""
+    if not names.observations:
+        return
+    rows: pl.DataFrame = pl.concat([manifest.entities for manifest in manifests])
+    if source is not None:
+        rows = rows.filter(pl.col("source") == source)
+    if rows.is_empty():
+        raise ConfigError(
+            "data.entities: the manifests hold no entities"
+            + ("" if source is None else f" of source {source}"),
+            remedy="run medvlp structure on them, or correct data.entities.source",
+        )
+    places = {_without_side(name) for name in names.anatomies}
+    for what, wanted, column in (
+        ("observations", set(names.observations), "observation"),
+        ("anatomies", places, "anatomy"),
+    ):
+        known = {name for name in rows[column].unique() if name is not None}
+        if missing := sorted(name for name in wanted if name not in known):
+            raise ConfigError(
+                f"data.entities.{what}: {', '.join(missing)}: no such name in the manifests",
+                remedy=f"choose from: {', '.join(sorted(known)[:40])}",
+            )
+
+
+def _without_side(name: str) -> str:
+    side, _, place = name.partition(" ")
+    return place if side in ("left", "right") and place else name
+
+
+def _line(node: str | None, above: Mapping[str, Any]) -> Iterator[str]:
+    while node is not None:
+        yield node
+        node = above.get(node)
