@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from medvlp.data.batch import Batch
-from medvlp.encoding import Encodings, ImageFeatures
+from medvlp.encoding import Encodings, ImageFeatures, TextFeatures
 from medvlp.losses.gather import global_sum, world
 
 
@@ -25,6 +26,12 @@ class Objective(nn.Module):
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The term's value, a scalar to be minimised."""
         raise NotImplementedError
+
+    def settle(self, read: Callable[[Tensor, Tensor], TextFeatures]) -> None:
+        """Take in what the finished text tower makes of texts of the objective's own; nothing here.
+
+        Called once when training has ended, before a bundle is written.
+        """
 
 
 class SampleObjective(Objective):
@@ -68,6 +75,22 @@ class AnsweringObjective(SampleObjective):
         None if the head sees images as a whole.
         """
         return None
+
+    @property
+    def points(self) -> bool:
+        """Whether the head says where."""
+        return type(self).places is not AnsweringObjective.places
+
+
+class RelatingObjective(AnsweringObjective):
+    """An answering objective that also says at which anatomy it sees something."""
+
+    anatomies: tuple[str, ...]
+    """What it tells apart; names may begin with ``left`` or ``right``."""
+
+    def relation_logits(self, features: ImageFeatures) -> Tensor:
+        """Logit of each of `answers` at each of `anatomies` (B,A,L), in float32."""
+        raise NotImplementedError
 
 
 def share(count: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.gather import contrast_clip, contrast_siglip
 from medvlp.losses.masked_text import MaskedTextConfig
+from medvlp.losses.medslip.objective import MedslipConfig
 from medvlp.losses.objective import AnsweringObjective, Objective
 from medvlp.losses.ties import Ties, text_groups
 
@@ -93,6 +94,7 @@ CORE_OBJECTIVES: dict[str, type] = {
     "siglip": SigLipConfig,
     "labels": LabelsConfig,
     "masked-text": MaskedTextConfig,
+    "medslip": MedslipConfig,
 }
 """The core's objectives by `kind`; a domain brings more."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from medvlp.digest import digest_plain
 from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
-from medvlp.losses.objective import AnsweringObjective
+from medvlp.losses.objective import AnsweringObjective, Objective
 from medvlp.models.bundle_file import (
     BundleInfo,
     read_info,
@@ -111,11 +111,13 @@ class Bundle:
     def features_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
         """(n,D) pooled features of the image tower, before the projection, of stored arrays."""
         width = self.model.image.width
-        return self._rows(arrays, batch_size, width, lambda features, _: features.pooled_BD)
+        return self.rows_stored(arrays, batch_size, width, lambda features, _: features.pooled_BD)
 
     def embed_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
         """Unit vectors (n,E) of stored arrays, as the preprocessing's `read` and a cache give."""
-        return self._rows(arrays, batch_size, self.model.config.embed, lambda _, image_BE: image_BE)
+        return self.rows_stored(
+            arrays, batch_size, self.model.config.embed, lambda _, image_BE: image_BE
+        )
 
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 64) -> Floats:
@@ -204,7 +206,7 @@ class Bundle:
                 "the bundle has no label head", remedy="train with an objective of kind labels"
             )
         count = len(head.answers)
-        return self._rows(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())
+        return self.rows_stored(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())
 
     def _head(self) -> AnsweringObjective | None:
         heads = (o for o in self.objectives.values() if isinstance(o, AnsweringObjective))
@@ -247,6 +249,22 @@ class Bundle:
             index=index,
         )
 
+    @torch.inference_mode()
+    def rows_stored(
+        self,
+        arrays: Iterable[NDArray[Any]],
+        batch_size: int,
+        width: int,
+        output: Callable[[ImageFeatures, Tensor], Tensor],
+    ) -> Floats:
+        """(n,`width`) rows of what `output` makes of the tower's features and the embeddings."""
+        parts = [np.empty((0, width), np.float32)]
+        for chunk in chunks(arrays, batch_size):
+            image = model_input(self.preprocess, chunk, self.device)
+            features, image_BE, _ = self.model.encode_image(image)
+            parts.append(output(features, image_BE).cpu().numpy())
+        return np.concatenate(parts)
+
     def _iter_embed(self, sources: list[Source], batch_size: int) -> Iterator[Embedded]:
         for chunk in chunks(read_each(sources, self.preprocess), batch_size):
             rows = iter(self.embed_stored(a for _, a in chunk if not isinstance(a, str)))
@@ -269,21 +287,6 @@ class Bundle:
                 f"input {source.position + 1} cannot be read: {verdict.code}",
                 remedy="leave it out, or mend the file",
             ) from verdict
-
-    @torch.inference_mode()
-    def _rows(
-        self,
-        arrays: Iterable[NDArray[Any]],
-        batch_size: int,
-        width: int,
-        output: Callable[[ImageFeatures, Tensor], Tensor],
-    ) -> Floats:
-        parts = [np.empty((0, width), np.float32)]
-        for chunk in chunks(arrays, batch_size):
-            image = model_input(self.preprocess, chunk, self.device)
-            features, image_BE, _ = self.model.encode_image(image)
-            parts.append(output(features, image_BE).cpu().numpy())
-        return np.concatenate(parts)
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
@@ -318,6 +321,8 @@ def reinitialised(bundle: Bundle, seed: int) -> Bundle:
         model, objectives = drawn(
             bundle.info, get_domain(bundle.info.domain), channels, bundle.tokenizer
         )
+        for objective in objectives.values():
+            cast(Objective, objective).settle(model.text)
     return Bundle(
         bundle.info,
         digest_plain({"bundle": bundle.digest, "reinitialised": seed}),
