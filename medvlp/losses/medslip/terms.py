@@ -79,7 +79,7 @@ def prototype_total(
 
     z = W f + b; t⁺ is the mean of the other side's vectors that are present with the query. Scalar
     products being linear, t⁺·z is the mean of the products, and W moves to the book's side: all
-    that is needed is one product ``f · (T W)ᵀ`` of B·M·N numbers, never one of width D.
+    that is needed is one product ``f · (T W)ᵀ`` of the R queries that are terms, R·N numbers.
 
     Args:
         found_BMd: f.
@@ -90,14 +90,14 @@ def prototype_total(
         negatives: Of `draw_negatives`.
     """
     index_BMK, real_BMK = negatives
-    present_BMN = relations_BMN == PRESENT
-    score_BMN = torch.einsum("bmd,nd->bmn", found_BMd, book_ND @ weight_Dd) + book_ND @ bias_D
-    count_BM = present_BMN.sum(2).clamp(min=1)
-    positive_BM = (score_BMN * present_BMN).sum(2) / count_BM
-    negative_BMK = score_BMN.gather(2, index_BMK).masked_fill(~real_BMK, -torch.inf)
-    all_BMK = torch.cat([positive_BM[:, :, None], negative_BMK], 2)
-    loss_BM = all_BMK.logsumexp(2) - positive_BM
-    return torch.where(prototype_terms(relations_BMN, real_BMK), loss_BM, 0.0).sum()
+    term_BM = prototype_terms(relations_BMN, real_BMK)
+    present_RN = relations_BMN[term_BM] == PRESENT
+    score_RN = found_BMd[term_BM] @ (book_ND @ weight_Dd).T + book_ND @ bias_D
+    positive_R = (score_RN * present_RN).sum(1) / present_RN.sum(1)
+    negative_RK = score_RN.gather(1, index_BMK[term_BM])
+    negative_RK = negative_RK.masked_fill(~real_BMK[term_BM], -torch.inf)
+    all_RK = torch.cat([positive_R[:, None], negative_RK], 1)
+    return (all_RK.logsumexp(1) - positive_R).sum()
 
 
 def products(anatomy_BAd: Tensor, observation_BQd: Tensor) -> Tensor:
