@@ -22,7 +22,14 @@ from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
-from medvlp.data.relations import NO_NAMES, UNTOLD, Names, relation_matrix, told_vector
+from medvlp.data.relations import (
+    NO_NAMES,
+    UNTOLD,
+    Names,
+    present_places,
+    relation_matrix,
+    told_vector,
+)
 from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import encode
@@ -53,6 +60,7 @@ class Example:
     relations_AQ: Tensor | None = None
     told_NQ: Tensor | None = None
     side_N: Tensor | None = None
+    place_NA: Tensor | None = None
     stream: str = ONE_STREAM
     failed: tuple[BadSample, ...] = ()
     """What was drawn before, in the same place, and could not be read."""
@@ -148,15 +156,12 @@ class PairDataset(Dataset[Example | BadSample]):
         joined = self.policy.choose == "join"
         said = [{n.node for n in item.texts}] if joined else [{n.node} for n in nodes]
         told = [told_vector(item.relations, own, self.names) for own in said]
-        told_NQ = (
-            np.stack([told_Q for told_Q, _ in told])
-            if told
-            else np.zeros((0, len(self.names.observations)), np.int8)
-        )
+        places = [present_places(item.relations, own, self.names) for own in said]
         return {
             "relations_AQ": torch.from_numpy(relation_matrix(item.relations, self.names)),
-            "told_NQ": torch.from_numpy(told_NQ),
+            "told_NQ": _rows([told_Q for told_Q, _ in told], len(self.names.observations)),
             "side_N": torch.tensor([side for _, side in told], dtype=torch.int8),
+            "place_NA": _rows(places, len(self.names.anatomies)),
         }
 
     def _ids(self, text: str) -> list[int]:
@@ -264,12 +269,18 @@ def _collate(
         relations_BAQ=torch.stack(related) if related else None,
         told_BNQ=_filled([e.told_NQ for e in good], count, UNTOLD) if related else None,
         side_BN=_filled([e.side_N for e in good], count, 0) if related else None,
+        place_BNA=_filled([e.place_NA for e in good], count, 0) if related else None,
         sample=tuple(example.sample for example in good),
         patient_B=torch.tensor([_number(example.patient) for example in good]),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
         failed=tuple(example.failed for example in good),
     )
+
+
+def _rows(rows: Sequence[NDArray[np.int8]], width: int) -> Tensor:
+    """(N,`width`), also of no text at all."""
+    return torch.from_numpy(np.array(rows, np.int8).reshape(len(rows), width))
 
 
 def _filled(rows: Sequence[Tensor | None], count: int, fill: int) -> Tensor:

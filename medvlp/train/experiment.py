@@ -30,6 +30,7 @@ from medvlp.models.lora import LoraConfig
 from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTowerConfig
 from medvlp.train.curriculum import WeightChange, curriculum_faults, objective_names
+from medvlp.train.mixing import MedCutMixConfig
 from medvlp.train.optim import OptimConfig
 
 Count = Annotated[int, Field(gt=0)]
@@ -113,6 +114,9 @@ class Experiment:
     """Later weights of the objectives, by ascending step. Validation is by the last weights, so
     that its loss is comparable from one time to the next."""
 
+    mixing: MedCutMixConfig | None = None
+    """Part of the loss is computed on images and reports of which parts were exchanged."""
+
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig
     prompts: Path | PromptSet | None = None
@@ -124,6 +128,7 @@ class Experiment:
             *_schedule_faults(self),
             *_objective_faults(self),
             *_stream_faults(self),
+            *_mixing_faults(self),
         ):
             raise ValueError(broken)
 
@@ -133,6 +138,11 @@ class Experiment:
         if self.control == "supervised-unimodal":
             return tuple(o for o in self.objectives if o.kind == "labels")
         return self.objectives
+
+    @property
+    def active_mixing(self) -> MedCutMixConfig | None:
+        """The mixing that the run does: a supervised control, which reads no text, does none."""
+        return None if self.control == "supervised-unimodal" else self.mixing
 
     @property
     def weights(self) -> dict[str, float]:
@@ -247,4 +257,31 @@ def _objective_faults(e: Experiment) -> list[str]:
         faults.append("objectives: labels needs the names in data.labels")
     if e.control == "supervised-unimodal" and "labels" not in kinds:
         faults.append("control: supervised-unimodal needs an objective of kind labels")
+    return faults
+
+
+def _mixing_faults(e: Experiment) -> list[str]:
+    if e.mixing is None:
+        return []
+    mix = e.data.mix
+    streams = () if mix is None else mix.streams.values()
+    texts = [stream.texts or e.data.texts for stream in streams] or [e.data.texts]
+    faults = list(e.mixing.faults(e.data.names))
+    if not any(policy.n >= 2 and "sentence" in policy.levels for policy in texts):
+        faults.append(
+            "mixing: sentences are exchanged; set data.texts.levels=[sentence] and data.texts.n=2 "
+            "or more"
+        )
+    for broken, fault in (
+        (not e.data.entities.observations, "no sentence tells what it affirms; name data.entities"),
+        (e.trainer.micro_batch, "both samples must be at hand; leave out trainer.micro_batch"),
+        (e.trainer.compile, "a compiled tower has no blocks to alter; set trainer.compile=false"),
+        (e.image.kind == "none", "there is no image to mix; leave it out"),
+        (
+            getattr(e.image, "patch_dropout", 0),
+            "each sample keeps other patches; set image.patch_dropout=0",
+        ),
+    ):
+        if broken:
+            faults.append(f"mixing: {fault}")
     return faults
