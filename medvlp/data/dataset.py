@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from transformers import PreTrainedTokenizerFast
 from medvlp.data.batch import BadSample, Batch
 from medvlp.data.cache import ArrayCache
 from medvlp.data.items import Item, TextNode
+from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
-from medvlp.data.preprocess import Preprocess
+from medvlp.data.preprocess import Mirrors, Preprocess
 from medvlp.data.randomness import generator
 from medvlp.data.relations import (
     NO_NAMES,
@@ -84,6 +85,7 @@ class PairDataset(Dataset[Example | BadSample]):
         augment: Whether an augmentation of the image is drawn (training).
         names: The columns of relations, if any.
         stream: The data stream that the items belong to.
+        mirror: What mirrors some of the samples, if any; `preprocess` then is one that `Mirrors`.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class PairDataset(Dataset[Example | BadSample]):
         augment: bool,
         names: Names = NO_NAMES,
         stream: str = ONE_STREAM,
+        mirror: Mirror | None = None,
     ) -> None:
         self.items = items
         self.preprocess = preprocess
@@ -110,6 +113,7 @@ class PairDataset(Dataset[Example | BadSample]):
         self.augment = augment
         self.names = names
         self.stream = stream
+        self.mirror = mirror
         self._encoded: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
@@ -135,11 +139,14 @@ class PairDataset(Dataset[Example | BadSample]):
 
     def _example(self, epoch: int, i: int, failed: tuple[BadSample, ...]) -> Example:
         item = self.items[i]
+        mirrored = self._mirrored(item, epoch)
+        drawn_K = self._drawn(item, epoch, mirrored=mirrored is not None)
+        item = mirrored or item
         nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
         return Example(
             # A reader may give a view of memory that is not its own.
             image=torch.from_numpy(np.require(self._stored(item), requirements=("C", "W"))),
-            drawn_K=self._drawn(item, epoch),
+            drawn_K=drawn_K,
             ids=tuple(self._ids(node.text) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
@@ -179,11 +186,20 @@ class PairDataset(Dataset[Example | BadSample]):
             return read(item.source_paths, item.span, item.flags)
         return self.cache.get(item, read)
 
-    def _drawn(self, item: Item, epoch: int) -> Tensor | None:
+    def _mirrored(self, item: Item, epoch: int) -> Item | None:
+        """The item of the mirror image, where it is drawn and can be."""
+        if self.mirror is None or not self.augment:
+            return None
+        rng = generator(self.seed, epoch, item.key, "mirror")
+        return self.mirror.item(item) if rng.random() < self.mirror.share else None
+
+    def _drawn(self, item: Item, epoch: int, *, mirrored: bool) -> Tensor | None:
         if not self.augment:
             return None
-        rng = generator(self.seed, epoch, item.key, "augment")
-        return torch.from_numpy(self.preprocess.draw(rng))
+        drawn_K = self.preprocess.draw(generator(self.seed, epoch, item.key, "augment"))
+        if mirrored:
+            drawn_K = cast(Mirrors, self.preprocess).mirrored(drawn_K)
+        return torch.from_numpy(drawn_K)
 
 
 class MixedDataset(Dataset[Example | BadSample]):

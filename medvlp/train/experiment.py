@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -21,6 +22,7 @@ from medvlp.config import (
 )
 from medvlp.data.items import DataConfig
 from medvlp.data.no_image import CORE_PREPROCESS
+from medvlp.data.preprocess import mirror_share
 from medvlp.data.prompts import PromptSet
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.errors import ConfigError
@@ -129,6 +131,7 @@ class Experiment:
             *_objective_faults(self),
             *_stream_faults(self),
             *_mixing_faults(self),
+            *_mirror_faults(self),
         ):
             raise ValueError(broken)
 
@@ -285,3 +288,16 @@ def _mixing_faults(e: Experiment) -> list[str]:
         if broken:
             faults.append(f"mixing: {fault}")
     return faults
+
+
+def _mirror_faults(e: Experiment) -> list[str]:
+    contracts = [e.preprocess]
+    for stream in () if e.data.mix is None else e.data.mix.streams:
+        with suppress(ConfigError):  # which `_stream_faults` tells
+            contracts.append(e.contract(stream))
+    if e.data.sides is None and any(map(mirror_share, contracts)):
+        return [
+            "preprocess.augment.mirror: left and right must change in the texts, too; set "
+            "data.sides=en for English reports, or name a file with the words of theirs"
+        ]
+    return []

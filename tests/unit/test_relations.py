@@ -12,6 +12,7 @@ from medvlp.data.relations import (
     Names,
     Relation,
     RelationVectors,
+    present_places,
     relation_matrix,
     told_vector,
 )
@@ -112,6 +113,12 @@ def test_each_text_tells_what_its_own_sentences_say(tmp_path):
     section, side = told_vector(told, {"f"}, NAMES)
     assert (section.tolist(), side) == ([1, 0], 1)
     assert told_vector(told, {"elsewhere"}, NAMES)[0].tolist() == [-2, -2]
+
+
+def test_each_text_has_the_places_at_which_it_affirms_something(tmp_path):
+    told = RelationVectors(_manifest(tmp_path), NAMES, "rules").of("x1")
+    for node, expected in (("s0", [1, 0, 0]), ("s1", [0, 0, 0]), ("f", [1, 0, 0])):
+        assert present_places(told, {node}, NAMES).tolist() == expected
 
 
 class _Blank:
