@@ -271,7 +271,8 @@ def _same_clause(between: Sequence[_Token], grammar: Grammar) -> bool:
 def _runs(tokens: Sequence[_Token], start: int, stop: int, grammar: Grammar) -> bool:
     """Whether a clause runs on from token `start` to `stop`."""
     rest = _until_end([token.word for token in tokens[start:]])
-    listed = not grammar.alternatives.isdisjoint(rest[max(0, stop - start - 1) :])
+    commas = [i for i, word in enumerate(rest[: stop - start]) if word == ","]
+    listed = not grammar.alternatives.isdisjoint(rest[commas[-1] if commas else 0 :])
     begins = grammar.starts - grammar.articles
     for at, word in enumerate(rest[: stop - start]):
         if word in grammar.conjunctions and not begins.isdisjoint(rest[at + 1 : at + 2]):
