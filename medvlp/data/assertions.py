@@ -238,7 +238,10 @@ def _from_after(
         effect = _backward(hit)
         if effect is not None and not _leads(tokens, hit, grammar):
             between = tokens[finding.stop : hit.first]
-            return effect if _same_clause(between, grammar) else None
+            # "opacity, edema versus infiltrate": only the neighbours are weighed up.
+            weighed = tokens[hit.first].word in grammar.versus
+            apart = weighed and any(token.word == "," for token in between)
+            return effect if _same_clause(between, grammar) and not apart else None
         if "end" in hit.kinds or _forward(hit) is not None:
             return None
     follows = tokens[finding.stop : finding.stop + 1]

@@ -17,7 +17,7 @@ from medvlp.data.phrases import Span
 from medvlp.data.sections import NOT_SEEN, Headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.data.structure.lexicon import Found, Lexicon
-from medvlp.data.structure.places import At, Scene, strongest
+from medvlp.data.structure.places import At, Scene, one_side, strongest
 from medvlp.data.structure.states import Stated, stated
 from medvlp.data.structure.vocabulary import Vocabulary, load_vocabulary
 from medvlp.domain import get_domain
@@ -61,8 +61,13 @@ class _Said:
     side: str
     """That its words name apart from a place."""
 
-    behind: tuple[At, ...]
-    """Those of `places` that stand behind it, so that a list before it shares them."""
+    behind: tuple[Found, ...]
+    """Places behind it, which a list that it closes shares."""
+
+    behind_sides: tuple[str, ...]
+
+    own: tuple[At, ...]
+    """Those that its phrase itself names, which say no more than that it is there."""
 
     severity: str
     found: Found
@@ -120,27 +125,39 @@ class Extractor:
         presence = self._presence(scene, found)
         if presence is None or (found.kind == "denied" and presence == ABSENT):
             return
-        inner, before, after = scene.within(found), scene.before(found.first), scene.after(found.last)
+        inner, before, after = (
+            scene.within(found),
+            scene.before(found.first),
+            scene.after(found.last),
+        )
         degrees = [*inner.degrees, *before.degrees] or scene.degree_after(found.last)
         around = [*before.places, *inner.places, *after.places]
         sides = [*inner.sides, *before.sides] or after.sides
         for name in found.names:
+            value = ABSENT if found.kind == "denied" else presence
+            places = self._telling(name, scene.located(name, around, sides, found))
             yield _Said(
                 observation=name,
-                presence=ABSENT if found.kind == "denied" else presence,
-                places=tuple(
-                    scene.located(name, around, sides)
-                    or scene.located(name, scene.named_by(found), sides)
-                    or self._of_subject(scene, found, name, sides)
-                ),
+                presence=value,
+                places=tuple(places or self._of_subject(scene, found, name, sides, value)),
                 side=scene.loose_side(around, sides),
-                behind=tuple(scene.located(name, after.places, after.sides)),
+                behind=tuple(after.places),
+                behind_sides=tuple(after.sides),
+                own=tuple(scene.located(name, scene.named_by(found), sides)),
                 severity=strongest(degrees),
                 found=found,
             )
 
-    def _of_subject(self, scene: Scene, found: Found, name: str, sides: Sequence[str]) -> list[At]:
-        if found.kind == "denied":
+    def _telling(self, name: str, places: Sequence[At]) -> Sequence[At]:
+        """Places, if they say more than where the observation is anyway."""
+        at = self.vocabulary.observations[name].at
+        return () if all(place == (at, "") for place in places) else places
+
+    def _of_subject(
+        self, scene: Scene, found: Found, name: str, sides: Sequence[str], value: int
+    ) -> list[At]:
+        fixed = self.vocabulary.observations[name].fixed
+        if found.kind == "denied" or (fixed and value == ABSENT):
             return []
         subject = scene.subject(found.first)
         return scene.located(name, subject.places, sides or subject.sides)
@@ -154,13 +171,20 @@ class Extractor:
         at = each.anatomy
         if at is None or not self.vocabulary.fits(each.observation, at):
             at = self.vocabulary.observations[each.observation].at
-        around = scene.before(each.subject.first) if each.subject.first > each.state.last else before
-        degrees = before.degrees or around.degrees or scene.degree_after(each.state.last)
+        around = (
+            scene.before(each.subject.first) if each.subject.first > each.state.last else before
+        )
+        degrees = (
+            before.degrees
+            or around.degrees
+            or scene.degrees_in(each.state)
+            or scene.degree_after(each.state.last)
+        )
         yield _Said(
             observation=each.observation,
             presence=ABSENT if each.denied else presence,
-            places=((at, side),), side=side, behind=(), severity=strongest(degrees),
-            found=each.state,
+            places=((at, side),), side=side, behind=(), behind_sides=(), own=(),
+            severity=strongest(degrees), found=each.state,
         )  # fmt: skip
 
     def _presence(self, scene: Scene, found: Found) -> int | None:
@@ -175,7 +199,7 @@ class Extractor:
 
     def _triples(self, text: str, said: _Said) -> Iterator[Triple]:
         names, known = self.vocabulary, self.vocabulary.observations[said.observation]
-        for anatomy, side in said.places or ((known.at, said.side),):
+        for anatomy, side in said.places or said.own or ((known.at, said.side),):
             yield Triple(
                 anatomy=anatomy,
                 observation=names.called(said.observation, anatomy),
@@ -207,9 +231,14 @@ def _shared(scene: Scene, said: Sequence[_Said]) -> list[_Said]:
         done.append(each)
     for i in range(len(done) - 2, -1, -1):
         one, other = done[i], done[i + 1]
-        if not one.places and not one.side and other.behind and _listed(scene, one, other):
-            done[i] = _at(scene, one, other.behind)
-            done[i] = replace(done[i], behind=done[i].places)
+        told = other.behind or other.behind_sides
+        if not one.places and not one.side and told and _listed(scene, one, other):
+            places = scene.located(one.observation, other.behind, other.behind_sides)
+            side = scene.loose_side(other.behind, other.behind_sides)
+            done[i] = replace(
+                _at(scene, one, places or (("", side),)),
+                behind=other.behind, behind_sides=other.behind_sides,
+            )  # fmt: skip
     return done
 
 
@@ -241,20 +270,29 @@ def _at(scene: Scene, said: _Said, places: Sequence[At]) -> _Said:
 
 def _merged(triples: Iterator[Triple]) -> list[Triple]:
     """None twice; one observation on the left and on the right is one on both sides."""
-    found: dict[tuple[str, str, int, str], Triple] = {}
+    found: list[Triple] = []
     for triple in triples:
-        key = triple.anatomy, triple.observation, triple.presence, triple.severity
-        before = found.get(key)
-        if before is None or not before.side:
-            found[key] = triple if before is None or triple.side else before
-        elif triple.side and triple.side != before.side:
-            found[key] = replace(before, side="bilateral")
-    return list(found.values())
+        for i, other in enumerate(found):
+            if _same(triple, other):
+                side = one_side([other.side, triple.side])
+                degree = strongest([other.severity, triple.severity])
+                found[i] = replace(other, side=side, severity=degree)
+                break
+        else:
+            found.append(triple)
+    return found
 
 
-def load_extractor(
-    domain: str, language: str = "en", vocabulary: Path | None = None
-) -> Extractor:
+def _same(one: Triple, other: Triple) -> bool:
+    what = one.anatomy, one.observation, one.presence
+    if what != (other.anatomy, other.observation, other.presence):
+        return False
+    # "A small right and a moderate left effusion" are two.
+    sides, degrees = {one.side, other.side}, {one.severity, other.severity}
+    return "" in sides or len(sides) == 1 or len(degrees) == 1
+
+
+def load_extractor(domain: str, language: str = "en", vocabulary: Path | None = None) -> Extractor:
     """The extractor of a domain.
 
     Args:

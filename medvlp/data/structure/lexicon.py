@@ -97,7 +97,9 @@ class Lexicon:
         self._prepositions = frozenset(words.prepositions)
         self._breaks = frozenset(words.breaks)
         self._phrases = [
-            (kind, name, Phrases(phrases)) for kind, name, phrases in _entries(vocabulary) if phrases
+            (kind, name, Phrases(phrases))
+            for kind, name, phrases in _entries(vocabulary)
+            if phrases
         ]
 
     def read(self, text: str) -> Sentence:
@@ -147,7 +149,9 @@ class Lexicon:
     def _proper(self, side: Found, places: Iterable[Found]) -> bool:
         """Whether a side is part of the name of a place that has none: the left ventricle."""
         around = [p for p in places if p.first <= side.first and side.last <= p.last]
-        return any(not self._anatomies[n].paired for p in around for n in p.names if p.kind == "place")
+        return any(
+            not self._anatomies[n].paired for p in around for n in p.names if p.kind == "place"
+        )
 
     def _role(self, word: str) -> Role:
         grammar = self._grammar
@@ -216,4 +220,3 @@ def _overlap(one: Found, other: Found) -> bool:
 
 def _inside_any(found: Found, others: Iterable[Found]) -> bool:
     return any(_overlap(found, other) for other in others)
-

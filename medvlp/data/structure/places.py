@@ -62,6 +62,10 @@ class Scene:
         """Places of which a state has been said: they are no longer a clause's subject."""
         self._claimed.update(place.first for place in places)
 
+    def word(self, token: int) -> str:
+        """A token's word, in small letters."""
+        return self._words[token]
+
     # -- around a finding ---------------------------------------------------------------------
 
     def before(self, first: int) -> Around:
@@ -93,37 +97,47 @@ class Scene:
 
     def named_by(self, finding: Found) -> list[Found]:
         """The places in a finding's own words: those of "pleural thickening"."""
-        return [place for place in self.sentence.places if _in(place, finding)]
+        return [p for p in self.sentence.places if p.kind == "place" and _in(p, finding)]
 
     def after(self, last: int) -> Around:
         """The phrase that names a place behind token `last`."""
         found = Around()
-        at, left = last + 1, False
+        at, apart, noun = last + 1, False, False
         while at < len(self.roles):
             role = self.roles[at]
             if role in ("break", "stop", "finding"):
                 break
             if role in ("and", "or", "comma") and self._clause_begins(at + 1):
                 break
-            left = left or role in ("and", "or", "comma", "preposition")
+            # "calcified lymph nodes in the left hilum": it is the nodes that are calcified.
+            noun = bool(found.places) and (noun or (role == "preposition" and not apart))
+            apart = apart or role in ("and", "or", "comma", "preposition")
             if role == "place":
-                if left and self._describes(self._place[at]):
+                place = self._place[at]
+                if apart and self._describes(place):
                     break
-                found.places.append(self._place[at])
-                at = self._place[at].last
+                if noun:
+                    found.sides.append(self.side_of(place))
+                else:
+                    found.places.append(place)
+                at = place.last
             elif role == "side" and not self._belongs(at):
                 found.sides += self._side[at].names
             at += 1
+        found.sides = [side for side in found.sides if side]
         return found
 
     def subject(self, first: int) -> Around:
         """The places before token `first` in its clause, whatever verbs lie between."""
         found = Around()
         at = first - 1
-        while at >= 0 and self.roles[at] not in ("stop", "finding"):
+        while at >= 0 and self.roles[at] != "stop":
+            if self.roles[at] == "finding" or (
+                self.roles[at] == "place" and self._place[at].first in self._claimed
+            ):
+                found.sides = []
+                break
             if self.roles[at] == "place":
-                if self._place[at].first in self._claimed:
-                    break
                 found.places.insert(0, self._place[at])
                 at = self._place[at].first
             elif self.roles[at] == "side" and not self._belongs(at):
@@ -131,13 +145,21 @@ class Scene:
             at -= 1
         return found
 
+    def degrees_in(self, finding: Found) -> list[str]:
+        """The degrees among a finding's own words: a borderline heart."""
+        return [n for d in self.sentence.degrees if _in(d, finding) for n in d.names]
+
     def degree_after(self, last: int) -> list[str]:
         """A degree that is said of a finding before token `last`: "the effusion is small"."""
         verb = False
         for at in range(last + 1, len(self.roles)):
             role = self.roles[at]
             if role == "severity":
-                closed = at + 1 == len(self.roles) or self.roles[at + 1] not in ("word", "place")
+                closed = at + 1 == len(self.roles) or self.roles[at + 1] not in (
+                    "word",
+                    "place",
+                    "state",
+                )
                 return list(self._degree[at].names) if verb and closed else []
             if role in ("break", "stop", "finding", "and", "or"):
                 break
@@ -232,13 +254,20 @@ class Scene:
 
     # -- choosing -----------------------------------------------------------------------------
 
-    def located(self, observation: str, places: Sequence[Found], sides: Sequence[str]) -> list[At]:
+    def located(
+        self,
+        observation: str,
+        places: Sequence[Found],
+        sides: Sequence[str],
+        finding: Found | None = None,
+    ) -> list[At]:
         """The places at which an observation can stand, each with its side, the general left out.
 
         Args:
             observation: What is there.
             places: That its words name.
             sides: That its words name apart from places.
+            finding: The observation's words, which may part an adjective from its noun.
         """
         told = [
             (place, name, self.side_of(place))
@@ -247,16 +276,22 @@ class Scene:
             for name in place.names
         ]
         fitting = [t for t in told if self.vocabulary.fits(observation, t[1])]
-        fitting = [t for t in fitting if not self._modifies(t[0], t[1], fitting)]
+        if any(place.kind == "place" for place, _, _ in fitting):
+            fitting = [t for t in fitting if t[0].kind == "place"]
         names = {name for _, name, _ in fitting}
-        special = [t for t in fitting if not self._is_above(t[1], names)]
-        loose = [*sides, *(s for _, _, s in told if s)]
+        special = [
+            t
+            for t in fitting
+            if not self._modifies(t[0], t[1], fitting, finding) and not self._is_above(t[1], names)
+        ]
+        known = self.vocabulary.observations[observation]
+        if known.fixed and told:
+            return [(known.at, one_side(sides or [side for _, _, side in told]))]
+        chosen = {name for _, name, _ in special}
+        shared = one_side(sides or [side for _, name, side in told if name not in chosen])
         found: dict[str, list[str]] = {}
         for _, name, side in special:
-            found.setdefault(name, []).append(side or one_side(sides or loose))
-        known = self.vocabulary.observations[observation]
-        if known.fixed and (fitting or loose):
-            return [(known.at, one_side(loose))]
+            found.setdefault(name, []).append(side or shared)
         if known.device and len(found) > 1:
             return []
         return [(name, one_side(own)) for name, own in found.items()]
@@ -265,10 +300,19 @@ class Scene:
         """The side that words around a finding name, of whatever place."""
         return one_side(sides or [self.side_of(place) for place in places])
 
-    def _modifies(self, place: Found, name: str, told: Sequence[tuple[Found, str, str]]) -> bool:
-        """Whether a place only says which other one is meant: the hilar lymph node."""
+    def _modifies(
+        self,
+        place: Found,
+        name: str,
+        told: Sequence[tuple[Found, str, str]],
+        finding: Found | None,
+    ) -> bool:
+        """Whether a place only says which other one is meant: the hilar (calcified) lymph node."""
+        behind = {place.last + 1}
+        if finding is not None and finding.first == place.last + 1:
+            behind.add(finding.last + 1)
         return any(
-            other.first == place.last + 1 and noun not in self.vocabulary.above(name)
+            other.first in behind and noun not in self.vocabulary.above(name)
             for other, noun, _ in told
         )
 
@@ -295,4 +339,3 @@ def _by_token(found: Iterable[Found]) -> dict[int, Found]:
 
 def _in(inner: Found, outer: Found) -> bool:
     return outer.first <= inner.first and inner.last <= outer.last
-

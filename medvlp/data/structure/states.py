@@ -58,7 +58,9 @@ def _subjects(
     for subjects in (left if verb or not right else [], right, left):
         if any(_applies(scene, state, subject) for subject in subjects):
             return subjects
-    if any(_applies(scene, state, subject) for subject in before) and _follows(scene, state, before):
+    if any(_applies(scene, state, subject) for subject in before) and _follows(
+        scene, state, before
+    ):
         return before
     return _far(scene, state)
 
@@ -73,7 +75,7 @@ def _left(scene: Scene, state: Found, used: set[int]) -> tuple[bool, list[Found]
         negated = role == "break" and at > 0 and scene.roles[at - 1] == "verb"
         if role in ("finding", "stop") or (role == "state" and found):
             break
-        if role == "break" and not negated:
+        if (role == "break" and not negated) or (found and scene.word(at) == ":"):
             break
         if role == "place":
             place = scene.place_at(at)
@@ -121,7 +123,7 @@ def _right(scene: Scene, state: Found) -> list[Found]:
 def _follows(scene: Scene, state: Found, before: Sequence[Found]) -> bool:
     """Whether a state has the subjects of the one before it: "normal in size and clear"."""
     last = max((at for at in range(state.first) if scene.roles[at] == "finding"), default=-1)
-    return last >= 0 and all(role != "place" for role in scene.roles[last:state.first])
+    return last >= 0 and all(role != "place" for role in scene.roles[last : state.first])
 
 
 def _far(scene: Scene, state: Found) -> list[Found]:
