@@ -199,7 +199,8 @@ class Extractor:
 
     def _triples(self, text: str, said: _Said) -> Iterator[Triple]:
         names, known = self.vocabulary, self.vocabulary.observations[said.observation]
-        for anatomy, side in said.places or said.own or ((known.at, said.side),):
+        own = [(anatomy, side or said.side) for anatomy, side in said.own]
+        for anatomy, side in said.places or own or ((known.at, said.side),):
             yield Triple(
                 anatomy=anatomy,
                 observation=names.called(said.observation, anatomy),
@@ -247,6 +248,8 @@ def _like(scene: Scene, one: _Said, before: _Said) -> _Said:
         before.found.last < link.first and link.last < one.found.first
         for link in scene.sentence.links
     )
+    # "linear opacities of atelectasis"
+    linked = linked or scene.roles[before.found.last + 1 : one.found.first] == ["preposition"]
     if before.presence == ABSENT or not (linked or _listed(scene, before, one)):
         return one
     return _at(scene, one, before.places or (("", before.side),))
