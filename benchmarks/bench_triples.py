@@ -364,12 +364,7 @@ def of_mesh(extractor: Extractor, data: OpenI) -> Iterator[str]:
     told = [heads(data.majors[r]) for r in reports]
     started = time.perf_counter()
     said = [
-        {
-            t.observation
-            for s in data.sentences[r]
-            for t in extractor.sentence(s)
-            if t.presence == 1
-        }
+        {t.observation for s in data.sentences[r] for t in extractor.sentence(s) if t.presence == 1}
         for r in track(reports, "Open-I")
     ]
     seconds = time.perf_counter() - started

@@ -96,8 +96,8 @@ def experiment(folder: Path, data, **changes) -> Path:
              "position": "sine", "dropout": 0.0, "negatives": "denied"},
         ],
         "optim": {"lr": 0.003, "warmup_steps": 5},
-        "trainer": {"steps": 150, "accelerator": "cpu", "log_every": 5, "valid_every": 150,
-                    "save_every": 150},
+        "trainer": {"steps": 220, "accelerator": "cpu", "log_every": 5, "valid_every": 220,
+                    "save_every": 220},
     } | changes  # fmt: skip
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -187,7 +187,8 @@ def test_zero_shot_native_asks_the_head_where_it_knows_all_labels(trained, manif
     found = frame.filter(model="run", name="mass").sort("sample")["score"].to_numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     (other,) = open_scorers([partial], "cxr", None)
-    by_prompts = other.zero_shot(items, prompts_of(protocol))[:, 0]
+    prompts = prompts_of(protocol)
+    by_prompts = other.zero_shot(items, prompts)[:, prompts.names.index("mass")]
     found = frame.filter(model="partial", name="mass").sort("sample")["score"].to_numpy()
     np.testing.assert_allclose(found, by_prompts, rtol=1e-6)
 
@@ -282,6 +283,28 @@ def test_sentences_are_judged_by_what_they_claim(trained, manifest):
     # Statements in other words are compared by the tower.
     one, other = scorer.bundle.embed_text(["a mass was found", "mass"])
     assert structured.score(statement, "mass") == pytest.approx(float(one @ other), abs=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["polarity", "laterality"])
+def test_axes_of_words_ask_the_head_what_the_extractor_reads(trained, manifest, tmp_path, axis):
+    sources = {"polarity": ["image"], "laterality": ["image", "text"]}[axis]
+    protocol = write_protocol(
+        tmp_path, manifest, kind=axis, sources=sources, pairs=10, answer="native"
+    )
+    partial = write_bundle(tmp_path / "partial" / "bundle", labels=("mass",))
+    evaluate_protocol(protocol, [trained / "bundle", partial], tmp_path / "out", [])
+    counts, rows = told(tmp_path / "out" / "trial")
+    assert (counts["models_by_head"], counts["models_by_text"]) == (1, 1)
+    # A mass is in the domain's vocabulary, a band is not.
+    family = {"polarity": "mass", "laterality": "image-side"}[axis]
+    metric = {"polarity": "share_right_finding", "laterality": "share_right_family"}[axis]
+    assert rows["run", metric, family]["value"] > 0.95
+    pairs = pl.read_parquet(tmp_path / "out" / "trial" / "pairs.parquet").filter(model="run")
+    silent = pairs.filter(pl.col("anchor").is_null(), right_score=0, wrong_score=0)
+    assert len(silent) == counts["pairs_unknown_to_heads"]
+    if axis == "polarity":
+        assert rows["run", metric, "band"]["value"] == 0.5
+        assert len(silent) > 0
 
 
 def test_a_phantom_is_learnt_from_in_micro_batches(tmp_path):
