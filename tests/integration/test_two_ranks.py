@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from medvlp.losses.gather import contrast_clip, contrast_siglip
 from medvlp.losses.ties import Ties
+from medvlp.losses.medslip.objective import MedslipConfig
 from medvlp.losses.objectives import LabelsConfig
 from medvlp.encoding import ImageFeatures, Sizes
 from types import SimpleNamespace
@@ -29,7 +30,16 @@ texts = (owner >= rows.start) & (owner < rows.stop)
 layer = torch.nn.Linear(5, 4)
 scale, bias = torch.nn.Parameter(torch.tensor(9.0)), torch.nn.Parameter(torch.tensor(-1.0))
 labels_objective = LabelsConfig().build(Sizes(image=4, text=4, embed=4, labels=("a",)))
-weights = [*layer.parameters(), scale, bias, *labels_objective.parameters()]
+# More negatives than there are: all of them, whatever is drawn.
+medslip = MedslipConfig(
+    queries="learned", width=4, depth=1, heads=1, hidden=4, dropout=0.0, count=9,
+    negatives="unmentioned",
+).build(Sizes(image=4, text=4, embed=4, anatomies=("a", "b", "c"), observations=("x", "y")))
+relations = torch.randint(-2, 2, (6, 3, 2)).to(torch.int8)
+relations[:2] = -2
+weights = [
+    *layer.parameters(), scale, bias, *labels_objective.parameters(), *medslip.parameters()
+]
 results = {}
 ties = {
     "weight_B": torch.tensor([1.0, 2, 1, 1, 3, 1])[rows],
@@ -40,7 +50,7 @@ ties = {
 tied = {
     "": Ties(), " left out": Ties(**ties), " shared": Ties(**ties, share=True)
 }
-for name in [loss + tie for loss in ("clip", "siglip") for tie in tied] + ["labels"]:
+for name in [loss + tie for loss in ("clip", "siglip") for tie in tied] + ["labels", "medslip"]:
     for weight in weights:
         weight.grad = None
     image = torch.nn.functional.normalize(layer(raw_image[rows]), dim=1)
@@ -51,6 +61,13 @@ for name in [loss + tie for loss in ("clip", "siglip") for tie in tied] + ["labe
         loss = contrast_clip(image, text, own, scale, tied[name[4:]])
     elif kind == "siglip":
         loss = contrast_siglip(image, text, own, scale, bias, tied[name[6:]])
+    elif kind == "medslip":
+        tokens = torch.stack([image, image.roll(1, 1)], 1)
+        features = ImageFeatures(pooled_BD=image, tokens_BPD=tokens, grid=(2,), maps=())
+        loss = medslip(
+            SimpleNamespace(image=features, read=None),
+            SimpleNamespace(relations_BAQ=relations[rows]),
+        )
     else:
         features = ImageFeatures(pooled_BD=image, tokens_BPD=image, grid=(1,), maps=())
         loss = labels_objective(
@@ -85,7 +102,7 @@ def test_two_ranks_equal_one(tmp_path):
     contrasts = {
         f"{loss}{tie}" for loss in ("clip", "siglip") for tie in ("", " left out", " shared")
     }
-    assert one.keys() == two.keys() == contrasts | {"labels"}
+    assert one.keys() == two.keys() == contrasts | {"labels", "medslip"}
     for name, value in one.items():
         assert value.abs().sum() > 0
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)
