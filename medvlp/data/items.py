@@ -24,6 +24,7 @@ from medvlp.data.randomness import generator
 from medvlp.data.relations import Names, Relation, RelationVectors, check_relation_names
 from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
 from medvlp.data.text_policy import Positive, TextPolicy
+from medvlp.data.views import SIDES, Views
 from medvlp.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -96,6 +97,10 @@ class DataConfig:
 
     subset: str | None = None
     """A few-shot subset of the training split, such as ``10%``."""
+
+    views: Views = "all"
+    """Which X-rays are taken: ``frontal`` (PA, AP or one of both) or ``lateral`` leaves out all
+    others and those whose view is unknown; ``all`` leaves out none."""
 
     workers: Annotated[int, Field(ge=0)] = 0
     """Reading processes per device; 0 reads in the training process."""
@@ -185,10 +190,10 @@ def pair_items(
 ) -> list[Item]:
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
-    Samples of other domains (one archive may hold X-rays and CT), those without a text that the
-    policy wants (and requires) and, unless `text_only`, reports without an image give no item; nor,
-    for training, do images of one value throughout. `config.subset` narrows the training split
-    only.
+    Samples of other domains (one archive may hold X-rays and CT), of other views than
+    `config.views`, those without a text that the policy wants (and requires) and, unless
+    `text_only`, reports without an image give no item; nor, for training, do images of one value
+    throughout. `config.subset` narrows the training split only.
 
     Args:
         manifests: Where the items come from.
@@ -258,6 +263,23 @@ def count_textless(
         rows = _wanted_rows(manifest, config, split, domain, text_only)
         count += sum(row["sample"] not in texts for row in rows)
     return count
+
+
+def count_other_views(
+    manifests: Sequence[Manifest],
+    config: DataConfig,
+    split: str,
+    *,
+    domain: str,
+    text_only: bool = False,
+) -> int:
+    """Samples of a split that `config.views` leaves out, those of unknown view among them."""
+    given = dataclasses.replace(config, views="all")
+    return sum(
+        len(_wanted_rows(manifest, given, split, domain, text_only))
+        - len(_wanted_rows(manifest, config, split, domain, text_only))
+        for manifest in manifests
+    )
 
 
 def relabel(
@@ -332,6 +354,10 @@ def _wanted_rows(
         rows = rows.filter(pl.col("kind").ne_missing(TEXT_ONLY))
     if split == "train":
         rows = rows.filter(~pl.col("flags").list.contains(NO_INFORMATION).fill_null(False))
+    if config.views != "all":
+        wanted = [view for view, side in SIDES.items() if side == config.views]
+        shown = pl.col("view").is_in(wanted).fill_null(False)
+        rows = rows.filter(shown | pl.col("kind").eq_missing(TEXT_ONLY))
     if config.subset is not None and split == "train":
         members = manifest.subsets.filter(pl.col("subset") == config.subset)
         rows = rows.join(members, on="sample", how="semi")

@@ -23,6 +23,7 @@ SAMPLES = pa.schema(
         ("domain", pa.string()),
         ("patient", pa.string()),
         ("study", pa.string()),
+        ("study_order", pa.int32()),
         ("series", pa.string()),
         ("source", pa.string()),
         ("sha256", pa.string()),
@@ -48,8 +49,11 @@ SAMPLES = pa.schema(
 """One row a sample. `kind`: dicom, series, nifti, image, video, frames, or report where there are
 words but no pixels. `shape`: array order of the domain's reader, (rows, columns) or (slices, rows,
 columns) or (frames, rows, columns). `flags`: remarks such as ``no_text``, ``no_patient_id``.
-`acquired`: ISO date, shifted per patient. `split`: one of `SPLITS`, the one that is used;
-`source_split`: the name the source itself gave, if any. `reader`: which decoder reads it."""
+`view`: for X-rays a word of `medvlp.data.views`. `acquired`: ISO date, shifted per patient.
+`study_order`: the place of the study among its patient's as the source counts them, where it does:
+later studies have larger numbers, gaps mean nothing; see `medvlp.data.priors`. `split`: one of
+`SPLITS`, the one that is used; `source_split`: the name the source itself gave, if any. `reader`:
+which decoder reads it."""
 
 TEXTS = pa.schema(
     [

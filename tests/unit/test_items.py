@@ -7,6 +7,7 @@ import pytest
 from medvlp.data.items import (
     DataConfig,
     Item,
+    count_other_views,
     count_textless,
     pair_items,
     permute_images,
@@ -166,6 +167,24 @@ def test_a_subset_narrows_the_training_split_only(manifest: Manifest) -> None:
     few = config(subset="1%")
     assert [i.sample for i in pair_items([manifest], few, "train", domain="cxr")] == ["x2"]
     assert [i.sample for i in pair_items([manifest], few, "valid", domain="cxr")] == ["x9"]
+
+
+def test_views_are_chosen_and_what_they_leave_out_is_counted(manifest: Manifest) -> None:
+    views = {"x1": "PA", "x2": "LATERAL", "x9": "AP"}
+    manifest.__dict__["samples"] = manifest.samples.with_columns(
+        view=pl.col("sample").replace_strict(views, default=None)
+    )
+
+    def taken(view: str) -> set[str]:
+        return {item.sample for item in pairs(manifest, views=view)}
+
+    assert (taken("all"), taken("frontal"), taken("lateral")) == (
+        {"x1", "x2", "v1"}, {"x1"}, {"x2"},
+    )  # fmt: skip
+    # The other view, the textless image and the recording, whose views nobody knows.
+    for view, left_out in (("all", 0), ("frontal", 3), ("lateral", 3)):
+        chosen = config(views=view)
+        assert count_other_views([manifest], chosen, "train", domain="cxr") == left_out
 
 
 @pytest.mark.parametrize(

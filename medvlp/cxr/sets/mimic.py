@@ -24,6 +24,7 @@ from medvlp.cxr.select import EACH, select_exclusive
 from medvlp.cxr.sets.accounts import leave_rest, take_images, with_suffix
 from medvlp.cxr.sets.mimic_tables import Image, Labeller, Tables, load_tables
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.data.views import SIDES, view_word
 
 SOURCE = "mimic-cxr"
 
@@ -32,7 +33,6 @@ _PICTURES = (*sorted(DICOM_SUFFIXES), ".jpg", ".jpeg", ".png")
 
 _STUDY = re.compile(r"s(\d+)")
 _SUBJECT = re.compile(r"p(\d+)")
-_FRONTAL = ("PA", "AP")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -71,6 +71,7 @@ def index_mimic(root: Path, intake: Intake) -> None:
             kind="dicom" if path.suffix.lower() in DICOM_SUFFIXES else "image",
             patient=_patient(image.subject),
             study=f"{SOURCE}:{image.study}",
+            study_order=image.order,
             identifiers=[image.subject, image.study],
             acquired=image.date or None,
             source_split="test" if options.selection == "only" else image.split,
@@ -92,6 +93,10 @@ def index_mimic(root: Path, intake: Intake) -> None:
 
 def _patient(subject: str) -> str:
     return f"{SOURCE}:{subject}"
+
+
+def _is_frontal(image: Image) -> bool:
+    return SIDES.get(view_word(image.view)) == "frontal"
 
 
 def _preference(path: Path) -> tuple[Path, int]:
@@ -174,7 +179,7 @@ class _Wanted:
         frontal = {
             image.study
             for name, image in tables.images.items()
-            if name in there and image.view in _FRONTAL and image.study in reports
+            if name in there and _is_frontal(image) and image.study in reports
         }
         labels = {study: told for study, told in tables.labels.items() if study in frontal}
         selection = select_exclusive(
