@@ -282,7 +282,7 @@ class Intake(Filing):
         geometry: Sequence[float] | None = None,
         ref: str | None = None,
     ) -> None:
-        """A box, interval or mask; `ref` is the mask's source id."""
+        """A box, interval or mask; `ref` is the mask's source id, or the text node of a box."""
         values = None if geometry is None else [float(v) for v in geometry]
         row = {"sample": sample, "name": name, "kind": kind, "geometry": values, "ref": ref}
         self.books.add("regions", [row])

@@ -16,6 +16,7 @@ DOMAIN = Domain(
         "covidx-cxr4": Ref("medvlp.cxr.sets.covidx:index_covidx"),
         "iu-xray": Ref("medvlp.cxr.sets.r2gen:index_iu_xray"),
         "mimic-cxr": Ref("medvlp.cxr.sets.mimic:index_mimic"),
+        "ms-cxr": Ref("medvlp.cxr.sets.ms_cxr:index_ms_cxr"),
         "nih-cxr14": Ref("medvlp.cxr.sets.nih:index_nih"),
         "object-cxr": Ref("medvlp.cxr.sets.object_cxr:index_object_cxr"),
         "open-i": Ref("medvlp.cxr.sets.open_i:index_open_i"),

@@ -113,8 +113,9 @@ stored array, far edges exclusive; interval: (start_s, end_s); mask: `ref` is an
 and geometry (value,) where that file is a label map. Of pictures also ellipse: (x0, y0, x1, y1),
 the box that it fills; polygon: (x, y) of each corner, by the even-odd rule; runs: a mask without a
 file, (rows, columns, then start and length of each run), starts counted row by row from 0; see
-`medvlp.data.regions`. A video's boxes are (x0, y0, x1, y1) in
-fractions of the picture, each at the moment that `ref` tells: ``t=12.5`` seconds."""
+`medvlp.data.regions`. A picture's box or shape may name in `ref` the text node that it shows.
+A video's boxes are (x0, y0, x1, y1) in fractions of the picture, each at the moment that `ref`
+tells: ``t=12.5`` seconds."""
 
 REJECTS = pa.schema(
     [

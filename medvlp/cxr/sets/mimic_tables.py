@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from medvlp.archive.intake import Intake
@@ -24,6 +25,8 @@ _NAME = "mimic-cxr-*-{}.csv*"
 METADATA = _NAME.format("metadata")
 """The name of the table of metadata, with ``*`` where versions differ."""
 
+STUDY = re.compile(r"s(\d+)")
+SUBJECT = re.compile(r"p(\d+)")
 _KEYS = ("subject_id", "study_id")
 
 
@@ -49,6 +52,27 @@ class Tables:
     """By dicom_id."""
     labels: Mapping[str, Labels]
     """By study."""
+
+
+def patient_id(subject: str) -> str:
+    """The patient's number, shared by all kinds that read MIMIC-CXR's images."""
+    return f"mimic-cxr:{subject}"
+
+
+def study_id(study: str) -> str:
+    """The study's number, shared likewise."""
+    return f"mimic-cxr:{study}"
+
+
+def place_of(path: PurePath) -> tuple[str, str] | None:
+    """Subject and study by the folders that an image lies in.
+
+    >>> place_of(PurePath("files/p10/p10000032/s50414267/x.jpg"))
+    ('10000032', '50414267')
+    """
+    study = STUDY.fullmatch(path.parent.name)
+    subject = SUBJECT.fullmatch(path.parent.parent.name)
+    return (subject[1], study[1]) if study and subject else None
 
 
 def load_tables(intake: Intake, files: Sequence[Path], labeller: Labeller) -> Tables:
