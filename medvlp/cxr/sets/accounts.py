@@ -21,8 +21,6 @@ from medvlp.progress import track
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
-_NO_WORDS = ("", "nan", "none", "null", "<na>")
-
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
@@ -145,15 +143,6 @@ def number(cell: str) -> float:
     if not math.isfinite(found):
         raise Reject("not_a_number")
     return found
-
-
-def report_cell(cell: str) -> str:
-    """The words of a report's cell; the word that a program wrote for none is none.
-
-    >>> report_cell("nan"), report_cell("Nanogram.")
-    ('', 'Nanogram.')
-    """
-    return "" if cell.strip().lower() in _NO_WORDS else cell.strip()
 
 
 def presence(cell: str) -> float | None:

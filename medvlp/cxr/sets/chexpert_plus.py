@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.tablefile import table_text
-from medvlp.archive.text.document import checked_text
+from medvlp.archive.text.document import checked_text, is_wordless
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
@@ -27,7 +27,6 @@ from medvlp.cxr.sets.accounts import (
     Cells,
     compare,
     leave_rest,
-    report_cell,
     table_rows,
     take_images,
     the_file,
@@ -174,16 +173,12 @@ def _order(cells: Cells, place: Place) -> int:
 
 def _text(intake: Intake, table: Path, row: int, cells: Cells, options: PlusOptions) -> Text | None:
     """A row's report; one without words is listed, and its image stays."""
-    parts = [
-        f"{heading}:\n{words}"
-        for column, heading in _SECTIONS.items()
-        if (words := report_cell(cells.get(column, "")))
-    ]
-    whole = report_cell(cells["report"])
-    divided = any(report_cell(cells[column]) for column in _TOLD)
-    wanted = divided and (options.text == "sections" or not whole)
+    told = {column for column in _SECTIONS if not is_wordless(cells.get(column, ""))}
+    parts = [f"{_SECTIONS[column]}:\n{cells[column]}" for column in _SECTIONS if column in told]
+    divided = not told.isdisjoint(_TOLD)
+    wanted = divided and (options.text == "sections" or is_wordless(cells["report"]))
     try:
-        return checked_text("\n\n".join(parts) if wanted else whole)
+        return checked_text("\n\n".join(parts) if wanted else cells["report"])
     except Reject as verdict:
         intake.reject_row(table, row, verdict.code)
         return None

@@ -24,7 +24,6 @@ from medvlp.cxr.sets.accounts import (
     Cells,
     compare,
     leave_rest,
-    report_cell,
     table_rows,
     take_images,
     the_file,
@@ -175,7 +174,7 @@ def _load(intake: Intake, table: Path) -> dict[str, _Image]:
 def _text(intake: Intake, table: Path, row: int, cells: Cells) -> Text | None:
     """A row's report; one without words is listed, and its image stays."""
     try:
-        return checked_text(report_cell(cells["Report"]))
+        return checked_text(cells["Report"])
     except Reject as verdict:
         intake.reject_row(table, row, verdict.code)
         return None
