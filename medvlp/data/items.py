@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,9 +18,16 @@ from medvlp.data.cache_entry import Format
 from medvlp.data.label_vectors import LabelVectors, intervals_of
 from medvlp.data.manifest import Manifest
 from medvlp.data.mix import MixConfig
-from medvlp.data.preprocess import Span
+from medvlp.data.phantom_source import PhantomData
+from medvlp.data.preprocess import Span, windows
 from medvlp.data.randomness import generator
-from medvlp.data.relations import Names, Relation, RelationVectors, check_relation_names
+from medvlp.data.relations import (
+    EntityConfig,
+    Names,
+    Relation,
+    RelationVectors,
+    check_relation_names,
+)
 from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
 from medvlp.data.text_policy import Positive, TextPolicy
 from medvlp.data.views import SIDES, Views
@@ -31,45 +37,12 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PhantomData:
-    """A phantom archive that the training run writes and indexes into its own folder."""
-
-    n: Positive = 100
-    """Patients."""
-
-    seed: int = 0
-    settings: tuple[str, ...] = ()
-    """Phantom settings such as ``size=64``."""
-
-    kind: str
-    """The source kind that reads the archive, such as ``dicom``."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TokenizerConfig:
     """A tokenizer trained on the training split's own texts, or one from a local folder."""
 
     vocab_size: Annotated[int, Field(ge=300)] = 8192
     path: Path | None = None
     """A pretrained tokenizer's folder, or a ``vocab.txt``; then `vocab_size` is not used."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EntityConfig:
-    """Which entities of the manifests reach the batch."""
-
-    anatomies: tuple[str, ...] = ()
-    """Places, in the order of the batch's columns, such as ``left lung`` or ``heart``."""
-
-    observations: tuple[str, ...] = ()
-    """Observations, in the order of the batch's columns."""
-
-    source: str | None = None
-    """The extractor whose rows count, such as ``rules``; every one if not given."""
-
-    def __post_init__(self) -> None:
-        if self.anatomies and not self.observations:
-            raise ValueError("anatomies without observations")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -107,6 +80,10 @@ class DataConfig:
 
     prefetch: Positive = 2
     """Batches that each reading process has ready in advance."""
+
+    sides: Literal["en"] | Path | None = None
+    """The words that name a side, for contracts that mirror images (`preprocess.augment.mirror`):
+    ``en`` for reports in English, or a file in the form of ``medvlp/data/sides.yaml``."""
 
     text_multiple: Positive = 16
     """Texts of a batch are padded to the next multiple of so many tokens: few lengths occur, for
@@ -167,6 +144,9 @@ class Item:
     """1 present, 0 absent, -1 uncertain, NaN unknown."""
 
     split: str
+    view: str | None = None
+    """How the image was taken, such as PA, where that is known."""
+
     flags: tuple[str, ...] = ()
     """The sample's flags: some tell a reader what was done to its files."""
 
@@ -248,38 +228,24 @@ def window_items(
     return items
 
 
-def count_textless(
+def count_left_out(
     manifests: Sequence[Manifest],
     config: DataConfig,
     split: str,
     *,
     domain: str,
     text_only: bool = False,
-) -> int:
-    """Samples of a split that no text of the policy belongs to, and that are not trained on."""
-    count = 0
+) -> tuple[int, int]:
+    """Samples of a split that no text of the policy belongs to, and those of other views."""
+    textless = other_views = 0
+    any_view = dataclasses.replace(config, views="all")
     for manifest in manifests:
         texts = _texts(manifest, config.texts)
         rows = _wanted_rows(manifest, config, split, domain, text_only)
-        count += sum(row["sample"] not in texts for row in rows)
-    return count
-
-
-def count_other_views(
-    manifests: Sequence[Manifest],
-    config: DataConfig,
-    split: str,
-    *,
-    domain: str,
-    text_only: bool = False,
-) -> int:
-    """Samples of a split that `config.views` leaves out, those of unknown view among them."""
-    given = dataclasses.replace(config, views="all")
-    return sum(
-        len(_wanted_rows(manifest, given, split, domain, text_only))
-        - len(_wanted_rows(manifest, config, split, domain, text_only))
-        for manifest in manifests
-    )
+        textless += sum(row["sample"] not in texts for row in rows)
+        every = _wanted_rows(manifest, any_view, split, domain, text_only)
+        other_views += len(every) - len(rows)
+    return textless, other_views
 
 
 def relabel(
@@ -426,14 +392,6 @@ def _item(
         texts=texts,
         labels_L=labels_L,
         split=row["split"],
+        view=row["view"],
         flags=tuple(row["flags"] or ()),
     )
-
-
-def windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Span]:
-    """Windows of a recording, all of `window_s` if it is that long; the last ends with it."""
-    if duration_s <= 0:
-        return
-    for i in range(max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1):
-        start = max(0.0, min(i * stride_s, duration_s - window_s))
-        yield (start, min(start + window_s, duration_s))

@@ -44,6 +44,24 @@ class Names:
 NO_NAMES = Names()
 
 
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class EntityConfig:
+    """Which entities of the manifests reach the batch."""
+
+    anatomies: tuple[str, ...] = ()
+    """Places, in the order of the batch's columns, such as ``left lung`` or ``heart``."""
+
+    observations: tuple[str, ...] = ()
+    """Observations, in the order of the batch's columns."""
+
+    source: str | None = None
+    """The extractor whose rows count, such as ``rules``; every one if not given."""
+
+    def __post_init__(self) -> None:
+        if self.anatomies and not self.observations:
+            raise ValueError("anatomies without observations")
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     """One entity of a sample."""
@@ -146,6 +164,17 @@ def told_vector(
             strength_Q[q] = max(strength_Q[q], _STRENGTH[relation.value])
             side |= relation.side if relation.value == PRESENT else 0
     return _BY_STRENGTH[strength_Q], side
+
+
+def present_places(
+    relations: Sequence[Relation], nodes: Collection[str], names: Names
+) -> NDArray[np.int8]:
+    """(A,): 1 for the anatomies at which texts affirm something; the arguments of `told_vector`."""
+    place_A = np.zeros(len(names.anatomies), np.int8)
+    for relation in relations:
+        if not relation.nodes.isdisjoint(nodes):
+            place_A[[column for column, value in relation.values if value == PRESENT]] = 1
+    return place_A
 
 
 def check_relation_names(manifests: Sequence[Manifest], names: Names, source: str | None) -> None:

@@ -17,17 +17,18 @@ from medvlp.data.dataset import MixedDataset, PairDataset, collater
 from medvlp.data.items import (
     DataConfig,
     Item,
-    count_other_views,
-    count_textless,
+    count_left_out,
     pair_items,
     permute_images,
     relabel,
 )
 from medvlp.data.manifest import Manifest, open_all
+from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM, StreamConfig
 from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
-from medvlp.data.preprocess import contract_digest
+from medvlp.data.preprocess import contract_digest, mirror_share
 from medvlp.data.prompts import PromptSet
+from medvlp.data.sides import load_side_words
 from medvlp.data.tokenizer import (
     load_tokenizer,
     save_tokenizer,
@@ -57,6 +58,9 @@ class Stream:
 
     train: list[Item]
     valid: list[Item]
+    mirror: Mirror | None
+    """What mirrors its training samples, if the contract asks for it."""
+
     textless: dict[str, int]
     """How many samples of each split lack the texts that it wants."""
 
@@ -146,8 +150,9 @@ def _stream(
         "text_only": experiment.preprocess.kind == "none",
     }
     items = {s: pair_items(own, data, s, known_in=manifests, **kinds) for s in _SPLITS}
-    textless = {s: count_textless(own, data, s, **kinds) for s in _SPLITS}
-    other_views = {s: count_other_views(own, data, s, **kinds) for s in _SPLITS}
+    left_out = {s: count_left_out(own, data, s, **kinds) for s in _SPLITS}
+    textless = {s: count for s, (count, _) in left_out.items()}
+    other_views = {s: count for s, (_, count) in left_out.items()}
     if not items["train"]:
         where = "data" if name == ONE_STREAM else f"data.mix.streams.{name}"
         raise ConfigError(
@@ -162,10 +167,21 @@ def _stream(
         name=name,
         data=data,
         contract=contract,
+        mirror=_mirror(contract, data, items["train"]),
         textless=textless,
         other_views=other_views,
         **items,
     )
+
+
+def _mirror(contract: Any, data: DataConfig, items: Sequence[Item]) -> Mirror | None:
+    share = mirror_share(contract)
+    if not share:
+        return None
+    words = load_side_words(data.sides if isinstance(data.sides, Path) else None)
+    mirror = Mirror(share, words, data.names)
+    mirror.check(items)
+    return mirror
 
 
 def _graded(
@@ -271,6 +287,7 @@ class PairData(LightningDataModule):
             augment=split == "train",
             names=stream.data.names,
             stream=stream.name,
+            mirror=stream.mirror,
         )
 
 

@@ -7,8 +7,7 @@ import pytest
 from medvlp.data.items import (
     DataConfig,
     Item,
-    count_other_views,
-    count_textless,
+    count_left_out,
     pair_items,
     permute_images,
     relabel,
@@ -140,7 +139,7 @@ def test_a_timed_text_is_an_item_with_its_span(manifest: Manifest) -> None:
 
 def test_other_domains_give_no_item(manifest: Manifest) -> None:
     assert pair_items([manifest], config(), "train", domain="volumetric") == []
-    assert count_textless([manifest], config(), "train", domain="volumetric") == 0
+    assert count_left_out([manifest], config(), "train", domain="volumetric")[0] == 0
 
 
 def test_levels_and_sources_narrow_the_texts(manifest: Manifest) -> None:
@@ -151,8 +150,8 @@ def test_levels_and_sources_narrow_the_texts(manifest: Manifest) -> None:
 
 
 def test_textless_samples_are_counted_and_not_trained_on(manifest: Manifest) -> None:
-    assert count_textless([manifest], config(), "train", domain="cxr") == 1
-    assert count_textless([manifest], config(levels=("report",)), "train", domain="cxr") == 3
+    assert count_left_out([manifest], config(), "train", domain="cxr")[0] == 1
+    assert count_left_out([manifest], config(levels=("report",)), "train", domain="cxr")[0] == 3
 
 
 def test_labels_keep_uncertain_and_unknown_apart(manifest: Manifest) -> None:
@@ -184,7 +183,7 @@ def test_views_are_chosen_and_what_they_leave_out_is_counted(manifest: Manifest)
     # The other view, the textless image and the recording, whose views nobody knows.
     for view, left_out in (("all", 0), ("frontal", 3), ("lateral", 3)):
         chosen = config(views=view)
-        assert count_other_views([manifest], chosen, "train", domain="cxr") == left_out
+        assert count_left_out([manifest], chosen, "train", domain="cxr")[1] == left_out
 
 
 @pytest.mark.parametrize(
