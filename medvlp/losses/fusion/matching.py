@@ -99,6 +99,8 @@ def _draw(likeness_RC: Tensor, barred_RC: Tensor) -> tuple[Tensor, Tensor]:
         none_R = torch.zeros(len(likeness_RC), dtype=torch.bool, device=likeness_RC.device)
         return none_R.long(), none_R
     # The greatest of log-weights with Gumbel noise is a draw by weight.
-    uniform_RC = torch.rand_like(likeness_RC).clamp(min=torch.finfo(likeness_RC.dtype).tiny)
+    uniform_RC = torch.rand(
+        likeness_RC.shape, dtype=likeness_RC.dtype, device=likeness_RC.device
+    ).clamp(min=torch.finfo(likeness_RC.dtype).tiny)
     noisy_RC = likeness_RC - (-uniform_RC.log()).log()
     return noisy_RC.masked_fill(barred_RC, -torch.inf).argmax(1), ~barred_RC.all(1)
