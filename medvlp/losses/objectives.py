@@ -17,7 +17,9 @@ from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import Level
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
+from medvlp.losses.fusion.objective import FusionConfig
 from medvlp.losses.gather import contrast_clip, contrast_siglip
+from medvlp.losses.knowledge import KnowledgeConfig
 from medvlp.losses.masked_text import MaskedTextConfig
 from medvlp.losses.objective import AnsweringObjective, Objective
 from medvlp.losses.ties import Ties, text_groups
@@ -93,6 +95,8 @@ CORE_OBJECTIVES: dict[str, type] = {
     "siglip": SigLipConfig,
     "labels": LabelsConfig,
     "masked-text": MaskedTextConfig,
+    "fusion": FusionConfig,
+    "knowledge": KnowledgeConfig,
 }
 """The core's objectives by `kind`; a domain brings more."""
 

@@ -254,6 +254,8 @@ def _objective_faults(e: Experiment) -> list[str]:
         faults.append("objectives: siglip needs a bias; set model.init_bias, such as -10")
     if "masked-text" in kinds and e.text.cache:
         faults.append("objectives: masked-text alters texts; set text.cache=false")
+    if e.text.cache and any(o.kind == "fusion" and o.matching for o in e.objectives):
+        faults.append("objectives: fusion's matching reads texts' tokens; set text.cache=false")
     if e.text.cache and e.trainer.strategy == "fsdp":
         faults.append("text.cache: ranks that know other texts cannot share a tower's weights")
     if "labels" in kinds and not e.data.labels:
