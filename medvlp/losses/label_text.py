@@ -1,8 +1,7 @@
 """A label head of prototypes: the supervised term of DLILP, also by itself the unimodal baseline.
 
-DLILP ("A Reality Check of Vision-Language Pre-training in Radiology", Silva-Rodriguez et al.) adds
-it to a contrast of images and texts of a tenth of its weight; alone, it is the baseline with which
-that paper asks what texts are good for.
+DLILP (arXiv:2504.05227) adds it to a contrast of images and texts of a tenth of its weight; alone,
+it is the baseline with which that paper asks what texts are good for.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Read = Callable[[Tensor, Tensor], TextFeatures]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LabelTextConfig:
-    """Cross-entropy of labels from cosines with prototypes (DLILP)."""
+    """Cross-entropy of labels from cosines with prototypes (DLILP, arXiv:2504.05227)."""
 
     kind: Literal["label-text"] = "label-text"
     weight: float = 1.0

@@ -34,10 +34,13 @@ LOCAL_SHARPNESS = 5.0
 CONTRAST_SHARPNESS = 10.0
 """GLoRIA's γ3: what a text's agreement with an image is multiplied by in the contrast."""
 
-PAIR_VALUES = 2**24
-"""Values of the largest tensor that is held at once (64 MiB in float32; some six such tensors
-live together): images x texts x words x the larger of places and width, as long as a single text
-does not exceed it."""
+PAIR_VALUES = 2**25
+"""Values of the largest tensor (images x words x the larger of places and width) up to which what
+backward needs is kept: 128 MiB in float32, of some six such tensors. Beyond, backward computes it
+anew, for as many texts at a time as stay below, but at least one."""
+
+CACHE_VALUES = 2**20
+"""The same for texts that a CPU takes at a time, so that they stay in its cache."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -135,8 +138,7 @@ def contrast_local(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES
             return patch_BPE.sum() * 0.0 + word_KE.sum() * 0.0
         start = rows_before(words.length_M)
         mine = slice(start, start + len(words.length_M))
-        word_NTE, real_NT = pool.padded()
-        logit_BN = CONTRAST_SHARPNESS * text_agreement(patch_BPE, word_NTE, real_NT, values=values)
+        logit_BN = CONTRAST_SHARPNESS * text_agreement(patch_BPE, pool, values=values)
         column_M = global_logsumexp(logit_BN.logsumexp(0))[mine]
         row_B = logit_BN.logsumexp(1)
         own_BN = rank_rows(patch_BPE)[:, None] == pool.owner_M
@@ -150,32 +152,36 @@ def contrast_local(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES
         return loss
 
 
-def text_agreement(
-    patch_BPE: Tensor, word_MTE: Tensor, real_MT: Tensor, *, values: int = PAIR_VALUES
-) -> Tensor:
+def text_agreement(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES) -> Tensor:
     """How well each text's words agree with the places they look at, (B,M).
 
-    ``log Σ_w exp(γ2·cos(w, c_w))``, see `word_agreement`. Texts are taken a few at a time; where
-    they do not all fit at once, backward computes each few anew, so that memory does not grow
-    with the number of pairs.
+    ``log Σ_w exp(γ2·cos(w, c_w))``, see `word_agreement`. Texts of about the same length are taken
+    a few at a time; where all pairs are too many to be kept, backward computes each few anew, so
+    that memory does not grow with the number of pairs.
 
     Args:
         patch_BPE: Projected patches, not normalised.
-        word_MTE: Projected words, not normalised.
-        real_MT: Where there is a word; at least one in each text.
+        words: At least one text; whose image it is plays no part.
         values: See `PAIR_VALUES`.
     """
-    images, places, width = patch_BPE.shape
-    a_text = images * word_MTE.shape[1] * max(places, width)
-    texts = max(1, values // max(a_text, 1))
-    if texts >= len(word_MTE):
-        return _log_sum(patch_BPE, word_MTE, real_MT)
-    chunks = zip(torch.split(word_MTE, texts), torch.split(real_MT, texts), strict=True)
-    parts: list[Tensor] = [
-        checkpoint(_log_sum, patch_BPE, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in chunks
-    ]
-    return torch.cat(parts, 1)
+    word_MTE, real_MT = words.padded()
+    length_M, order_M = words.length_M.sort()
+    lengths = length_M.tolist()
+    a_word = len(patch_BPE) * max(patch_BPE.shape[1:])
+    at_once = min(values, CACHE_VALUES) if patch_BPE.device.type == "cpu" else values
+    texts = max(1, at_once // max(1, a_word * lengths[-1]))
+    kept = a_word * sum(lengths) <= values
+    parts: list[Tensor] = []
+    for start in range(0, len(lengths), texts):
+        index_m = order_M[start : start + texts]
+        longest = lengths[start + len(index_m) - 1]
+        few = patch_BPE, word_MTE[index_m, :longest], real_MT[index_m, :longest]
+        parts.append(
+            _log_sum(*few)
+            if kept
+            else checkpoint(_log_sum, *few, use_reentrant=False, preserve_rng_state=False)
+        )
+    return torch.cat(parts, 1)[:, order_M.argsort()]
 
 
 def _log_sum(patch_BPE: Tensor, word_MTE: Tensor, real_MT: Tensor) -> Tensor:
