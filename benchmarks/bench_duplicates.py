@@ -241,10 +241,10 @@ def main() -> None:
     """Measure what is there, print it, and write it if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--sets", nargs="+", default=["cxr-nih-1024", "cxr-nih-64", "phantoms"])
+    parser.add_argument("--sets", nargs="+", default=["cxr-nih-64", "phantoms"])
     parser.add_argument("--half", choices=("even", "odd"), default="odd")
     parser.add_argument("--phantoms", type=int, default=60)
-    parser.add_argument("--queries", type=int, default=20)
+    parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--growth", action="store_true", help="time and memory of larger indexes")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -159,7 +159,7 @@ def middle(values: list[float], digits: int) -> str:
 def main() -> None:
     """Print the table, and write it if told so."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=200)
+    parser.add_argument("--files", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", choices=SYNTAXES, default=None)
     parser.add_argument("--out", type=Path, default=None)

@@ -121,10 +121,10 @@ def measure(name: str, steps: int, rounds: int, workers: int, folder: Path) -> F
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--domains", nargs="+", default=list(PATIENTS), choices=list(PATIENTS))
-    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)

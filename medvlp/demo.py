@@ -4,6 +4,7 @@ as the commands. Each stage is skipped where its result stands already.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,10 @@ import yaml
 from rich.console import Console
 
 from medvlp.domain import get_domain
-from medvlp.errors import InputError
+from medvlp.errors import InputError, MedvlpError, RunError
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.suite.processes import run_apart
+from medvlp.progress import track
 from medvlp.report.build import build_report
 from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import train_run
@@ -95,12 +98,58 @@ def run_demo(
     """
     configs = _configs()
     start = time.monotonic()
-    for tour in tours:
-        _Stages(folder, configs, tour, overrides, n).run()
+    stages = [_Stages(folder, configs, tour, overrides, n) for tour in tours]
+    for one in stages:
+        one.prepare()
+    _train_all([training for one in stages for training in one.trainings()])
+    for one in stages:
+        one.evaluate()
     report = _stage("report", None, lambda: build_report(folder / "predictions"))
     assert isinstance(report, Path)
     _say(f"done in {time.monotonic() - start:.0f} s")
     return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """One training run, as it crosses to the process that does it."""
+
+    title: str
+    config: Path
+    settings: tuple[str, ...]
+    run: Path
+
+
+def _train_all(trainings: Sequence[_Training]) -> None:
+    """Train what is not trained yet, two cores' worth of runs at a time.
+
+    These models are so small that one run gains little from a second core, but two runs do.
+
+    Raises:
+        RunError: A training failed; the others go on first.
+    """
+    left = [training for training in trainings if not (training.run / "bundle").exists()]
+    for training in trainings:
+        if training not in left:
+            _say(f"{training.title}: done before")
+    if not left:
+        return
+    _say(f"train {len(left)} models ...")
+    start, failed = time.monotonic(), []
+    workers = min(len(left), os.cpu_count() or 1)
+    for training, reason in track(run_apart(_train, left, workers), "trainings", len(left)):
+        _say(f"{training.title}: {reason or f'after {time.monotonic() - start:.0f} s'}")
+        failed += [] if reason is None else [f"{training.title}: {reason}"]
+    if failed:
+        raise RunError(failed[0], remedy="mend that, then repeat the command: the rest is kept")
+
+
+def _train(training: _Training) -> str | None:
+    try:
+        train_run(training.config, training.settings, training.run)
+    except MedvlpError as error:
+        return error.message
+    return None
 
 
 class _Stages:
@@ -120,8 +169,8 @@ class _Stages:
         self.manifest = self.home / "manifest"
         self.cache = self.home / "cache"
 
-    def run(self) -> None:
-        """Every stage in order."""
+    def prepare(self) -> None:
+        """Phantom archive and manifest."""
         self.home.mkdir(parents=True, exist_ok=True)
         phantom = load_experiment(self.config, self.overrides).data.phantom
         if phantom is None:
@@ -136,29 +185,35 @@ class _Stages:
                 self.tour.domain, phantom, self.home, [f"split.fractions={fractions}"]
             ),
         )
-        runs = [self._train("clip", [])]
-        for control in self.tour.controls:
-            changed = [f"control={control}"]
-            changed += [SUPERVISED] if control == "supervised-unimodal" else []
-            runs.append(self._train(control, changed))
+
+    def trainings(self) -> list[_Training]:
+        """The model and its controls."""
+        return [self._training(name) for name in ("clip", *self.tour.controls)]
+
+    def evaluate(self) -> None:
+        """Every protocol, of all models."""
+        bundles = [training.run / "bundle" for training in self.trainings()]
         for name in self.tour.protocols:
-            self._evaluate(name, [run / "bundle" for run in runs])
+            self._evaluate(name, bundles)
 
     def _stage(self, what: str, done: Path, work: Callable[[], object]) -> None:
         _stage(f"{self.title}: {what}", done, work)
 
-    def _train(self, name: str, changed: Sequence[str]) -> Path:
-        run = self.home / name
-        settings = [
-            *self.overrides,
-            "data.phantom=null",
-            _listed("data.manifests", self.manifest),
-            f"data.cache={self.cache}",
-            *changed,
-        ]
-        what = "train" if name == "clip" else f"train the control {name}"
-        self._stage(what, run / "bundle", lambda: train_run(self.config, settings, run))
-        return run
+    def _training(self, name: str) -> _Training:
+        changed = [] if name == "clip" else [f"control={name}"]
+        changed += [SUPERVISED] if name == "supervised-unimodal" else []
+        return _Training(
+            title=f"{self.title}: " + ("train" if name == "clip" else f"train the control {name}"),
+            config=self.config,
+            settings=(
+                *self.overrides,
+                "data.phantom=null",
+                _listed("data.manifests", self.manifest),
+                f"data.cache={self.cache}",
+                *changed,
+            ),
+            run=self.home / name,
+        )
 
     def _evaluate(self, name: str, bundles: Sequence[Path]) -> None:
         protocol = self.configs / "evaluate" / f"{name}.yaml"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Literal
 
 from medvlp.errors import ConfigError
@@ -85,6 +86,10 @@ class Domain:
 
     tasks: Mapping[str, Ref] = field(default_factory=dict)
     """``kind`` -> evaluation task; beside the core's."""
+
+    vocabulary: Path | None = None
+    """Folder with ``names.yaml`` and a words file a language: what `medvlp structure` reads from
+    reports (`medvlp.data.structure`)."""
 
     phantom: Ref | None = None
     """`medvlp.phantom.write.Phantom`: what writes an archive whose ground truth is known."""

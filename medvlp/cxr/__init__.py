@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medvlp.domain import Domain, Ref
 
 DOMAIN = Domain(
@@ -26,5 +28,6 @@ DOMAIN = Domain(
     resolve=Ref("medvlp.cxr.read:resolve"),
     view=Ref("medvlp.cxr.view:view"),
     preprocess={"cxr": Ref("medvlp.cxr.preprocess:CxrPreprocessConfig")},
+    vocabulary=Path(__file__).with_name("vocabulary"),
     phantom=Ref("medvlp.cxr.phantom:PHANTOM"),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CxrAugmentConfig:
-    """Small changes of pose and exposure; never a mirror image, which would swap left and right."""
+    """Small changes of pose and exposure, and mirror images if asked for."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"mirror": 0}
 
     shift: Fraction = 0.05
     """Largest shift along each axis, as a fraction of the image."""
@@ -39,6 +41,11 @@ class CxrAugmentConfig:
     """Largest change of contrast, as a fraction, about the middle grey."""
     brightness: Fraction = 0.1
     """Largest change of brightness, as a fraction of the full range."""
+    mirror: Fraction = 0
+    """Share of a run's training samples that are mirrored, image and all that names a side
+    together (`medvlp.data.mirror`); needs ``data.sides``. Samples of which something cannot change
+    sides, such as a right-sided aortic arch or a lateral view, stay as they are. Nothing else
+    mirrors: not evaluation, not fine-tuning. Letters of lead are mirrored with the image."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,6 +86,8 @@ class Pose(NamedTuple):
     rotation_rad: float
     contrast: float
     brightness: float
+    mirror: float = 0
+    """1 for the mirror image, which is then moved and turned."""
 
 
 def draw_pose(config: CxrAugmentConfig, rng: np.random.Generator) -> Pose:
@@ -104,10 +113,11 @@ def apply_poses(grey_B1HW: Tensor, pose_BK: Tensor) -> Tensor:
         grey_B1HW: The images.
         pose_BK: Each image's `Pose`, on the CPU.
     """
-    x, y, scale, rotation_rad, *exposure = pose_BK.unbind(1)
+    x, y, scale, rotation_rad, *exposure, mirror = pose_BK.unbind(1)
     cos, sin = rotation_rad.cos() / scale, rotation_rad.sin() / scale
     # Maps output to input coordinates in [-1,1], whose full width is 2.
     theta_B23 = torch.stack([cos, -sin, -2 * x, sin, cos, -2 * y], 1).view(-1, 2, 3)
+    theta_B23[:, 0] *= 1 - 2 * mirror[:, None]
     grid = F.affine_grid(theta_B23.to(grey_B1HW), list(grey_B1HW.shape), align_corners=False)
     moved = F.grid_sample(grey_B1HW, grid, align_corners=False)
     contrast, brightness = (value.to(grey_B1HW).view(-1, 1, 1, 1) for value in exposure)
@@ -203,6 +213,10 @@ class CxrPreprocess:
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """A `Pose`."""
         return np.array(draw_pose(self.config.augment, rng))
+
+    def mirrored(self, drawn_K: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same `Pose` of the mirror image."""
+        return np.array(Pose(*drawn_K)._replace(mirror=1.0))
 
     def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
         """(B,1,size,size) float32, standardised; augmented by `drawn_BK`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -30,30 +30,44 @@ _KINDS = (
 _TOKEN = re.compile(r"[^\W_]+(?:[/'’-][^\W_]+)*|[;:,?()]")
 _LONGEST_TERM = 8
 
-_STARTERS = frozenset({
-    "a", "again", "an", "chronic", "is", "it", "large", "mild", "mildly", "minimal", "minimally",
-    "moderate", "moderately", "multiple", "old", "persistent", "redemonstrated", "several",
-    "severe", "slight", "slightly", "small", "stable", "status", "the", "there", "this", "tiny",
-    "unchanged",
-})  # fmt: skip
-"""Words with which a new clause begins behind a comma, unless an "or" makes it a list."""
 
-_VERBS = frozenset(
-    {"appear", "appears", "are", "has", "have", "is", "remain", "remains", "was", "were"}
-)
-_SEEN = frozenset({
-    "appreciated", "demonstrated", "detected", "evident", "identified", "noted", "observed",
-    "present", "seen", "suspected", "visible", "visualised", "visualized",
-})  # fmt: skip
-"""Words that a list in the negative may close with: "no mass, effusion is seen"."""
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """Words by which clauses and lists are told apart; a terms file may name its language's."""
 
-_BETWEEN = frozenset({"versus", "vs"})
-_AFTERWARDS = frozenset({
-    ",", ";", ")", "and", "at", "but", "by", "from", "given", "in", "on", "or", "since", "today",
-})  # fmt: skip
-"""Words before which a single adjective belongs to what stands before it."""
+    starts: frozenset[str] = frozenset({
+        "a", "again", "an", "chronic", "is", "it", "large", "mild", "mildly", "minimal",
+        "minimally", "moderate", "moderately", "multiple", "old", "persistent", "redemonstrated",
+        "several", "severe", "slight", "slightly", "small", "stable", "status", "the", "there",
+        "this", "tiny", "unchanged",
+    })  # fmt: skip
+    """Words with which a new clause begins behind a comma, unless an "or" makes it a list."""
 
-_RELATIVE = frozenset({"that", "which", "who"})
+    articles: frozenset[str] = frozenset({"a", "an"})
+    """Those of them that begin none behind an "and"."""
+
+    verbs: frozenset[str] = frozenset(
+        {"appear", "appears", "are", "has", "have", "is", "remain", "remains", "was", "were"}
+    )
+    seen: frozenset[str] = frozenset({
+        "appreciated", "demonstrated", "detected", "evident", "identified", "noted", "observed",
+        "present", "seen", "suspected", "visible", "visualised", "visualized",
+    })  # fmt: skip
+    """Words that a list in the negative may close with: "no mass, effusion is seen"."""
+
+    versus: frozenset[str] = frozenset({"versus", "vs"})
+    afterwards: frozenset[str] = frozenset({
+        ",", ";", ")", "and", "at", "but", "by", "from", "given", "in", "on", "or", "since",
+        "today",
+    })  # fmt: skip
+    """Words before which a single adjective belongs to what stands before it."""
+
+    relative: frozenset[str] = frozenset({"that", "which", "who"})
+    conjunctions: frozenset[str] = frozenset({"and"})
+    alternatives: frozenset[str] = frozenset({"nor", "or"})
+
+
+_GRAMMAR_KINDS = tuple(field.name for field in fields(Grammar))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +90,23 @@ class Terms:
     """Which words deny and doubt.
 
     Args:
-        words: The kinds of `assertion_terms.yaml` -> phrases; kinds left out have none.
+        words: The kinds of `assertion_terms.yaml` -> phrases; kinds left out have none. The
+            fields of `Grammar` are further kinds, of single words; those left out are English.
 
     Raises:
         ConfigError: A kind that there is not.
     """
 
     def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
-        unknown = sorted(set(words) - set(_KINDS))
+        known = (*_KINDS, *_GRAMMAR_KINDS)
+        unknown = sorted(set(words) - set(known))
         if unknown:
-            raise ConfigError(f"unknown kind {unknown[0]}", remedy=f"use {', '.join(_KINDS)}")
+            raise ConfigError(f"unknown kind {unknown[0]}", remedy=f"use {', '.join(known)}")
+        grammar = {kind: frozenset(words[kind]) for kind in _GRAMMAR_KINDS if kind in words}
+        self.grammar = Grammar(**grammar)
         kinds: dict[tuple[str, ...], set[str]] = {}
-        for kind, phrases in words.items():
-            for phrase in phrases:
+        for kind in _KINDS:
+            for phrase in words.get(kind, ()):
                 kinds.setdefault(tuple(t.word for t in _tokens(phrase)), set()).add(kind)
         self._kinds = {phrase: frozenset(found) for phrase, found in kinds.items()}
 
@@ -120,9 +138,20 @@ def load_terms(path: Path | None = None) -> Terms:
     return _load_terms(path or _DEFAULT_TERMS)
 
 
+def read_terms(path: Path | None = None) -> dict[str, list[str]]:
+    """The words in a file of terms, by default the English ones, by kind.
+
+    Raises:
+        ConfigError: The file is unreadable or of another form.
+    """
+    path = path or _DEFAULT_TERMS
+    words: dict[str, list[str]] = validate(dict[str, list[str]], read_yaml(path), path.name)
+    return words
+
+
 @cache
 def _load_terms(path: Path) -> Terms:
-    return Terms(validate(dict[str, list[str]], read_yaml(path), path.name))
+    return Terms(read_terms(path))
 
 
 def assertion(sentence: str, span: tuple[int, int], terms: Terms | None = None) -> Presence:
@@ -142,9 +171,10 @@ def assertion(sentence: str, span: tuple[int, int], terms: Terms | None = None) 
     if not inside:
         return "present"
     finding = range(inside[0], inside[-1] + 1)
-    hits = (terms or load_terms()).hits(tokens, finding)
-    before = _from_before(tokens, hits, finding)
-    after = _from_after(tokens, hits, finding)
+    terms = terms or load_terms()
+    hits = terms.hits(tokens, finding)
+    before = _from_before(tokens, hits, finding, terms.grammar)
+    after = _from_after(tokens, hits, finding, terms.grammar)
     if "absent" in (before, after):
         return "absent"
     return before or after or "present"
@@ -157,7 +187,9 @@ def _tokens(sentence: str) -> list[_Token]:
     ]
 
 
-def _from_before(tokens: Sequence[_Token], hits: Sequence[_Hit], finding: range) -> Presence | None:
+def _from_before(
+    tokens: Sequence[_Token], hits: Sequence[_Hit], finding: range, grammar: Grammar
+) -> Presence | None:
     """What the words before the finding do to it."""
     reaching = [hit for hit in hits if hit.last < finding.start]
     effect: Presence | None = None
@@ -166,7 +198,7 @@ def _from_before(tokens: Sequence[_Token], hits: Sequence[_Hit], finding: range)
         if "end" in hit.kinds:
             return None
         effect = _forward(hit)
-        if effect is not None and _runs(tokens, hit.last + 1, finding.start):
+        if effect is not None and _runs(tokens, hit.last + 1, finding.start, grammar):
             return _with_neighbour(effect, reaching[:number], hit.first)
         if effect is not None:
             return None
@@ -196,50 +228,59 @@ def _backward(hit: _Hit) -> Presence | None:
     return "uncertain" if "uncertain_before_term" in hit.kinds else None
 
 
-def _from_after(tokens: Sequence[_Token], hits: Sequence[_Hit], finding: range) -> Presence | None:
+def _from_after(
+    tokens: Sequence[_Token], hits: Sequence[_Hit], finding: range, grammar: Grammar
+) -> Presence | None:
     """What the words behind the finding do to it."""
     for hit in hits:
         if hit.first < finding.stop:
             continue
         effect = _backward(hit)
-        if effect is not None and not _leads(tokens, hit):
+        if effect is not None and not _leads(tokens, hit, grammar):
             between = tokens[finding.stop : hit.first]
-            return effect if _same_clause(between) else None
+            # "opacity, edema versus infiltrate": only the neighbours are weighed up.
+            weighed = tokens[hit.first].word in grammar.versus
+            apart = weighed and any(token.word == "," for token in between)
+            return effect if _same_clause(between, grammar) and not apart else None
         if "end" in hit.kinds or _forward(hit) is not None:
             return None
     follows = tokens[finding.stop : finding.stop + 1]
     return "uncertain" if follows and follows[0].word == "?" else None
 
 
-def _leads(tokens: Sequence[_Token], hit: _Hit) -> bool:
+def _leads(tokens: Sequence[_Token], hit: _Hit, grammar: Grammar) -> bool:
     """Whether a single word speaks of what follows: "opacity, likely edema", "negative chest"."""
-    if hit.last > hit.first or hit.last + 1 == len(tokens) or tokens[hit.first].word in _BETWEEN:
+    single = hit.last == hit.first and tokens[hit.first].word not in grammar.versus
+    if not single or hit.last + 1 == len(tokens):
         return False
-    return tokens[hit.last + 1].word not in _AFTERWARDS
+    return tokens[hit.last + 1].word not in grammar.afterwards
 
 
-def _same_clause(between: Sequence[_Token]) -> bool:
+def _same_clause(between: Sequence[_Token], grammar: Grammar) -> bool:
     """Whether no other statement stands between a finding and a word behind it."""
     words = [token.word for token in between]
     if words == [":"]:
         return True
-    if words and words[-1] in _VERBS:
+    if words and words[-1] in grammar.verbs:
         words.pop()
     if ";" in words or ":" in words:
         return False
     return not any(
-        word in _VERBS and before not in _RELATIVE for before, word in pairwise(["", *words])
+        word in grammar.verbs and before not in grammar.relative
+        for before, word in pairwise(["", *words])
     )
 
 
-def _runs(tokens: Sequence[_Token], start: int, stop: int) -> bool:
+def _runs(tokens: Sequence[_Token], start: int, stop: int, grammar: Grammar) -> bool:
     """Whether a clause runs on from token `start` to `stop`."""
     rest = _until_end([token.word for token in tokens[start:]])
-    listed = any(word in ("or", "nor") for word in rest[max(0, stop - start - 1) :])
+    commas = [i for i, word in enumerate(rest[: stop - start]) if word == ","]
+    listed = not grammar.alternatives.isdisjoint(rest[commas[-1] if commas else 0 :])
+    begins = grammar.starts - grammar.articles
     for at, word in enumerate(rest[: stop - start]):
-        if word == "and" and rest[at + 1 : at + 2] and rest[at + 1] in _STARTERS - {"a", "an"}:
+        if word in grammar.conjunctions and not begins.isdisjoint(rest[at + 1 : at + 2]):
             return False
-        if word == "," and not listed and _new_clause(rest[at + 1 :]):
+        if word == "," and not listed and _new_clause(rest[at + 1 :], grammar):
             return False
     return len(rest) >= stop - start
 
@@ -249,12 +290,12 @@ def _until_end(words: Sequence[str]) -> Sequence[str]:
     return words[: ends[0]] if ends else words
 
 
-def _new_clause(words: Sequence[str]) -> bool:
+def _new_clause(words: Sequence[str], grammar: Grammar) -> bool:
     """Whether what follows a comma states something of its own."""
-    if words and words[0] in _STARTERS:
+    if words and words[0] in grammar.starts:
         return True
     segment = words[: words.index(",")] if "," in words else words
     for verb, after in pairwise([*segment, ""]):
-        if verb in _VERBS:
-            return after not in _SEEN
+        if verb in grammar.verbs:
+            return after not in grammar.seen
     return False

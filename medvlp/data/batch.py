@@ -74,6 +74,9 @@ class Batch:
     side_BN: Tensor | None = None
     """int8, sides of what each text affirms: 1 left, 2 right, 3 both, 0 none named."""
 
+    place_BNA: Tensor | None = None
+    """int8, 1 for the anatomies at which each text affirms something, 0 elsewhere."""
+
     patient_B: Tensor | None = None
     """A number of each sample's patient, int64 and not negative, the same in every batch."""
 

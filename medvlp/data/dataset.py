@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,19 @@ from transformers import PreTrainedTokenizerFast
 from medvlp.data.batch import BadSample, Batch
 from medvlp.data.cache import ArrayCache
 from medvlp.data.items import Item, TextNode
+from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
-from medvlp.data.preprocess import Preprocess
+from medvlp.data.preprocess import Mirrors, Preprocess
 from medvlp.data.randomness import generator
-from medvlp.data.relations import NO_NAMES, UNTOLD, Names, relation_matrix, told_vector
+from medvlp.data.relations import (
+    NO_NAMES,
+    UNTOLD,
+    Names,
+    present_places,
+    relation_matrix,
+    told_vector,
+)
 from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import encode
@@ -53,6 +61,7 @@ class Example:
     relations_AQ: Tensor | None = None
     told_NQ: Tensor | None = None
     side_N: Tensor | None = None
+    place_NA: Tensor | None = None
     stream: str = ONE_STREAM
     failed: tuple[BadSample, ...] = ()
     """What was drawn before, in the same place, and could not be read."""
@@ -76,6 +85,7 @@ class PairDataset(Dataset[Example | BadSample]):
         augment: Whether an augmentation of the image is drawn (training).
         names: The columns of relations, if any.
         stream: The data stream that the items belong to.
+        mirror: What mirrors some of the samples, if any; `preprocess` then is one that `Mirrors`.
     """
 
     def __init__(
@@ -91,6 +101,7 @@ class PairDataset(Dataset[Example | BadSample]):
         augment: bool,
         names: Names = NO_NAMES,
         stream: str = ONE_STREAM,
+        mirror: Mirror | None = None,
     ) -> None:
         self.items = items
         self.preprocess = preprocess
@@ -102,6 +113,7 @@ class PairDataset(Dataset[Example | BadSample]):
         self.augment = augment
         self.names = names
         self.stream = stream
+        self.mirror = mirror
         self._encoded: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
@@ -127,11 +139,14 @@ class PairDataset(Dataset[Example | BadSample]):
 
     def _example(self, epoch: int, i: int, failed: tuple[BadSample, ...]) -> Example:
         item = self.items[i]
+        mirrored = self._mirrored(item, epoch)
+        drawn_K = self._drawn(item, epoch, mirrored=mirrored is not None)
+        item = mirrored or item
         nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
         return Example(
             # A reader may give a view of memory that is not its own.
             image=torch.from_numpy(np.require(self._stored(item), requirements=("C", "W"))),
-            drawn_K=self._drawn(item, epoch),
+            drawn_K=drawn_K,
             ids=tuple(self._ids(node.text) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
@@ -148,15 +163,12 @@ class PairDataset(Dataset[Example | BadSample]):
         joined = self.policy.choose == "join"
         said = [{n.node for n in item.texts}] if joined else [{n.node} for n in nodes]
         told = [told_vector(item.relations, own, self.names) for own in said]
-        told_NQ = (
-            np.stack([told_Q for told_Q, _ in told])
-            if told
-            else np.zeros((0, len(self.names.observations)), np.int8)
-        )
+        places = [present_places(item.relations, own, self.names) for own in said]
         return {
             "relations_AQ": torch.from_numpy(relation_matrix(item.relations, self.names)),
-            "told_NQ": torch.from_numpy(told_NQ),
+            "told_NQ": _rows([told_Q for told_Q, _ in told], len(self.names.observations)),
             "side_N": torch.tensor([side for _, side in told], dtype=torch.int8),
+            "place_NA": _rows(places, len(self.names.anatomies)),
         }
 
     def _ids(self, text: str) -> list[int]:
@@ -174,11 +186,20 @@ class PairDataset(Dataset[Example | BadSample]):
             return read(item.source_paths, item.span, item.flags)
         return self.cache.get(item, read)
 
-    def _drawn(self, item: Item, epoch: int) -> Tensor | None:
+    def _mirrored(self, item: Item, epoch: int) -> Item | None:
+        """The item of the mirror image, where it is drawn and can be."""
+        if self.mirror is None or not self.augment:
+            return None
+        rng = generator(self.seed, epoch, item.key, "mirror")
+        return self.mirror.item(item) if rng.random() < self.mirror.share else None
+
+    def _drawn(self, item: Item, epoch: int, *, mirrored: bool) -> Tensor | None:
         if not self.augment:
             return None
-        rng = generator(self.seed, epoch, item.key, "augment")
-        return torch.from_numpy(self.preprocess.draw(rng))
+        drawn_K = self.preprocess.draw(generator(self.seed, epoch, item.key, "augment"))
+        if mirrored:
+            drawn_K = cast(Mirrors, self.preprocess).mirrored(drawn_K)
+        return torch.from_numpy(drawn_K)
 
 
 class MixedDataset(Dataset[Example | BadSample]):
@@ -264,12 +285,18 @@ def _collate(
         relations_BAQ=torch.stack(related) if related else None,
         told_BNQ=_filled([e.told_NQ for e in good], count, UNTOLD) if related else None,
         side_BN=_filled([e.side_N for e in good], count, 0) if related else None,
+        place_BNA=_filled([e.place_NA for e in good], count, 0) if related else None,
         sample=tuple(example.sample for example in good),
         patient_B=torch.tensor([_number(example.patient) for example in good]),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
         failed=tuple(example.failed for example in good),
     )
+
+
+def _rows(rows: Sequence[NDArray[np.int8]], width: int) -> Tensor:
+    """(N,`width`), also of no text at all."""
+    return torch.from_numpy(np.array(rows, np.int8).reshape(len(rows), width))
 
 
 def _filled(rows: Sequence[Tensor | None], count: int, fill: int) -> Tensor:

@@ -4,9 +4,7 @@ Text goes by sections (the history is not what is seen), sentences and assertion
 (`medvlp.data.assertions`). Which words name a finding is data (`findings.yaml`, or a file of the
 user's in the same form); every label can be traced to the words that gave it.
 
-A phrase is words in any case, joined by blanks or hyphens. ``word*`` begins with `word`, ``a|b`` is
-one of several, ``~`` stands for up to five words in between without a comma, and ``~~`` for up to
-twelve of the same clause.
+The form of a phrase is told in `medvlp.data.phrases`.
 """
 
 from __future__ import annotations
@@ -21,7 +19,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.config import STRICT, read_yaml, validate
 from medvlp.data.assertions import Presence, Terms, assertion
-from medvlp.data.sections import Headings, sections
+from medvlp.data.phrases import Phrases
+from medvlp.data.sections import NOT_SEEN, Headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.errors import ConfigError
 
@@ -31,18 +30,7 @@ NO_FINDING = "no_finding"
 """Present where a report speaks of findings and affirms or doubts none, devices aside."""
 
 _DEFAULT_FINDINGS = Path(__file__).with_name("findings.yaml")
-_NOT_SEEN = frozenset(
-    {"indication", "technique", "comparison", "examination", "limitations", "recommendation",
-     "notification", "signature"}
-)  # fmt: skip
-"""Sections that do not say what this examination shows."""
-
 _VALUE: Mapping[Presence, int] = {"present": PRESENT, "absent": ABSENT, "uncertain": UNCERTAIN}
-_JOINT = r"[\s/,(–-]+"
-_GAPS = {
-    "~": rf"(?:{_JOINT}[^\s;:,]+){{0,5}}?{_JOINT}",
-    "~~": rf"(?:{_JOINT}[^\s;:]+){{0,12}}?{_JOINT}",
-}
 _SIDE = re.compile(r"\b(left|right|bilateral|bilaterally|both)\b")
 _REMEDY = "see medvlp/data/findings.yaml for the form"
 
@@ -103,12 +91,12 @@ class Findings:
             if missing:
                 raise ConfigError(f"finding {name} includes unknown {missing[0]}", remedy=_REMEDY)
         self._patterns = [
-            (name, kind, _Phrases(phrases))
+            (name, kind, Phrases(phrases))
             for name, known in self.words.items()
             for kind in ("words", "normal", "clear")
             if (phrases := getattr(known, kind))
         ]
-        self._other = {name: _Phrases(known.other) for name, known in self.words.items()}
+        self._other = {name: Phrases(known.other) for name, known in self.words.items()}
         # Reports repeat their sentences more than anything else.
         self._cached = lru_cache(maxsize=1 << 16)(self._of_sentence)
 
@@ -128,7 +116,7 @@ class Findings:
         return [
             mention
             for section in sections(text, headings)
-            if section.name not in _NOT_SEEN
+            if section.name not in NOT_SEEN
             for sentence in sentences(section.text)
             for mention in self._cached(sentence)
         ]
@@ -155,7 +143,7 @@ class Findings:
         found: dict[str, int | None] = {name: self._with_kinds(name, own) for name in own}
         seen = [v for name, v in found.items() if not self.words[name].device]
         nothing = not any(value in (PRESENT, UNCERTAIN) for value in seen)
-        spoken = any(section.name not in _NOT_SEEN for section in sections(text, headings))
+        spoken = any(section.name not in NOT_SEEN for section in sections(text, headings))
         return {**found, NO_FINDING: int(nothing) if spoken else None}
 
     def _with_kinds(self, name: str, own: Mapping[str, int | None]) -> int | None:
@@ -239,41 +227,5 @@ def _strongest(values: Sequence[int | None]) -> int | None:
     return next((value for value in (PRESENT, UNCERTAIN, ABSENT) if value in values), None)
 
 
-class _Phrases:
-    """Phrases as patterns over lower-case text, tried only where their longest word stands."""
-
-    def __init__(self, phrases: Sequence[str]) -> None:
-        self._patterns = [(_needle(phrase), _pattern(phrase)) for phrase in phrases]
-
-    def find(self, text: str) -> Iterator[tuple[tuple[int, int], ...]]:
-        """Spans of the parts of each phrase found; one part where nothing may stand between."""
-        for needle, pattern in self._patterns:
-            if needle in text:
-                for match in pattern.finditer(text):
-                    yield tuple(match.span(i + 1) for i in range(pattern.groups))
-
-
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] < other[1] and other[0] < one[1]
-
-
-def _pattern(phrase: str) -> re.Pattern[str]:
-    pieces = [piece.strip() for piece in re.split(r"(~+)", phrase.lower())]
-    if not all(pieces) or not set(pieces[1::2]) <= set(_GAPS):
-        raise ConfigError(f"findings: {phrase!r} is no phrase", remedy=_REMEDY)
-    spelled = [
-        _GAPS[piece] if at % 2 else f"({_JOINT.join(map(_word, piece.split()))})"
-        for at, piece in enumerate(pieces)
-    ]
-    return re.compile(rf"(?<!\w){''.join(spelled)}(?!\w)")
-
-
-def _word(word: str) -> str:
-    choices = (re.escape(w).replace(r"\*", r"\w*").replace(r"\-", _JOINT) for w in word.split("|"))
-    return f"(?:{'|'.join(choices)})"
-
-
-def _needle(phrase: str) -> str:
-    """The longest piece of a phrase that every text with the phrase holds."""
-    fixed = [word for word in re.split(r"[\s~-]+", phrase.lower()) if "|" not in word]
-    return max((piece for word in fixed for piece in word.split("*")), key=len, default="")

@@ -103,6 +103,10 @@ class DataConfig:
     prefetch: Positive = 2
     """Batches that each reading process has ready in advance."""
 
+    sides: Literal["en"] | Path | None = None
+    """The words that name a side, for contracts that mirror images (`preprocess.augment.mirror`):
+    ``en`` for reports in English, or a file in the form of ``medvlp/data/sides.yaml``."""
+
     text_multiple: Positive = 16
     """Texts of a batch are padded to the next multiple of so many tokens: few lengths occur, for
     which a compiled model and a GPU's memory are prepared; 1 pads to the longest text."""
@@ -162,6 +166,9 @@ class Item:
     """1 present, 0 absent, -1 uncertain, NaN unknown."""
 
     split: str
+    view: str | None = None
+    """How the image was taken, such as PA, where that is known."""
+
     flags: tuple[str, ...] = ()
     """The sample's flags: some tell a reader what was done to its files."""
 
@@ -400,6 +407,7 @@ def _item(
         texts=texts,
         labels_L=labels_L,
         split=row["split"],
+        view=row["view"],
         flags=tuple(row["flags"] or ()),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,15 @@ class Placement:
         """Millimetres between the grid's pixels, from those between the image's own."""
         return tuple(
             native_mm[axis] / abs(scale) for axis, scale in zip(self.axes, self.scale, strict=True)
+        )
+
+    def mirrored(self) -> Placement:
+        """Where the image lies on the grid when the grid is mirrored along its last axis."""
+        scale, offset = self.scale[-1], self.offset[-1]
+        return replace(
+            self,
+            scale=(*self.scale[:-1], -scale),
+            offset=(*self.offset[:-1], self.grid[-1] - offset),
         )
 
     def edges(self, low: Sequence[float], high: Sequence[float]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +70,18 @@ class Preprocess(Protocol):
         """A view for people, (H,W,3): the image, or the slice or frame at the fraction `at`."""
 
 
+class Mirrors(Preprocess, Protocol):
+    """A contract that can mirror: see `medvlp.data.mirror` for what else has to change."""
+
+    def mirrored(self, drawn_K: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same augmentation of the mirror image."""
+
+
+def mirror_share(config: Any) -> float:
+    """The share of training samples that a contract wants mirrored; what it builds `Mirrors`."""
+    return float(getattr(getattr(config, "augment", None), "mirror", 0))
+
+
 def model_input(
     preprocess: Preprocess,
     arrays: Sequence[NDArray[Any]],
@@ -89,5 +102,21 @@ def model_input(
 
 
 def contract_digest(config: Any) -> str:
-    """The digest of a preprocessing contract; two models agree on their input if it is equal."""
-    return digest_plain({"contract": type(config).__name__, "values": plain(config)})
+    """The digest of a preprocessing contract; two models agree on their input if it is equal.
+
+    Fields that a class lists in `LATER`, with their defaults, came after the first bundles were
+    written: at the default they count for nothing, so that older digests hold.
+    """
+    return digest_plain({"contract": type(config).__name__, "values": _told(config)})
+
+
+def _told(config: Any) -> dict[str, Any]:
+    values: dict[str, Any] = plain(config)
+    later = getattr(type(config), "LATER", {})
+    for name in list(values):
+        inner = getattr(config, name)
+        if name in later and inner == later[name]:
+            del values[name]
+        elif dataclasses.is_dataclass(inner):
+            values[name] = _told(inner)
+    return values

@@ -148,6 +148,17 @@ def told_vector(
     return _BY_STRENGTH[strength_Q], side
 
 
+def present_places(
+    relations: Sequence[Relation], nodes: Collection[str], names: Names
+) -> NDArray[np.int8]:
+    """(A,): 1 for the anatomies at which texts affirm something; the arguments of `told_vector`."""
+    place_A = np.zeros(len(names.anatomies), np.int8)
+    for relation in relations:
+        if not relation.nodes.isdisjoint(nodes):
+            place_A[[column for column, value in relation.values if value == PRESENT]] = 1
+    return place_A
+
+
 def check_relation_names(manifests: Sequence[Manifest], names: Names, source: str | None) -> None:
     """Raise a `ConfigError` for an observation or anatomy that no entity has."""
     if not names.observations:

@@ -27,6 +27,12 @@ ADDENDUM = "addendum"
 COMBINED = "findings_impression"
 """Canonical name of text that is findings and impression at once."""
 
+NOT_SEEN = frozenset(
+    {"indication", "technique", "comparison", "examination", "limitations", "recommendation",
+     "notification", "signature"}
+)  # fmt: skip
+"""Canonical names of sections that do not say what this examination shows."""
+
 _DEFAULT_HEADINGS = Path(__file__).with_name("headings.yaml")
 _SECTIONS_OF_COMBINED = frozenset({"findings", "impression"})
 

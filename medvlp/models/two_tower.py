@@ -80,6 +80,10 @@ class TwoTower(nn.Module):
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
         """The tower's features, the normalised embedding (B,E) and projected patches (B,P,E)."""
         features: ImageFeatures = self.image(image)
+        return self.project_image(features)
+
+    def project_image(self, features: ImageFeatures) -> tuple[ImageFeatures, Tensor, Tensor]:
+        """What `encode_image` gives for an image with these features."""
         image_BE = F.normalize(self.image_projection(features.pooled_BD).float(), dim=-1)
         return features, image_BE, self.image_projection(features.tokens_BPD).float()
 

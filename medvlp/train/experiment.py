@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -21,6 +22,7 @@ from medvlp.config import (
 )
 from medvlp.data.items import DataConfig
 from medvlp.data.no_image import CORE_PREPROCESS
+from medvlp.data.preprocess import mirror_share
 from medvlp.data.prompts import PromptSet
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.errors import ConfigError
@@ -30,6 +32,7 @@ from medvlp.models.lora import LoraConfig
 from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTowerConfig
 from medvlp.train.curriculum import WeightChange, curriculum_faults, objective_names
+from medvlp.train.mixing import MedCutMixConfig
 from medvlp.train.optim import OptimConfig
 
 Count = Annotated[int, Field(gt=0)]
@@ -113,6 +116,9 @@ class Experiment:
     """Later weights of the objectives, by ascending step. Validation is by the last weights, so
     that its loss is comparable from one time to the next."""
 
+    mixing: MedCutMixConfig | None = None
+    """Part of the loss is computed on images and reports of which parts were exchanged."""
+
     optim: OptimConfig = OptimConfig()
     trainer: TrainerConfig
     prompts: Path | PromptSet | None = None
@@ -124,6 +130,8 @@ class Experiment:
             *_schedule_faults(self),
             *_objective_faults(self),
             *_stream_faults(self),
+            *_mixing_faults(self),
+            *_mirror_faults(self),
         ):
             raise ValueError(broken)
 
@@ -133,6 +141,11 @@ class Experiment:
         if self.control == "supervised-unimodal":
             return tuple(o for o in self.objectives if o.kind in LABEL_HEADS)
         return self.objectives
+
+    @property
+    def active_mixing(self) -> MedCutMixConfig | None:
+        """The mixing that the run does: a supervised control, which reads no text, does none."""
+        return None if self.control == "supervised-unimodal" else self.mixing
 
     @property
     def weights(self) -> dict[str, float]:
@@ -266,3 +279,43 @@ def _control_faults(e: Experiment) -> list[str]:
     if any(o.kind == "label-text" and o.prototypes == "text" for o in heads):
         faults.append("control: supervised-unimodal reads no text; set prototypes: learned")
     return faults
+
+
+def _mixing_faults(e: Experiment) -> list[str]:
+    if e.mixing is None:
+        return []
+    mix = e.data.mix
+    streams = () if mix is None else mix.streams.values()
+    texts = [stream.texts or e.data.texts for stream in streams] or [e.data.texts]
+    faults = list(e.mixing.faults(e.data.names))
+    if not any(policy.n >= 2 and "sentence" in policy.levels for policy in texts):
+        faults.append(
+            "mixing: sentences are exchanged; set data.texts.levels=[sentence] and data.texts.n=2 "
+            "or more"
+        )
+    for broken, fault in (
+        (not e.data.entities.observations, "no sentence tells what it affirms; name data.entities"),
+        (e.trainer.micro_batch, "both samples must be at hand; leave out trainer.micro_batch"),
+        (e.trainer.compile, "a compiled tower has no blocks to alter; set trainer.compile=false"),
+        (e.image.kind == "none", "there is no image to mix; leave it out"),
+        (
+            getattr(e.image, "patch_dropout", 0),
+            "each sample keeps other patches; set image.patch_dropout=0",
+        ),
+    ):
+        if broken:
+            faults.append(f"mixing: {fault}")
+    return faults
+
+
+def _mirror_faults(e: Experiment) -> list[str]:
+    contracts = [e.preprocess]
+    for stream in () if e.data.mix is None else e.data.mix.streams:
+        with suppress(ConfigError):  # which `_stream_faults` tells
+            contracts.append(e.contract(stream))
+    if e.data.sides is None and any(map(mirror_share, contracts)):
+        return [
+            "preprocess.augment.mirror: left and right must change in the texts, too; set "
+            "data.sides=en for English reports, or name a file with the words of theirs"
+        ]
+    return []

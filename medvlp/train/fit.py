@@ -36,6 +36,7 @@ from medvlp.train.experiment import Experiment, TrainerConfig, load_experiment
 from medvlp.train.freezing import Freezing
 from medvlp.train.guards import Guard
 from medvlp.train.launch import check_launch, launched
+from medvlp.train.mixing import FIGURES
 from medvlp.train.optim import write_table
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
@@ -126,7 +127,8 @@ def _fit(
     resume, start = resume_point(folder, first=_rank() == 0)
     streams = [stream.name for stream in prepared.streams]
     several = streams if len(streams) > 1 else []
-    log = MetricsLog(run, config, list(task.configs), start, several)
+    told = FIGURES if task.mixer else ()
+    log = MetricsLog(run, config, [*task.configs, *told], start, several)
     data = PairData(experiment, prepared, start * config.accumulate)
     io = checkpoint_io(folder, config)
     if _rank() == 0:
@@ -225,7 +227,8 @@ def _provenance(experiment: Experiment, prepared: Prepared, run: Path) -> dict[s
     """What the bundle says about its run; no path."""
     values = plain(experiment)
     told = {
-        name: values[name] for name in ("seed", "control", "objectives", "optim", "lora", "trainer")
+        name: values[name]
+        for name in ("seed", "control", "objectives", "mixing", "optim", "lora", "trainer")
     }
     told["weights"] = "trained" if experiment.optim.ema is None else "average"
     versions = read_json(run / "versions.json")
@@ -247,7 +250,7 @@ def draw_curves(run: Path) -> None:
     figure = Figure(figsize=(8, 6), layout="constrained")
     FigureCanvasAgg(figure)
     losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    skipped = {"step", "lr", "samples_per_s", "data_wait", "stream"}
+    skipped = {"step", "lr", "samples_per_s", "data_wait", "stream", *FIGURES[1:]}
     for name in [n for n in (rows[0] if rows else {}) if n not in skipped]:
         points = [(int(r["step"]), float(r[name])) for r in rows if r[name]]
         # Dashes, so that a single objective shows beside the loss that it is; a mark for one point.

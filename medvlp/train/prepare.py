@@ -23,10 +23,12 @@ from medvlp.data.items import (
     relabel,
 )
 from medvlp.data.manifest import Manifest, open_all
+from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM, StreamConfig
 from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
-from medvlp.data.preprocess import contract_digest
+from medvlp.data.preprocess import contract_digest, mirror_share
 from medvlp.data.prompts import PromptSet
+from medvlp.data.sides import load_side_words
 from medvlp.data.tokenizer import (
     load_tokenizer,
     save_tokenizer,
@@ -56,6 +58,9 @@ class Stream:
 
     train: list[Item]
     valid: list[Item]
+    mirror: Mirror | None
+    """What mirrors its training samples, if the contract asks for it."""
+
     textless: dict[str, int]
     """How many samples of each split lack the texts that it wants."""
 
@@ -150,7 +155,24 @@ def _stream(
             "image.kind=none to train on reports alone",
         )
     contract = experiment.contract(name)
-    return Stream(name=name, data=data, contract=contract, textless=textless, **items)
+    return Stream(
+        name=name,
+        data=data,
+        contract=contract,
+        mirror=_mirror(contract, data, items["train"]),
+        textless=textless,
+        **items,
+    )
+
+
+def _mirror(contract: Any, data: DataConfig, items: Sequence[Item]) -> Mirror | None:
+    share = mirror_share(contract)
+    if not share:
+        return None
+    words = load_side_words(data.sides if isinstance(data.sides, Path) else None)
+    mirror = Mirror(share, words, data.names)
+    mirror.check(items)
+    return mirror
 
 
 def _graded(
@@ -256,6 +278,7 @@ class PairData(LightningDataModule):
             augment=split == "train",
             names=stream.data.names,
             stream=stream.name,
+            mirror=stream.mirror,
         )
 
 

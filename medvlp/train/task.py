@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from medvlp.train.curriculum import objective_names, stream_objectives, weights_
 from medvlp.train.experiment import Experiment
 from medvlp.train.freezing import freeze
 from medvlp.train.gradient_cache import GradientCache
+from medvlp.train.mixing import MedCutMixConfig, Mixer
 from medvlp.train.optim import build_optimizer, build_schedule
 
 
@@ -51,6 +52,9 @@ class Task(LightningModule):
             remember_texts(model.text)
         size = experiment.trainer.micro_batch
         self.cache = None if size is None else self._gradient_cache(size)
+        mixing = experiment.active_mixing
+        self.mixer = None if mixing is None else self._mixer(mixing)
+        self.batch_idx = 0
         self.counted = stream_objectives(experiment.data.mix, names)
         self.contracts: dict[str, Preprocess] = {
             stream: experiment.contract(stream).build() for stream in self.counted
@@ -68,13 +72,25 @@ class Task(LightningModule):
                 objective.settle(self.model.text)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The weighted sum, ``loss``, and the own value of each objective that counts now."""
+        """The weighted sum, ``loss``, and the own value of each objective that counts now.
+
+        In training with `Experiment.mixing`, ``loss`` holds the mixed batch, too, the objectives'
+        values do not, and `medvlp.train.mixing.FIGURES` stand beside them.
+        """
         weights = self.weights(batch)
         if self.cache is not None:
             return self.cache.of(weights, self.contract(batch))(batch, self.device)
-        named = self.terms(self.model(batch), batch, weights)
-        total = torch.stack([weights[name] * value for name, value in named.items()]).sum()
-        return {"loss": total, **named}
+        encodings = self.model(batch)
+        named = self.terms(encodings, batch, weights)
+        total = _weighted(named, weights)
+        if self.mixer is None or not self.training:
+            return {"loss": total, **named}
+        mixed = self.mixer.mix(self.model, batch, encodings, self.batch_idx)
+
+        def value(encodings: Encodings, batch: Batch) -> Tensor:
+            return _weighted(self.terms(encodings, batch, weights), weights)
+
+        return named | self.mixer.loss(total, mixed, value)
 
     def weights(self, batch: Batch) -> dict[str, float]:
         """The weights, other than 0, of the objectives for which some of the batch's samples count.
@@ -108,6 +124,7 @@ class Task(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key what torch draws in the step (dropout, masks), so that a resumed run repeats it."""
         self._key(batch_idx, "step")
+        self.batch_idx = batch_idx
 
     def on_validation_batch_start(
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -165,6 +182,10 @@ class Task(LightningModule):
         objectives = cast(dict[str, Objective], dict(self.objectives.items()))
         return GradientCache(self.model, objectives, weights, size)
 
+    def _mixer(self, config: MedCutMixConfig) -> Mixer:
+        experiment = self.experiment
+        return Mixer(config, experiment.data.names, self.model.image, experiment.seed)
+
     def _streams(self, batch: Batch) -> list[str]:
         return list(dict.fromkeys(batch.stream)) or list(self.counted)
 
@@ -178,3 +199,7 @@ class Task(LightningModule):
         steps = self.experiment.trainer.steps
         schedule = build_schedule(optimizer, self.experiment.optim, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _weighted(named: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    return torch.stack([weights[name] * value for name, value in named.items()]).sum()

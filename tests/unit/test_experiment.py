@@ -94,6 +94,40 @@ def test_words_cannot_be_had_from_a_memory_of_whole_texts(file: Path, kind: str)
         load_experiment(file, [f"objectives=[{{kind: {kind}}}]", "text.cache=true"])
 
 
+MIXING = [
+    "mixing={kind: medcutmix}",
+    "data.texts={levels: [sentence], n: 2}",
+    "data.entities={anatomies: [lung], observations: [opacity, abnormality]}",
+]
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("data.texts.n=1", r"set data\.texts\.levels=\[sentence\] and data\.texts\.n=2"),
+        ("data.texts.levels=[section]", r"mixing: sentences are exchanged"),
+        ("data.entities={}", r"mixing: no sentence tells what it affirms; name data\.entities"),
+        ("trainer.micro_batch=2", r"mixing: both samples .* leave out trainer\.micro_batch"),
+        ("trainer.compile=true", r"mixing: .* set trainer\.compile=false"),
+        ("image={kind: none}", r"mixing: there is no image to mix"),
+        ("image.patch_dropout=0.5", r"mixing: .* set image\.patch_dropout=0"),
+        ("mixing.deny_all=[finding]", r"mixing\.deny_all: finding is not in data\.entities"),
+        ("mixing.labels={a: [opacity]}", r"mixing\.labels: a is not in data\.labels"),
+        ("mixing.area=[0.5, 0.2]", r"area: 0\.5 exceeds 0\.2"),
+        ("mixing.kind=cutmix", r"mixing\.kind"),
+    ],
+)
+def test_mixing_says_what_it_lacks(file: Path, override: str, reason: str) -> None:
+    assert load_experiment(file, MIXING).active_mixing is not None
+    with pytest.raises(ConfigError, match=reason):
+        load_experiment(file, [*MIXING, override])
+
+
+def test_sentences_of_one_stream_are_enough_to_mix(file: Path) -> None:
+    streams = "data.mix={streams: {fine: {}, coarse: {texts: {levels: [report]}}}}"
+    assert load_experiment(file, [*MIXING, streams]).mixing is not None
+
+
 def test_an_average_of_weights_that_are_shared_out_is_refused(file: Path) -> None:
     shared = ["trainer.devices=2", "trainer.strategy=fsdp", "optim.ema={decay: 0.9}"]
     with pytest.raises(ConfigError, match=r"optim\.ema averages whole weights"):

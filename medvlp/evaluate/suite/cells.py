@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +26,6 @@ class RunCell:
             self._predict(cell)
         except MedvlpError as error:
             return error.message
-        except Exception as error:
-            # The words of a library may name a file, and a file's name a patient.
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            return f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
         return None
 
     def _predict(self, cell: Cell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -57,7 +58,8 @@ def run_apart(
         workers: Processes, each of which does job after job.
 
     Yields:
-        Each job with its reason of failure, or None.
+        Each job with its reason of failure, or None. An exception that `work` lets through is
+        told by its kind and place.
     """
     threads = max(1, (os.cpu_count() or 1) // workers)
     idle = [_Worker(work, threads) for _ in range(min(workers, len(jobs)))]
@@ -97,4 +99,10 @@ def _serve(pipe: Connection, work: Callable[[J], str | None], threads: int) -> N
                 job: J = pipe.recv()
             except EOFError:
                 return
-            pipe.send(work(job))
+            try:
+                reason = work(job)
+            except Exception as error:
+                # The words of a library may name a file, and a file's name a patient.
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                reason = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
+            pipe.send(reason)
