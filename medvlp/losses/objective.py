@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from medvlp.data.batch import Batch
-from medvlp.encoding import Encodings, ImageFeatures
+from medvlp.encoding import Encodings, ImageFeatures, TextFeatures
 from medvlp.losses.gather import global_sum, world
 
 
@@ -68,6 +69,19 @@ class AnsweringObjective(SampleObjective):
         None if the head sees images as a whole.
         """
         return None
+
+    def settle(self, read: Callable[[Tensor, Tensor], TextFeatures]) -> None:
+        """Keep what the head needs of the text tower, once that is trained; here nothing.
+
+        Args:
+            read: The trained text tower.
+        """
+
+
+def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
+    present_BN = batch.text_mask_BNT.any(2)
+    return encodings.text_BNE[present_BN], present_BN.nonzero()[:, 0]
 
 
 def share(count: Tensor) -> Tensor:

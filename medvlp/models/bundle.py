@@ -204,7 +204,8 @@ class Bundle:
         head = self._head()
         if head is None:
             raise BundleError(
-                "the bundle has no label head", remedy="train with an objective of kind labels"
+                "the bundle has no label head",
+                remedy="train with an objective of kind labels or label-text",
             )
         count = len(head.answers)
         return self._rows(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())

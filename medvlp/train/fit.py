@@ -154,6 +154,7 @@ def _fit(
     if task.average is not None:
         task.average.put(dict(task.named_parameters()))
     merge_adapters(task.model)
+    task.settle()
     return task
 
 
