@@ -125,6 +125,8 @@ class Sizes:
     """What Q counts there."""
 
     tokens: TokenIds | None = None
+    max_tokens: int | None = None
+    """The longest text that the text tower takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Where in stored images a model finds words: cosines of patches with texts, on its token grid."""
+"""Where in stored images a model finds something, on its token grid.
+
+By words: the cosine of each patch with a text. In a model's own way: what its trained head shows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from medvlp.data.items import Item
 from medvlp.data.preprocess import model_input
 from medvlp.evaluate.predict import Scorer
+from medvlp.models.answers import place_grids, pointing_head
 from medvlp.models.heatmap import patch_cosines
 
 Floats = NDArray[np.float32]
@@ -32,6 +36,23 @@ def heat_grids(
     """
     for stored, text_KE in zip(scorer.stored(items), texts_KE, strict=True):
         yield _grids(scorer, stored, text_KE)
+
+
+def head_grids(
+    scorer: Scorer, items: Sequence[Item], names_K: Sequence[Sequence[str]]
+) -> Iterator[list[Floats]]:
+    """As `heat_grids`, by the trained head that points.
+
+    Args:
+        scorer: The model.
+        items: What it sees.
+        names_K: Of each item, what to show; the head knows them all.
+    """
+    head = pointing_head(scorer.bundle)
+    for stored, names in zip(scorer.stored(items), names_K, strict=True):
+        assert head is not None
+        grids = place_grids(scorer.bundle, head, stored)
+        yield [grids[name] for name in names]
 
 
 @torch.inference_mode()

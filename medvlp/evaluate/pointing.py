@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medvlp.data.items import Item, permute_images
 from medvlp.data.preprocess import contract_digest
 from medvlp.evaluate.controls.places import centre_map, chance_map, mean_map
-from medvlp.evaluate.heat import heat_grids, smoothed
+from medvlp.evaluate.heat import head_grids, heat_grids, smoothed
 from medvlp.evaluate.masks import Regions
 from medvlp.evaluate.metrics.grounding import Case, LevelKind, choose_level
 from medvlp.evaluate.metrics.maps import LEVELS, case_of
@@ -23,12 +23,15 @@ from medvlp.evaluate.packed_heat import pack_heat
 from medvlp.evaluate.phrases import Question, embed_questions
 from medvlp.evaluate.predict import Scorer
 from medvlp.evaluate.predictions import ALL
+from medvlp.models.answers import pointing_head
 from medvlp.progress import track
 
 __all__ = ["Maps", "Pointers", "case_of", "level_rows"]
 
 Row = dict[str, Any]
 Floats = NDArray[np.float32]
+Answer = tuple[Floats, bool]
+"""A map, and whether it is of cosines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class Pointers:
         seed: Of chance maps and of the image-blind permutation.
         smooth: Deviation of the Gaussian that blurs models' maps, in cells.
         train: Questions of the training split, for the mean location; none if there are none.
+        native: Whether a model whose trained head points answers with that for the names that the
+            head knows.
     """
 
     def __init__(
@@ -62,12 +67,14 @@ class Pointers:
         seed: int,
         smooth: float,
         train: Sequence[Question],
+        native: bool = False,
     ) -> None:
         self._scorers = list(scorers)
         self._regions = regions
         self._seed = seed
         self._smooth = smooth
         self._train = train
+        self._native = native
         self._mean: dict[str, Floats] | None = None
 
     def maps(self, questions: Sequence[Question]) -> list[Maps]:
@@ -87,7 +94,7 @@ class Pointers:
             Maps(
                 model=scorer.name,
                 control=scorer.control is not None,
-                heat=_heat_rows(questions, self._answer(scorer, questions), cosine=True),
+                heat=_heat_rows(questions, self._answer(scorer, questions)),
                 mask=masks[contract_digest(scorer.bundle.preprocess.config)],
                 kept=kept,
             )
@@ -96,31 +103,42 @@ class Pointers:
         return found + [
             Maps(
                 model=name, control=True, mask=found[0].mask, kept=kept,
-                heat=_heat_rows(questions, grids, cosine=False),
+                heat=_heat_rows(questions, [(grid, False) for grid in grids]),
             )
             for name, grids in self._blind(questions, found[0].mask).items()
         ]  # fmt: skip
 
-    def _answer(self, scorer: Scorer, questions: Sequence[Question]) -> list[Floats]:
-        items = [q.item for q in questions]
-        seen = _unique(items)
+    def _answer(self, scorer: Scorer, questions: Sequence[Question]) -> list[Answer]:
+        own = pointing_head(scorer.bundle) if self._native else None
+        known = () if own is None else own.answers
+        seen = _unique([q.item for q in questions])
         shown = permute_images(seen, self._seed) if scorer.control == "image-blind" else seen
-        text_QE = embed_questions(scorer, questions)
-        # Questions of one image stand together, in the order of the images.
-        texts = [
-            np.stack([text_E for _, text_E in pairs])
-            for _, pairs in groupby(zip(items, text_QE, strict=True), lambda pair: pair[0].sample)
-        ]
-        return [
-            smoothed(grid, self._smooth)
-            for grids in heat_grids(scorer, shown, texts)
-            for grid in grids
-        ]
+        images = {item.sample: image for item, image in zip(seen, shown, strict=True)}
+        asked = [i for i, q in enumerate(questions) if q.name not in known]
+        told = [i for i, q in enumerate(questions) if q.name in known]
+        found: dict[int, Answer] = {}
+        for indices, cosine in ((asked, True), (told, False)):
+            part = [questions[i] for i in indices]
+            grids = self._asked(scorer, part, images) if cosine else _told(scorer, part, images)
+            found |= {
+                i: (smoothed(grid, self._smooth), cosine)
+                for i, grid in zip(indices, grids, strict=True)
+            }
+        return [found[i] for i in range(len(questions))]
+
+    def _asked(
+        self, scorer: Scorer, questions: Sequence[Question], images: Mapping[str, Item]
+    ) -> Iterator[Floats]:
+        """Maps by words; questions of one image stand together, in the order of the images."""
+        text_QE = iter(embed_questions(scorer, questions))
+        parts = _by_image(questions)
+        texts = [np.stack([next(text_QE) for _ in part]) for part in parts]
+        shown = [images[part[0].item.sample] for part in parts]
+        return chain.from_iterable(heat_grids(scorer, shown, texts))
 
     def _masks(self, scorer: Scorer, questions: Sequence[Question]) -> list[Row]:
         rows = []
-        grouped = [list(part) for _, part in groupby(questions, lambda q: q.item.sample)]
-        for part in track(grouped, f"{scorer.name}: regions"):
+        for part in track(_by_image(questions), f"{scorer.name}: regions"):
             reference = self._regions.reference(part[0].item, scorer.bundle.preprocess)
             inside = tuple(slice(a, b) for a, b in reference.image)
             for question in part:
@@ -208,11 +226,22 @@ def _level(one: Maps, own: Sequence[int], kind: LevelKind) -> tuple[float, float
     return choose_level(cases(), kind, span)
 
 
-def _heat_rows(
-    questions: Sequence[Question], grids: Sequence[Floats], *, cosine: bool
-) -> list[Row]:
+def _told(
+    scorer: Scorer, questions: Sequence[Question], images: Mapping[str, Item]
+) -> Iterator[Floats]:
+    """Maps by the model's own head."""
+    parts = _by_image(questions)
+    shown = [images[part[0].item.sample] for part in parts]
+    return chain.from_iterable(head_grids(scorer, shown, [[q.name for q in p] for p in parts]))
+
+
+def _by_image(questions: Sequence[Question]) -> list[list[Question]]:
+    return [list(part) for _, part in groupby(questions, lambda q: q.item.sample)]
+
+
+def _heat_rows(questions: Sequence[Question], answers: Sequence[Answer]) -> list[Row]:
     rows = []
-    for question, grid in zip(questions, grids, strict=True):
+    for question, (grid, cosine) in zip(questions, answers, strict=True):
         packed = pack_heat(grid)
         rows.append(
             {

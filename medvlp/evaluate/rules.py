@@ -16,6 +16,7 @@ medclip    s·max_j cos(v,t_j)                                                  
 medclip-mean  s·mean_j cos(v,t_j)                                                    no
 cxr-clip   e^c⁺/(e^c⁺ + e^c⁻), c± = mean_j cos(v,t_j), called present from ½ on      yes
 label-head the label head's sigmoid: the softmax over the two logits (0, z) of a query yes
+native     as label-head where the trained head knows all labels, else as medvlp        yes
 ========== ======================================================================= ==============
 
 Sources: CheXzero (Tiu et al. 2022, doi:10.1038/s41551-022-00936-9), BioViL (arXiv:2204.09817),
@@ -44,8 +45,9 @@ from medvlp.models.bundle import Bundle, ProjectedText
 from medvlp.models.inputs import chunks
 
 RuleName = Literal[
-    "medvlp", "chexzero", "biovil", "gloria", "medclip", "medclip-mean", "cxr-clip", "label-head"
-]
+    "medvlp", "chexzero", "biovil", "gloria", "medclip", "medclip-mean", "cxr-clip", "label-head",
+    "native",
+]  # fmt: skip
 RULES: tuple[RuleName, ...] = get_args(RuleName)
 
 NO_PROBABILITY = ("gloria", "medclip", "medclip-mean")
@@ -67,7 +69,7 @@ def rule_scores(
     """(N,L) scores of stored arrays for the labels of a prompt set.
 
     Args:
-        rule: One of `RULES` that asks with prompts; not ``label-head``.
+        rule: One of `RULES` that asks with prompts; neither ``label-head`` nor ``native``.
         bundle: The model.
         arrays: Stored arrays, in order.
         prompts: What it is asked.

@@ -27,6 +27,12 @@ class Objective(nn.Module):
         """The term's value, a scalar to be minimised."""
         raise NotImplementedError
 
+    def settle(self, read: Callable[[Tensor, Tensor], TextFeatures]) -> None:
+        """Take in what the finished text tower makes of texts of the objective's own; nothing here.
+
+        Called once when training has ended, before a bundle is written.
+        """
+
 
 class SampleObjective(Objective):
     """A mean over terms (known labels, hidden tokens), each of which depends on one sample.
@@ -70,12 +76,21 @@ class AnsweringObjective(SampleObjective):
         """
         return None
 
-    def settle(self, read: Callable[[Tensor, Tensor], TextFeatures]) -> None:
-        """Keep what the head needs of the text tower, once that is trained; here nothing.
+    @property
+    def points(self) -> bool:
+        """Whether the head says where."""
+        return type(self).places is not AnsweringObjective.places
 
-        Args:
-            read: The trained text tower.
-        """
+
+class RelatingObjective(AnsweringObjective):
+    """An answering objective that also says at which anatomy it sees something."""
+
+    anatomies: tuple[str, ...]
+    """What it tells apart; names may begin with ``left`` or ``right``."""
+
+    def relation_logits(self, features: ImageFeatures) -> Tensor:
+        """Logit of each of `answers` at each of `anatomies` (B,A,L), in float32."""
+        raise NotImplementedError
 
 
 def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from medvlp.losses.label_targets import Uncertain, known_labels
 from medvlp.losses.label_text import LabelTextConfig
 from medvlp.losses.local import LocalConfig
 from medvlp.losses.masked_text import MaskedTextConfig
+from medvlp.losses.medslip.objective import MedslipConfig
 from medvlp.losses.multi_text import MultiTextConfig
 from medvlp.losses.objective import AnsweringObjective, Objective, present_texts
 from medvlp.losses.prompt_pool import PromptPoolConfig
@@ -107,6 +108,7 @@ CORE_OBJECTIVES: dict[str, type] = {
     "label-text": LabelTextConfig,
     "unicl": UniclConfig,
     "prompt-pool": PromptPoolConfig,
+    "medslip": MedslipConfig,
 }
 """The core's objectives by `kind`; a domain brings more."""
 

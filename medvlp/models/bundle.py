@@ -17,7 +17,6 @@ from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import load_tokenizer, panics_named
-from medvlp.digest import digest_plain
 from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
@@ -29,7 +28,7 @@ from medvlp.models.bundle_file import (
     read_info,
     save_bundle,
 )
-from medvlp.models.described import config_of, drawn, modules_of
+from medvlp.models.described import config_of, modules_of
 from medvlp.models.heatmap import Heatmap, text_heatmap
 from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each
 from medvlp.models.projected import ProjectedText, project_text
@@ -114,11 +113,13 @@ class Bundle:
     def features_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
         """(n,D) pooled features of the image tower, before the projection, of stored arrays."""
         width = self.model.image.width
-        return self._rows(arrays, batch_size, width, lambda features, _: features.pooled_BD)
+        return self.rows_stored(arrays, batch_size, width, lambda features, _: features.pooled_BD)
 
     def embed_stored(self, arrays: Iterable[NDArray[Any]], batch_size: int = 16) -> Floats:
         """Unit vectors (n,E) of stored arrays, as the preprocessing's `read` and a cache give."""
-        return self._rows(arrays, batch_size, self.model.config.embed, lambda _, image_BE: image_BE)
+        return self.rows_stored(
+            arrays, batch_size, self.model.config.embed, lambda _, image_BE: image_BE
+        )
 
     @torch.inference_mode()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 64) -> Floats:
@@ -208,7 +209,7 @@ class Bundle:
                 remedy="train with an objective of kind labels or label-text",
             )
         count = len(head.answers)
-        return self._rows(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())
+        return self.rows_stored(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())
 
     def _head(self) -> AnsweringObjective | None:
         heads = (o for o in self.objectives.values() if isinstance(o, AnsweringObjective))
@@ -282,6 +283,22 @@ class Bundle:
         text_E = torch.from_numpy(self.embed_text(text)[0]).to(self.device)
         return text_heatmap(self.model, self.preprocess, stored, text_E)
 
+    @torch.inference_mode()
+    def rows_stored(
+        self,
+        arrays: Iterable[NDArray[Any]],
+        batch_size: int,
+        width: int,
+        output: Callable[[ImageFeatures, Tensor], Tensor],
+    ) -> Floats:
+        """(n,`width`) rows of what `output` makes of the tower's features and the embeddings."""
+        parts = [np.empty((0, width), np.float32)]
+        for chunk in chunks(arrays, batch_size):
+            image = model_input(self.preprocess, chunk, self.device)
+            features, image_BE, _ = self.model.encode_image(image)
+            parts.append(output(features, image_BE).cpu().numpy())
+        return np.concatenate(parts)
+
     def _iter_embed(self, sources: list[Source], batch_size: int) -> Iterator[Embedded]:
         for chunk in chunks(read_each(sources, self.preprocess), batch_size):
             rows = iter(self.embed_stored(a for _, a in chunk if not isinstance(a, str)))
@@ -313,21 +330,6 @@ class Bundle:
             image = model_input(self.preprocess, chunk, self.device)
             yield self.model.encode_image(image)[0]
 
-    @torch.inference_mode()
-    def _rows(
-        self,
-        arrays: Iterable[NDArray[Any]],
-        batch_size: int,
-        width: int,
-        output: Callable[[ImageFeatures, Tensor], Tensor],
-    ) -> Floats:
-        parts = [np.empty((0, width), np.float32)]
-        for chunk in chunks(arrays, batch_size):
-            image = model_input(self.preprocess, chunk, self.device)
-            features, image_BE, _ = self.model.encode_image(image)
-            parts.append(output(features, image_BE).cpu().numpy())
-        return np.concatenate(parts)
-
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     """Open a bundle.
@@ -346,30 +348,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
         return _assemble(folder, info, digest, torch.device(device))
     except (ConfigError, InputError) as error:
         raise BundleError(f"{folder.name}: {error.message}", remedy=error.remedy) from error
-
-
-def reinitialised(bundle: Bundle, seed: int) -> Bundle:
-    """The bundle's architecture with weights drawn anew, as before any training.
-
-    Args:
-        bundle: Left as it is.
-        seed: Of the weights.
-    """
-    channels = bundle.preprocess.config.channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, objectives = drawn(
-            bundle.info, get_domain(bundle.info.domain), channels, bundle.tokenizer
-        )
-    return Bundle(
-        bundle.info,
-        digest_plain({"bundle": bundle.digest, "reinitialised": seed}),
-        model=model,
-        objectives=objectives,
-        preprocess=bundle.preprocess,
-        tokenizer=bundle.tokenizer,
-        device=bundle.device,
-    )
 
 
 def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:

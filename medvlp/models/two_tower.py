@@ -75,6 +75,7 @@ class TwoTower(nn.Module):
             anatomies=names.anatomies,
             observations=names.observations,
             tokens=tokens,
+            max_tokens=self.text.max_tokens,
         )
 
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from medvlp.data.batch import BadSample, Batch, TokenIds
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.randomness import generator
 from medvlp.encoding import Encodings
-from medvlp.losses.objective import AnsweringObjective, Objective
+from medvlp.losses.objective import Objective
 from medvlp.models.text_memory import remember_texts
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.average import Average
@@ -65,11 +65,10 @@ class Task(LightningModule):
         return {name: (config, self.objectives[name]) for name, config in self.configs.items()}
 
     def settle(self) -> None:
-        """Let the heads keep what they need of the trained text tower; the task is then trained."""
+        """Let objectives keep what they need of the trained text tower; nothing is trained after."""
         self.eval()
         for objective in self.objectives.values():
-            if isinstance(objective, AnsweringObjective):
-                objective.settle(self.model.text)
+            cast(Objective, objective).settle(self.model.text)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum, ``loss``, and the own value of each objective that counts now.

@@ -48,9 +48,8 @@ class TowerScorer:
         texts |= dict.fromkeys(pair.case.anchor for pair in pairs if pair.case.anchor is not None)
         listed = list(texts)
         self.text = dict(zip(listed, scorer.bundle.embed_text(listed), strict=True))
-        views = {pair.case.view: pair.case for pair in pairs if pair.case.item is not None}
-        seen = scorer.bundle.embed_stored(_seen(scorer, list(views.values())))
-        self.image = dict(zip(views, seen, strict=True))
+        views, stored = seen_views(scorer, pairs)
+        self.image = dict(zip(views, scorer.bundle.embed_stored(stored), strict=True))
 
     def score(self, case: Case, sentence: str) -> float:
         """The cosine."""
@@ -67,6 +66,14 @@ class ChanceScorer:
     def score(self, case: Case, sentence: str) -> float:
         """In [0,1)."""
         return float(generator(self.seed, 0, f"{case.key}|{sentence}", "chance").random())
+
+
+def seen_views(
+    scorer: Scorer, pairs: Sequence[Pair]
+) -> tuple[list[tuple[Any, ...]], Iterator[NDArray[Any]]]:
+    """The different views of images in pairs, and the stored array of each as the model sees it."""
+    views = {pair.case.view: pair.case for pair in pairs if pair.case.item is not None}
+    return list(views), _seen(scorer, list(views.values()))
 
 
 def _seen(scorer: Scorer, cases: Sequence[Case]) -> Iterator[NDArray[Any]]:

@@ -1,7 +1,7 @@
 """Task `grounding`: where in an image a finding lies, asked for in words.
 
-A model's map is the cosine of its patches with the words. Maps and masks are kept, and every
-metric follows from them.
+A model's map is the cosine of its patches with the words, or, on request, what its own trained head
+shows. Maps and masks are kept, and every metric follows from them.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class GroundingConfig:
 
     labels: tuple[str, ...] | None = None
     """Names of regions; by default all those of the prompt set that are drawn anywhere."""
+
+    answer: Literal["text", "native"] = "text"
+    """``text``: the cosines of patches with words. ``native``: where a model was trained with a
+    head that points and that knows the name, the places that the head looks at; else cosines."""
 
     smooth: Annotated[float, Field(ge=0)] = 0.0
     """Deviation, in cells of the model's grid, of a Gaussian that blurs its maps; BioViL used
@@ -97,6 +101,7 @@ class GroundingConfig:
         able = [scorer for scorer in scorers if scorer.control != "supervised-unimodal"]
         pointers = Pointers(
             scorers=able, regions=regions, seed=study.seed, smooth=self.smooth,
+            native=self.answer == "native",
             train=self._ask(study, regions, seen["train"])[0] if study.split != "train" else [],
         )  # fmt: skip
         chosen = self._ask(study, regions, seen[self.threshold_split])[0]
@@ -117,6 +122,7 @@ class GroundingConfig:
                 "regions_outside_the_grid": len(asked) - len(maps[0].kept),
                 "threshold_questions": len(chosen),
                 "models_that_cannot_point": len(scorers) - len(able),
+                **(_ways(maps[: len(able)]) if self.answer == "native" else {}),
             },
             prompts=prompts,
             items=tuple(q.item for q in asked),
@@ -155,6 +161,12 @@ class GroundingConfig:
             return ask_by_phrases(items, regions, study.manifests)
         texts = {name: self.prompts.labels[name].positive for name in regions.names}
         return ask_by_prompts(items, regions, texts), 0
+
+
+def _ways(maps: Sequence[Maps]) -> dict[str, int]:
+    """How many models' maps come from their heads, and how many are of cosines."""
+    cosine = [row["cosine"] for one in maps for row in one.heat]
+    return {"maps_by_head": cosine.count(False), "maps_by_text": cosine.count(True)}
 
 
 def _images(questions: Sequence[Question]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -41,7 +41,8 @@ class ZeroShotConfig:
     """Which of the prompts' labels are evaluated; all if not given."""
 
     rule: RuleName = "medvlp"
-    """How embeddings become scores (`medvlp.evaluate.rules`)."""
+    """How embeddings become scores (`medvlp.evaluate.rules`). ``native`` asks each model in its own
+    way: the head that it was trained with where that knows all the labels, else prompts."""
 
     ensemble: bool = False
     """Adds a row of the models' mean score, as several checkpoints of one method are joined."""
@@ -52,8 +53,8 @@ class ZeroShotConfig:
     headlines: ClassVar[tuple[str, ...]] = ("auroc_macro",)
 
     def __post_init__(self) -> None:
-        if self.rule == "label-head" and self.ensemble:
-            raise ValueError("an ensemble is of scores by prompts; the rule is label-head")
+        if self.rule in ("label-head", "native") and self.ensemble:
+            raise ValueError(f"an ensemble is of scores by prompts; the rule is {self.rule}")
 
     def resolve(self, base: Path) -> ZeroShotConfig:
         """The task with its prompt file, or the user's copy of the published one, taken in.
@@ -82,13 +83,15 @@ class ZeroShotConfig:
             items, train = others_absent(items), others_absent(train)
 
         def score(scorer: Scorer, seen: Sequence[Item]) -> Scores:
-            if self.rule == "label-head":
+            if self._by_head(scorer, names):
                 return scorer.label_scores(seen, names)
+            rule = "medvlp" if self.rule == "native" else self.rule
             column = [prompts.names.index(name) for name in names]
-            return scorer.rule_scores(self.rule, seen, prompts)[:, column]
+            return scorer.rule_scores(rule, seen, prompts)[:, column]
 
         found = predict_labels(study, scorers, prompts, names, items, train, score)
-        return self._finished(found)
+        by_head = {scorer.name for scorer in scorers if self._by_head(scorer, names)}
+        return self._finished(found, by_head)
 
     def measures(self, evidence: Evidence) -> Measures:
         """AUROC, average precision, calibration, and sensitivity at the stored thresholds.
@@ -113,9 +116,20 @@ class ZeroShotConfig:
 
         return measures
 
-    def _finished(self, found: Predicted) -> Predicted:
+    def _by_head(self, scorer: Scorer, names: Sequence[str]) -> bool:
+        if self.rule == "native":
+            return set(names) <= set(scorer.bundle.answers)
+        return self.rule == "label-head"
+
+    def _finished(self, found: Predicted, by_head: Collection[str]) -> Predicted:
         counts, thresholds, rows = dict(found.counts), dict(found.thresholds), found.rows
         operating = found.operating
+        if self.rule == "native":
+            counts["models_by_head"] = len(by_head)
+            counts["models_by_prompts"] = len(thresholds) - len(by_head)
+            # What validation taught was about scores by prompts.
+            thresholds = {m: {} if m in by_head else t for m, t in thresholds.items()}
+            operating = {m: {} if m in by_head else t for m, t in operating.items()}
         if self.rule in TRANSDUCTIVE:
             counts["transductive"] = 1
         if self.rule in (*NO_PROBABILITY, *HALF):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
 from medvlp.data.items import Item
+from medvlp.data.structure.extract import load_extractor
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import known_labels, sample_items, subgroups
 from medvlp.evaluate.metrics.estimate import Measures
@@ -30,7 +32,9 @@ from medvlp.evaluate.robustness.sentences import (
     pair_rows,
     share_measures,
 )
+from medvlp.evaluate.robustness.structured import StructuredScorer
 from medvlp.evaluate.robustness.windows import Windows, windowed_items
+from medvlp.models.answers import relating_head
 
 Source = Literal["text", "image", "mirror", "report"]
 
@@ -54,6 +58,14 @@ class LinguisticConfig:
 
     windows: Windows | None = None
     """For recordings: the windows that are asked about, labelled by the timed regions."""
+
+    answer: Literal["text", "native"] = "text"
+    """``text``: the cosine of an image and a sentence. ``native``: where a model was trained with a
+    head that tells places apart, how likely that head finds what the sentence claims, which the
+    domain's rule-based extractor reads (`medvlp.evaluate.robustness.structured`); else cosines."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    """The extractor's name of an anatomy or observation -> the models', where the two differ."""
 
     grammar: str | None = None
     """SHA-256 of the templates and words behind the pairs, filled in: with other words, numbers
@@ -79,10 +91,11 @@ class LinguisticConfig:
             )
         pairs = self.drawn(study)
         asked: list[tuple[str, bool, SentenceScorer]] = [
-            (scorer.name, scorer.control is not None, TowerScorer(scorer, pairs))
+            (scorer.name, scorer.control is not None, self._asker(scorer, pairs, study.domain))
             for scorer in scorers
             if scorer.control != "supervised-unimodal"
         ]
+        ways = _ways(pairs, [one for _, _, one in asked]) if self.answer == "native" else {}
         asked.append(("chance", True, ChanceScorer(study.seed)))
         meta = subgroups(study.manifests)
         tables = [
@@ -92,9 +105,15 @@ class LinguisticConfig:
         ]  # fmt: skip
         return Predicted(
             rows=as_predictions(pl.concat([rows for rows, _ in tables]), study),
-            counts=_counts(pairs),
+            counts=_counts(pairs) | ways,
             beside={"pairs": pl.concat([asked for _, asked in tables])},
         )
+
+    def _asker(self, scorer: Scorer, pairs: Sequence[Pair], domain: str) -> SentenceScorer:
+        head = relating_head(scorer.bundle) if self.answer == "native" else None
+        if head is None:
+            return TowerScorer(scorer, pairs)
+        return StructuredScorer(scorer, head, pairs, load_extractor(domain), self.names)
 
     def drawn(self, study: Study) -> list[Pair]:
         """The pairs, each once.
@@ -146,6 +165,18 @@ def _counts(pairs: Sequence[Pair]) -> dict[str, int]:
         "pairs": len(pairs),
         "findings": len({pair.finding for pair in pairs}),
         **{f"pairs_{name}": sum(p.family == name for p in pairs) for name in families},
+    }
+
+
+def _ways(pairs: Sequence[Pair], asked: Sequence[SentenceScorer]) -> dict[str, int]:
+    """How the models answered, and pairs about images of which a head knew neither sentence."""
+    heads = [one for one in asked if isinstance(one, StructuredScorer)]
+    shown = [pair for pair in pairs if pair.case.item is not None]
+    silent = [not (one.knows(p.right) or one.knows(p.wrong)) for one in heads for p in shown]
+    return {
+        "models_by_head": len(heads),
+        "models_by_text": len(asked) - len(heads),
+        "pairs_unknown_to_heads": sum(silent),
     }
 
 

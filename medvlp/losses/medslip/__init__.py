@@ -1,0 +1,1 @@
+"""Disentangled alignment of anatomies and observations (MeDSLIP)."""
