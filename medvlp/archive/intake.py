@@ -26,6 +26,7 @@ from medvlp.data.sections import Headings, load_headings
 from medvlp.data.splits import assign_splits, subsets
 from medvlp.data.tables import LEVELS, TEXT_ONLY
 from medvlp.data.text import report_nodes, text_row
+from medvlp.data.views import view_word
 from medvlp.errors import ConfigError
 
 R = TypeVar("R")
@@ -93,6 +94,7 @@ class Intake(Filing):
         patient: str | None,
         domain: str | None = None,
         study: str | None = None,
+        study_order: int | None = None,
         series: str | None = None,
         identity: str | None = None,
         sha256: str | None = None,
@@ -123,6 +125,7 @@ class Intake(Filing):
             patient: Raw patient number; without one the study stands for the patient.
             domain: The domain, where neither kind nor options say it.
             study: Raw study identifier.
+            study_order: The study's place among its patient's, where the source counts them.
             series: Raw series identifier.
             identity: Raw identifier of the sample; by default the digest of its bytes.
             sha256: Digest of the bytes, if it is known already.
@@ -132,7 +135,7 @@ class Intake(Filing):
             site: Where, by default `config.site`.
             scanner: Maker and model.
             modality: Such as DX or CT.
-            view: Such as PA.
+            view: Such as PA; kept as the word of `medvlp.data.views` that it stands for, if any.
             laterality: L, R or B.
             shape: In array order.
             spacing_mm: In array order.
@@ -169,12 +172,13 @@ class Intake(Filing):
             "domain": self._domain(domain),
             "patient": name,
             "study": self.pseudonyms.study(study or key),
+            "study_order": study_order,
             "series": self.pseudonyms.series(series) if series else None,
             "source": self.source(list(paths)),
             "sha256": digest,
             "kind": kind,
             "modality": modality,
-            "view": view,
+            "view": view_word(view) or view or None,
             "laterality": laterality,
             "shape": None if shape is None else [int(n) for n in shape],
             "spacing_mm": None if spacing_mm is None else [float(v) for v in spacing_mm],
@@ -278,7 +282,7 @@ class Intake(Filing):
         geometry: Sequence[float] | None = None,
         ref: str | None = None,
     ) -> None:
-        """A box, interval or mask; `ref` is the mask's source id."""
+        """A box, interval or mask; `ref` is the mask's source id, or the text node of a box."""
         values = None if geometry is None else [float(v) for v in geometry]
         row = {"sample": sample, "name": name, "kind": kind, "geometry": values, "ref": ref}
         self.books.add("regions", [row])

@@ -145,5 +145,11 @@ class TokenIds:
     special: tuple[int, ...]
     """Ids that stand for no word: padding, beginning, end, mask, ..."""
 
+    begin: int | None = None
+    """The id with which a text begins, if the tokenizer has one."""
+
+    end: int | None = None
+    """The id with which a text ends, if the tokenizer has one."""
+
     encode: Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None = None
     """Texts to padded (M,T) ids and mask, for objectives that ask by words of their own."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,29 +18,22 @@ from medvlp.data.cache_entry import Format
 from medvlp.data.label_vectors import LabelVectors, intervals_of
 from medvlp.data.manifest import Manifest
 from medvlp.data.mix import MixConfig
-from medvlp.data.preprocess import Span
+from medvlp.data.phantom_source import PhantomData
+from medvlp.data.preprocess import Span, windows
 from medvlp.data.randomness import generator
-from medvlp.data.relations import Names, Relation, RelationVectors, check_relation_names
+from medvlp.data.relations import (
+    EntityConfig,
+    Names,
+    Relation,
+    RelationVectors,
+    check_relation_names,
+)
 from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
 from medvlp.data.text_policy import Positive, TextPolicy
+from medvlp.data.views import SIDES, Views
 from medvlp.errors import ConfigError
 
 Seconds = Annotated[float, Field(gt=0)]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class PhantomData:
-    """A phantom archive that the training run writes and indexes into its own folder."""
-
-    n: Positive = 100
-    """Patients."""
-
-    seed: int = 0
-    settings: tuple[str, ...] = ()
-    """Phantom settings such as ``size=64``."""
-
-    kind: str
-    """The source kind that reads the archive, such as ``dicom``."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,24 +43,6 @@ class TokenizerConfig:
     vocab_size: Annotated[int, Field(ge=300)] = 8192
     path: Path | None = None
     """A pretrained tokenizer's folder, or a ``vocab.txt``; then `vocab_size` is not used."""
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EntityConfig:
-    """Which entities of the manifests reach the batch."""
-
-    anatomies: tuple[str, ...] = ()
-    """Places, in the order of the batch's columns, such as ``left lung`` or ``heart``."""
-
-    observations: tuple[str, ...] = ()
-    """Observations, in the order of the batch's columns."""
-
-    source: str | None = None
-    """The extractor whose rows count, such as ``rules``; every one if not given."""
-
-    def __post_init__(self) -> None:
-        if self.anatomies and not self.observations:
-            raise ValueError("anatomies without observations")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -96,6 +70,10 @@ class DataConfig:
 
     subset: str | None = None
     """A few-shot subset of the training split, such as ``10%``."""
+
+    views: Views = "all"
+    """Which X-rays are taken: ``frontal`` (PA, AP or one of both) or ``lateral`` leaves out all
+    others and those whose view is unknown; ``all`` leaves out none."""
 
     workers: Annotated[int, Field(ge=0)] = 0
     """Reading processes per device; 0 reads in the training process."""
@@ -192,10 +170,10 @@ def pair_items(
 ) -> list[Item]:
     """Image-text pairs of a split: one per sample, or one per text node that has a time span.
 
-    Samples of other domains (one archive may hold X-rays and CT), those without a text that the
-    policy wants (and requires) and, unless `text_only`, reports without an image give no item; nor,
-    for training, do images of one value throughout. `config.subset` narrows the training split
-    only.
+    Samples of other domains (one archive may hold X-rays and CT), of other views than
+    `config.views`, those without a text that the policy wants (and requires) and, unless
+    `text_only`, reports without an image give no item; nor, for training, do images of one value
+    throughout. `config.subset` narrows the training split only.
 
     Args:
         manifests: Where the items come from.
@@ -250,21 +228,24 @@ def window_items(
     return items
 
 
-def count_textless(
+def count_left_out(
     manifests: Sequence[Manifest],
     config: DataConfig,
     split: str,
     *,
     domain: str,
     text_only: bool = False,
-) -> int:
-    """Samples of a split that no text of the policy belongs to, and that are not trained on."""
-    count = 0
+) -> tuple[int, int]:
+    """Samples of a split that no text of the policy belongs to, and those of other views."""
+    textless = other_views = 0
+    any_view = dataclasses.replace(config, views="all")
     for manifest in manifests:
         texts = _texts(manifest, config.texts)
         rows = _wanted_rows(manifest, config, split, domain, text_only)
-        count += sum(row["sample"] not in texts for row in rows)
-    return count
+        textless += sum(row["sample"] not in texts for row in rows)
+        every = _wanted_rows(manifest, any_view, split, domain, text_only)
+        other_views += len(every) - len(rows)
+    return textless, other_views
 
 
 def relabel(
@@ -339,6 +320,10 @@ def _wanted_rows(
         rows = rows.filter(pl.col("kind").ne_missing(TEXT_ONLY))
     if split == "train":
         rows = rows.filter(~pl.col("flags").list.contains(NO_INFORMATION).fill_null(False))
+    if config.views != "all":
+        wanted = [view for view, side in SIDES.items() if side == config.views]
+        shown = pl.col("view").is_in(wanted).fill_null(False)
+        rows = rows.filter(shown | pl.col("kind").eq_missing(TEXT_ONLY))
     if config.subset is not None and split == "train":
         members = manifest.subsets.filter(pl.col("subset") == config.subset)
         rows = rows.join(members, on="sample", how="semi")
@@ -410,12 +395,3 @@ def _item(
         view=row["view"],
         flags=tuple(row["flags"] or ()),
     )
-
-
-def windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Span]:
-    """Windows of a recording, all of `window_s` if it is that long; the last ends with it."""
-    if duration_s <= 0:
-        return
-    for i in range(max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1):
-        start = max(0.0, min(i * stride_s, duration_s - window_s))
-        yield (start, min(start + window_s, duration_s))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,15 @@ from medvlp.digest import digest_plain
 
 Span = tuple[float, float]
 """Start and end in seconds."""
+
+
+def windows(duration_s: float, window_s: float, stride_s: float) -> Iterator[Span]:
+    """Windows of a recording, all of `window_s` if it is that long; the last ends with it."""
+    if duration_s <= 0:
+        return
+    for i in range(max(0, math.ceil((duration_s - window_s) / stride_s - 1e-9)) + 1):
+        start = max(0.0, min(i * stride_s, duration_s - window_s))
+        yield (start, min(start + window_s, duration_s))
 
 
 class Preprocess(Protocol):

@@ -44,6 +44,24 @@ class Names:
 NO_NAMES = Names()
 
 
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class EntityConfig:
+    """Which entities of the manifests reach the batch."""
+
+    anatomies: tuple[str, ...] = ()
+    """Places, in the order of the batch's columns, such as ``left lung`` or ``heart``."""
+
+    observations: tuple[str, ...] = ()
+    """Observations, in the order of the batch's columns."""
+
+    source: str | None = None
+    """The extractor whose rows count, such as ``rules``; every one if not given."""
+
+    def __post_init__(self) -> None:
+        if self.anatomies and not self.observations:
+            raise ValueError("anatomies without observations")
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     """One entity of a sample."""

@@ -23,6 +23,7 @@ SAMPLES = pa.schema(
         ("domain", pa.string()),
         ("patient", pa.string()),
         ("study", pa.string()),
+        ("study_order", pa.int32()),
         ("series", pa.string()),
         ("source", pa.string()),
         ("sha256", pa.string()),
@@ -48,8 +49,11 @@ SAMPLES = pa.schema(
 """One row a sample. `kind`: dicom, series, nifti, image, video, frames, or report where there are
 words but no pixels. `shape`: array order of the domain's reader, (rows, columns) or (slices, rows,
 columns) or (frames, rows, columns). `flags`: remarks such as ``no_text``, ``no_patient_id``.
-`acquired`: ISO date, shifted per patient. `split`: one of `SPLITS`, the one that is used;
-`source_split`: the name the source itself gave, if any. `reader`: which decoder reads it."""
+`view`: for X-rays a word of `medvlp.data.views`. `acquired`: ISO date, shifted per patient.
+`study_order`: the place of the study among its patient's as the source counts them, where it does:
+later studies have larger numbers, gaps mean nothing; see `medvlp.data.priors`. `split`: one of
+`SPLITS`, the one that is used; `source_split`: the name the source itself gave, if any. `reader`:
+which decoder reads it."""
 
 TEXTS = pa.schema(
     [
@@ -109,8 +113,9 @@ stored array, far edges exclusive; interval: (start_s, end_s); mask: `ref` is an
 and geometry (value,) where that file is a label map. Of pictures also ellipse: (x0, y0, x1, y1),
 the box that it fills; polygon: (x, y) of each corner, by the even-odd rule; runs: a mask without a
 file, (rows, columns, then start and length of each run), starts counted row by row from 0; see
-`medvlp.data.regions`. A video's boxes are (x0, y0, x1, y1) in
-fractions of the picture, each at the moment that `ref` tells: ``t=12.5`` seconds."""
+`medvlp.data.regions`. A picture's box or shape may name in `ref` the text node that it shows.
+A video's boxes are (x0, y0, x1, y1) in fractions of the picture, each at the moment that `ref`
+tells: ``t=12.5`` seconds."""
 
 REJECTS = pa.schema(
     [

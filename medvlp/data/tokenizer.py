@@ -112,8 +112,14 @@ def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
         count=len(tokenizer),
         mask=tokenizer.mask_token_id,
         special=tuple(sorted(tokenizer.all_special_ids)),
+        begin=_first(tokenizer.cls_token_id, tokenizer.bos_token_id),
+        end=_first(tokenizer.sep_token_id, tokenizer.eos_token_id),
         encode=functools.partial(encode_padded, tokenizer),
     )
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((one for one in ids if one is not None), None)
 
 
 def encode_padded(

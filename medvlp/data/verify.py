@@ -74,6 +74,9 @@ def _references(manifest: Manifest) -> None:
         nodes, on=["sample", "node"], how="anti"
     )
     _none(manifest, lost, "entities name a text node that is not there")
+    shown = manifest.regions.filter(pl.col("ref").str.starts_with(pl.col("sample") + "-"))
+    lost = shown.join(nodes, left_on=["sample", "ref"], right_on=["sample", "node"], how="anti")
+    _none(manifest, lost, "regions name a text node that is not there")
 
 
 def _tree(manifest: Manifest) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from medvlp.data.items import Item, relabel, window_items, windows
+from medvlp.data.items import Item, relabel, window_items
 from medvlp.data.manifest import Manifest
+from medvlp.data.preprocess import windows
 from medvlp.data.tables import TEXT_ONLY
 from medvlp.errors import ConfigError
 from medvlp.evaluate.predictions import SUBGROUPS

@@ -28,6 +28,7 @@ from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.metrics.texts import words
 from medvlp.evaluate.predict import Study
+from medvlp.losses.fusion.questions import QuestionWords
 from medvlp.plain_files import read_json
 
 CLOSED, OPEN = "closed", "open"
@@ -35,6 +36,7 @@ COLUMNS = ("question", "answer", "kind")
 """What a table must have, besides ``sample`` or ``file``."""
 
 NO_TOPIC = "other"
+_WORDS = QuestionWords()
 _REMEDY = "give the columns sample (or file), question, answer, kind and, at will, topic, options"
 
 
@@ -212,9 +214,9 @@ def _of_manifest(manifest: Manifest, domain: str) -> Iterator[Mapping[str, Any]]
         base = {"sample": sample}
         for name, value in part.select("name", "value").iter_rows():
             yield base | {
-                "kind": "closed", "topic": "presence", "options": ["yes", "no"],
-                "question": f"Is there {name.replace('_', ' ')}?",
-                "answer": "yes" if value == 1 else "no",
+                "kind": "closed", "topic": "presence", "options": [_WORDS.affirmed, _WORDS.denied],
+                "question": _WORDS.ask(name),
+                "answer": _WORDS.affirmed if value == 1 else _WORDS.denied,
             }  # fmt: skip
         yield base | {
             "kind": "open", "topic": "count", "question": "How many findings are there?",

@@ -33,7 +33,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from torch import Tensor
@@ -41,6 +40,7 @@ from torch import Tensor
 from medvlp.data.preprocess import model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.errors import ConfigError
+from medvlp.losses.local import word_agreement
 from medvlp.models.bundle import Bundle, ProjectedText
 from medvlp.models.inputs import chunks
 
@@ -59,12 +59,6 @@ TRANSDUCTIVE = ("gloria",)
 
 HALF = ("cxr-clip",)
 """Rules that call a label present from one half on, whatever validation data say."""
-
-WORD_SHARPNESS = 4.0
-"""GLoRIA's γ1: how sharply a word looks at places."""
-
-LOCAL_SHARPNESS = 5.0
-"""GLoRIA's γ2: what a word's agreement with its place is multiplied by."""
 
 Floats = NDArray[np.float64]
 
@@ -183,17 +177,14 @@ def _agreement(image_BE: Tensor, patch_BPE: Tensor, text: ProjectedText) -> Tens
 def local_agreement(patch_BPE: Tensor, words_TE: Tensor) -> Tensor:
     """How well some word of a text agrees with the places that it looks at, (B,).
 
-    ``max_w 5·cos(w, c_w)`` with ``c_w = Σ_l softmax_l(4·softmax_w(⟨w,v_l⟩)) v_l``: words first
-    compete for every place, then each word chooses among places (GLoRIA, section 3.3).
+    ``max_w 5·cos(w, c_w)``, see `word_agreement`; in training it is a sum in the logarithm.
 
     Args:
         patch_BPE: Projected patches, not normalised.
         words_TE: Projected tokens of the text's own words, not normalised; at least one.
     """
-    found_BTP = (words_TE @ patch_BPE.transpose(1, 2)).softmax(1)
-    look_BTP = (WORD_SHARPNESS * found_BTP).softmax(2)
-    context_BTE = look_BTP @ patch_BPE
-    return LOCAL_SHARPNESS * F.cosine_similarity(context_BTE, words_TE, dim=-1).amax(1)
+    real_1T = torch.ones(1, len(words_TE), dtype=torch.bool, device=words_TE.device)
+    return word_agreement(patch_BPE, words_TE[None], real_1T).amax((1, 2))
 
 
 def _standardised(score_NL: Floats) -> Floats:

@@ -22,9 +22,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from medvlp.archive.verdict import Verdict
-from medvlp.data.items import windows
 from medvlp.data.manifest import Manifest
-from medvlp.data.preprocess import Span, model_input
+from medvlp.data.preprocess import Span, model_input, windows
 from medvlp.domain import get_domain
 from medvlp.errors import ConfigError, InputError
 from medvlp.evaluate.files import (

@@ -149,7 +149,7 @@ class _Pool:
 
     @classmethod
     def of(cls, image_BE: Tensor, text_ME: Tensor, owner_M: Tensor, ties: Ties) -> _Pool:
-        own_B = _rank_rows(image_BE)
+        own_B = rank_rows(image_BE)
         own_N = gather_rows(own_B[owner_M])
         weight_M = _weights(ties.weight_M, text_ME)
         group_N = None if ties.group_M is None else gather_rows(ties.group_M)
@@ -160,7 +160,7 @@ class _Pool:
             slots = group_slots(ties.group_M, owner_M, len(image_BE))
         local = Ties(group_M=slots, share=ties.share, patient_B=patient_B)
         pooled = Ties(group_M=group_N, patient_B=patient_N)
-        start = _rows_before(text_ME)
+        start = rows_before(text_ME)
         mine = slice(start, start + len(text_ME))
         group = torch.unique(group_N, return_inverse=True)[1] if group_N is not None else None
         shared = group if ties.share else None
@@ -233,7 +233,8 @@ def _weights(weight: Tensor | None, rows: Tensor) -> Tensor:
     return rows.new_ones(len(rows)) if weight is None else weight.to(rows.dtype)
 
 
-def _rows_before(local: Tensor) -> int:
+def rows_before(local: Tensor) -> int:
+    """How many rows the ranks before this one bring to `gather_rows`."""
     return sum(_row_counts(local)[: world()[0]]) if world()[1] > 1 else 0
 
 
@@ -260,7 +261,7 @@ def _row_counts(local: Tensor) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _rank_rows(image_BE: Tensor) -> Tensor:
+def rank_rows(image_BE: Tensor) -> Tensor:
     """A number for each of this rank's images that no other rank's image has."""
     rank, ranks = world()
     return torch.arange(len(image_BE), device=image_BE.device) * ranks + rank

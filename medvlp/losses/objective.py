@@ -93,6 +93,12 @@ class RelatingObjective(AnsweringObjective):
         raise NotImplementedError
 
 
+def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
+    present_BN = batch.text_mask_BNT.any(2)
+    return encodings.text_BNE[present_BN], present_BN.nonzero()[:, 0]
+
+
 def share(count: Tensor) -> Tensor:
     """What a rank's sum over its `count` terms is multiplied by, elementwise.
 

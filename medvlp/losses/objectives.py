@@ -17,11 +17,19 @@ from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import Level
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
+from medvlp.losses.fusion.objective import FusionConfig
 from medvlp.losses.gather import contrast_clip, contrast_siglip
+from medvlp.losses.knowledge import KnowledgeConfig
+from medvlp.losses.label_targets import Uncertain, known_labels
+from medvlp.losses.label_text import LabelTextConfig
+from medvlp.losses.local import LocalConfig
 from medvlp.losses.masked_text import MaskedTextConfig
 from medvlp.losses.medslip.objective import MedslipConfig
-from medvlp.losses.objective import AnsweringObjective, Objective
+from medvlp.losses.multi_text import MultiTextConfig
+from medvlp.losses.objective import AnsweringObjective, Objective, present_texts
+from medvlp.losses.prompt_pool import PromptPoolConfig
 from medvlp.losses.ties import Ties, text_groups
+from medvlp.losses.unicl import UniclConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -73,8 +81,7 @@ class LabelsConfig:
 
     kind: Literal["labels"] = "labels"
     weight: float = 1.0
-    uncertain: Literal["ignore", "positive", "negative"] = "ignore"
-    """What an uncertain label (-1) counts as (arXiv:1901.07031, section 3)."""
+    uncertain: Uncertain = "ignore"
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective with its head.
@@ -94,9 +101,19 @@ CORE_OBJECTIVES: dict[str, type] = {
     "siglip": SigLipConfig,
     "labels": LabelsConfig,
     "masked-text": MaskedTextConfig,
+    "fusion": FusionConfig,
+    "knowledge": KnowledgeConfig,
+    "local": LocalConfig,
+    "multi-text": MultiTextConfig,
+    "label-text": LabelTextConfig,
+    "unicl": UniclConfig,
+    "prompt-pool": PromptPoolConfig,
     "medslip": MedslipConfig,
 }
 """The core's objectives by `kind`; a domain brings more."""
+
+LABEL_HEADS = ("labels", "label-text")
+"""Kinds that need no text (``label-text`` with learned prototypes): the supervised control's."""
 
 
 _PAIR_FIELDS = frozenset(
@@ -158,7 +175,7 @@ class LabelsObjective(AnsweringObjective):
 
     def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
         """Which labels are known, and their values."""
-        known_BL, target_BL = self._target(batch.labels_BL)
+        known_BL, target_BL = known_labels(batch.labels_BL, self.config.uncertain)
         return (known_BL, target_BL), known_BL.sum()
 
     def total(self, encodings: Encodings, batch: Batch, targets: tuple[Tensor, ...]) -> Tensor:
@@ -168,21 +185,6 @@ class LabelsObjective(AnsweringObjective):
             self.scores(encodings.image), target_BL, reduction="none"
         )
         return torch.where(known_BL, loss_BL, 0.0).sum()
-
-    def _target(self, labels_BL: Tensor) -> tuple[Tensor, Tensor]:
-        uncertain_BL = labels_BL == -1
-        known_BL = ~labels_BL.isnan()
-        if self.config.uncertain == "ignore":
-            known_BL &= ~uncertain_BL
-        fill = float(self.config.uncertain == "positive")
-        target_BL = torch.where(uncertain_BL, fill, labels_BL)
-        return known_BL, torch.where(known_BL, target_BL, 0.0)
-
-
-def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
-    present_BN = batch.text_mask_BNT.any(2)
-    return encodings.text_BNE[present_BN], present_BN.nonzero()[:, 0]
 
 
 def batch_ties(config: PairsConfig, batch: Batch) -> Ties:

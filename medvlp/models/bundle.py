@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +17,23 @@ from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import load_tokenizer, panics_named
-from medvlp.digest import digest_plain
 from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
-from medvlp.losses.objective import AnsweringObjective, Objective
+from medvlp.losses.fusion.decoder import TextDecoder
+from medvlp.losses.fusion.objective import FusionObjective
+from medvlp.losses.objective import AnsweringObjective
 from medvlp.models.bundle_file import (
     BundleInfo,
     read_info,
     save_bundle,
 )
-from medvlp.models.described import config_of, drawn, modules_of
-from medvlp.models.heatmap import Heatmap, best_slice, patch_cosines, upsample
+from medvlp.models.described import config_of, modules_of
+from medvlp.models.heatmap import Heatmap, text_heatmap
 from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each
 from medvlp.models.projected import ProjectedText, project_text
 from medvlp.models.two_tower import TwoTower
+from medvlp.models.writing import Scribe
 from medvlp.models.zero_shot import PromptEmbeddings, Scores, prompt_embeddings, score
 
 __all__ = ["Bundle", "BundleInfo", "Embedded", "ProjectedText", "load", "save_bundle"]
@@ -203,7 +205,8 @@ class Bundle:
         head = self._head()
         if head is None:
             raise BundleError(
-                "the bundle has no label head", remedy="train with an objective of kind labels"
+                "the bundle has no label head",
+                remedy="train with an objective of kind labels or label-text",
             )
         count = len(head.answers)
         return self.rows_stored(arrays, batch_size, count, lambda f, _: head.scores(f).sigmoid())
@@ -211,6 +214,55 @@ class Bundle:
     def _head(self) -> AnsweringObjective | None:
         heads = (o for o in self.objectives.values() if isinstance(o, AnsweringObjective))
         return next(heads, None)
+
+    @property
+    def decoder(self) -> TextDecoder | None:
+        """The trained decoder of text; None where the model has none."""
+        held = (o.decoder for o in self.objectives.values() if isinstance(o, FusionObjective))
+        return next(held, None)
+
+    def write(
+        self,
+        inputs: Input | Iterable[Input],
+        prompt: str = "",
+        *,
+        beams: int = 1,
+        max_tokens: int | None = None,
+        batch_size: int = 16,
+    ) -> list[str]:
+        """A report for each sample, behind its first words `prompt`; see `Scribe.write`.
+
+        Raises:
+            BundleError: The model was trained without a decoder.
+            InputError: An input cannot be read.
+        """
+        scribe = self._scribe()
+        return scribe.write(self._features(inputs, batch_size), prompt, beams, max_tokens)
+
+    def answer(
+        self,
+        inputs: Input | Iterable[Input],
+        question: str,
+        choices: Sequence[str] | None = None,
+        *,
+        beams: int = 1,
+        batch_size: int = 16,
+    ) -> list[str]:
+        """An answer for each sample: the likeliest of `choices`, or free words without any.
+
+        Raises:
+            BundleError: The model was trained without a decoder.
+            InputError: An input cannot be read, or `choices` is empty.
+        """
+        scribe = self._scribe()
+        return scribe.answer(self._features(inputs, batch_size), question, choices, beams)
+
+    def _scribe(self) -> Scribe:
+        if self.decoder is None:
+            raise BundleError(
+                "the bundle has no decoder", remedy="train with an objective of kind fusion"
+            )
+        return Scribe(self.decoder, self.tokenizer)
 
     def heatmap(self, one: Input, text: str) -> Heatmap:
         """Where in one input a text is found.
@@ -226,28 +278,10 @@ class Bundle:
             )
         return self.heatmap_stored(self._read(sources[0]), text)
 
-    @torch.inference_mode()
     def heatmap_stored(self, stored: NDArray[Any], text: str) -> Heatmap:
         """`heatmap` of a stored array."""
         text_E = torch.from_numpy(self.embed_text(text)[0]).to(self.device)
-        image = model_input(self.preprocess, [stored], self.device)
-        features, image_1E, patch_1PE = self.model.encode_image(image)
-        cosines = patch_cosines(patch_1PE[0], text_E, features.grid)
-        index = None if cosines.ndim == 2 else best_slice(cosines, len(stored))
-        at = 0.5 if index is None else (index + 0.5) / len(stored)
-        picture = self.preprocess.picture(stored, at)
-        size = picture.shape[:2]
-        if index is None:
-            map_HW = upsample(cosines, size)
-        else:
-            map_HW = upsample(cosines, (len(stored), *size))[index]
-        return Heatmap(
-            picture=picture,
-            map_HW=map_HW.cpu().numpy(),
-            similarity=(image_1E[0] @ text_E).item(),
-            grid=cosines.cpu().numpy(),
-            index=index,
-        )
+        return text_heatmap(self.model, self.preprocess, stored, text_E)
 
     @torch.inference_mode()
     def rows_stored(
@@ -288,6 +322,14 @@ class Bundle:
                 remedy="leave it out, or mend the file",
             ) from verdict
 
+    @torch.inference_mode()
+    def _features(
+        self, inputs: Input | Iterable[Input], batch_size: int
+    ) -> Iterator[ImageFeatures]:
+        for chunk in chunks(self._read_all(inputs), batch_size):
+            image = model_input(self.preprocess, chunk, self.device)
+            yield self.model.encode_image(image)[0]
+
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     """Open a bundle.
@@ -306,32 +348,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
         return _assemble(folder, info, digest, torch.device(device))
     except (ConfigError, InputError) as error:
         raise BundleError(f"{folder.name}: {error.message}", remedy=error.remedy) from error
-
-
-def reinitialised(bundle: Bundle, seed: int) -> Bundle:
-    """The bundle's architecture with weights drawn anew, as before any training.
-
-    Args:
-        bundle: Left as it is.
-        seed: Of the weights.
-    """
-    channels = bundle.preprocess.config.channels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, objectives = drawn(
-            bundle.info, get_domain(bundle.info.domain), channels, bundle.tokenizer
-        )
-        for objective in objectives.values():
-            cast(Objective, objective).settle(model.text)
-    return Bundle(
-        bundle.info,
-        digest_plain({"bundle": bundle.digest, "reinitialised": seed}),
-        model=model,
-        objectives=objectives,
-        preprocess=bundle.preprocess,
-        tokenizer=bundle.tokenizer,
-        device=bundle.device,
-    )
 
 
 def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from medvlp.data.preprocess import Preprocess, model_input
+from medvlp.models.two_tower import TwoTower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,38 @@ class Heatmap:
     index: int | None = None
     """The slice or frame of the stored array that is shown: that of the highest cosine; None for
     flat images."""
+
+
+@torch.inference_mode()
+def text_heatmap(
+    model: TwoTower, preprocess: Preprocess, stored: NDArray[Any], text_E: Tensor
+) -> Heatmap:
+    """A text's place in one stored array.
+
+    Args:
+        model: The model.
+        preprocess: What makes its input.
+        stored: The array.
+        text_E: The text's embedding, on the model's device.
+    """
+    image = model_input(preprocess, [stored], text_E.device)
+    features, image_1E, patch_1PE = model.encode_image(image)
+    cosines = patch_cosines(patch_1PE[0], text_E, features.grid)
+    index = None if cosines.ndim == 2 else best_slice(cosines, len(stored))
+    at = 0.5 if index is None else (index + 0.5) / len(stored)
+    picture = preprocess.picture(stored, at)
+    size = picture.shape[:2]
+    if index is None:
+        map_HW = upsample(cosines, size)
+    else:
+        map_HW = upsample(cosines, (len(stored), *size))[index]
+    return Heatmap(
+        picture=picture,
+        map_HW=map_HW.cpu().numpy(),
+        similarity=(image_1E[0] @ text_E).item(),
+        grid=cosines.cpu().numpy(),
+        index=index,
+    )
 
 
 def patch_cosines(patch_PE: Tensor, text_E: Tensor, grid: tuple[int, ...]) -> Tensor:

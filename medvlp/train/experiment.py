@@ -26,7 +26,7 @@ from medvlp.data.preprocess import mirror_share
 from medvlp.data.prompts import PromptSet
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.errors import ConfigError
-from medvlp.losses.objectives import CORE_OBJECTIVES
+from medvlp.losses.objectives import CORE_OBJECTIVES, LABEL_HEADS
 from medvlp.models.image2d import CORE_ENCODERS
 from medvlp.models.lora import LoraConfig
 from medvlp.models.text import CORE_TEXT_TOWERS
@@ -139,7 +139,7 @@ class Experiment:
     def active_objectives(self) -> tuple[Any, ...]:
         """The objectives that the run computes: a supervised control keeps those on labels."""
         if self.control == "supervised-unimodal":
-            return tuple(o for o in self.objectives if o.kind == "labels")
+            return tuple(o for o in self.objectives if o.kind in LABEL_HEADS)
         return self.objectives
 
     @property
@@ -247,19 +247,39 @@ def _stream_faults(e: Experiment) -> list[str]:
     return faults
 
 
+_TOKEN_READERS = {"masked-text": "alters texts", "local": "looks at each word"}
+"""Objectives that a text tower cannot serve from memory, and why."""
+
+
 def _objective_faults(e: Experiment) -> list[str]:
     kinds = [objective.kind for objective in e.objectives]
     faults = []
     if "siglip" in kinds and e.model.init_bias == 0:
         faults.append("objectives: siglip needs a bias; set model.init_bias, such as -10")
-    if "masked-text" in kinds and e.text.cache:
-        faults.append("objectives: masked-text alters texts; set text.cache=false")
+    for kind, does in _TOKEN_READERS.items():
+        if kind in kinds and e.text.cache:
+            faults.append(f"objectives: {kind} {does}; set text.cache=false")
+    if e.text.cache and any(o.kind == "fusion" and o.matching for o in e.objectives):
+        faults.append("objectives: fusion's matching reads texts' tokens; set text.cache=false")
     if e.text.cache and e.trainer.strategy == "fsdp":
         faults.append("text.cache: ranks that know other texts cannot share a tower's weights")
-    if "labels" in kinds and not e.data.labels:
-        faults.append("objectives: labels needs the names in data.labels")
-    if e.control == "supervised-unimodal" and "labels" not in kinds:
-        faults.append("control: supervised-unimodal needs an objective of kind labels")
+    faults += [
+        f"objectives: {kind} needs the names in data.labels"
+        for kind in (*LABEL_HEADS, "unicl")
+        if kind in kinds and not e.data.labels
+    ]
+    return [*faults, *_control_faults(e)]
+
+
+def _control_faults(e: Experiment) -> list[str]:
+    if e.control != "supervised-unimodal":
+        return []
+    faults, heads = [], e.active_objectives
+    if not heads:
+        kinds = " or ".join(LABEL_HEADS)
+        faults.append(f"control: supervised-unimodal needs an objective of kind {kinds}")
+    if any(o.kind == "label-text" and o.prototypes == "text" for o in heads):
+        faults.append("control: supervised-unimodal reads no text; set prototypes: learned")
     return faults
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -25,7 +25,6 @@ from medvlp.config import plain
 from medvlp.data.prompts import load_prompts
 from medvlp.data.tokenizer import token_ids
 from medvlp.errors import RunError
-from medvlp.losses.objective import Objective
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.lora import add_adapters, merge_adapters
 from medvlp.models.two_tower import TwoTower
@@ -155,8 +154,7 @@ def _fit(
     if task.average is not None:
         task.average.put(dict(task.named_parameters()))
     merge_adapters(task.model)
-    for objective in task.objectives.values():
-        cast(Objective, objective).settle(task.model.text)
+    task.settle()
     return task
 
 

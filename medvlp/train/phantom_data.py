@@ -7,8 +7,8 @@ from pathlib import Path
 
 from medvlp.archive.index import index_archive
 from medvlp.config import plain
-from medvlp.data.items import PhantomData
 from medvlp.data.keys import write_key
+from medvlp.data.phantom_source import PhantomData
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref
 

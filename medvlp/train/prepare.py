@@ -17,7 +17,7 @@ from medvlp.data.dataset import MixedDataset, PairDataset, collater
 from medvlp.data.items import (
     DataConfig,
     Item,
-    count_textless,
+    count_left_out,
     pair_items,
     permute_images,
     relabel,
@@ -64,6 +64,9 @@ class Stream:
     textless: dict[str, int]
     """How many samples of each split lack the texts that it wants."""
 
+    other_views: dict[str, int]
+    """How many samples of each split `data.views` leaves out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -103,6 +106,8 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
         "tokenizer": tokenizer_digest(tokenizer),
         "preprocess": contract_digest(experiment.preprocess),
     }
+    if experiment.data.views != "all":
+        facts["other_views"] = {s: sum(n.other_views[s] for n in streams) for s in _SPLITS}
     if mix is not None:
         facts["streams"] = {s.name: {"train": len(s.train), "valid": len(s.valid)} for s in streams}
     return Prepared(
@@ -145,14 +150,17 @@ def _stream(
         "text_only": experiment.preprocess.kind == "none",
     }
     items = {s: pair_items(own, data, s, known_in=manifests, **kinds) for s in _SPLITS}
-    textless = {s: count_textless(own, data, s, **kinds) for s in _SPLITS}
+    left_out = {s: count_left_out(own, data, s, **kinds) for s in _SPLITS}
+    textless = {s: count for s, (count, _) in left_out.items()}
+    other_views = {s: count for s, (_, count) in left_out.items()}
     if not items["train"]:
         where = "data" if name == ONE_STREAM else f"data.mix.streams.{name}"
         raise ConfigError(
             f"{where}: no image of the training split has a text that data.texts wants "
-            f"({textless['train']} have none)",
-            remedy="widen data.texts, index with the reports, or set preprocess.kind=none and "
-            "image.kind=none to train on reports alone",
+            f"({textless['train']} have none, and data.views={data.views} leaves out "
+            f"{other_views['train']})",
+            remedy="widen data.texts or data.views, index with the reports, or set "
+            "preprocess.kind=none and image.kind=none to train on reports alone",
         )
     contract = experiment.contract(name)
     return Stream(
@@ -161,6 +169,7 @@ def _stream(
         contract=contract,
         mirror=_mirror(contract, data, items["train"]),
         textless=textless,
+        other_views=other_views,
         **items,
     )
 

@@ -64,6 +64,12 @@ class Task(LightningModule):
         """Each objective's configuration and module, as a bundle stores them."""
         return {name: (config, self.objectives[name]) for name, config in self.configs.items()}
 
+    def settle(self) -> None:
+        """Let objectives keep what they need of the trained text tower; nothing is trained after."""
+        self.eval()
+        for objective in self.objectives.values():
+            cast(Objective, objective).settle(self.model.text)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum, ``loss``, and the own value of each objective that counts now.
 

@@ -8,6 +8,7 @@ from medvlp.archive.index import index_archive
 from medvlp.archive.privacy.withdraw import withdraw
 from medvlp.cxr.select import FIVE
 from medvlp.data.manifest import Manifest
+from medvlp.data.priors import priors
 from medvlp.errors import ArchiveError
 
 # dicom_id, subject, study, view, split
@@ -20,6 +21,7 @@ IMAGES = [
     ("gone", "11000935", "50578979", "AP", "test"),
     ("ee-1", "11000999", "59999999", "PA", "test"),
 ]
+TIMES = {"50414267": "213014.531", "53189527": "93015.5"}
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
 
@@ -46,8 +48,14 @@ def gz(path, lines):
 def tables(root, images, labels):
     gz(
         root / "mimic-cxr-2.0.0-metadata.csv.gz",
-        ["dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,StudyDate"]
-        + [f'{d},{p},{s},"CHEST (PA, LAT)",{view},21800506' for d, p, s, view, _ in images],
+        [
+            "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,"
+            "StudyDate,StudyTime"
+        ]
+        + [
+            f'{d},{p},{s},"CHEST (PA, LAT)",{view},21800506,{TIMES.get(s, "")}'
+            for d, p, s, view, _ in images
+        ],
     )
     gz(
         root / "mimic-cxr-2.0.0-split.csv.gz",
@@ -155,6 +163,17 @@ def test_views_studies_and_the_official_split(found):
     splits = {name: sample(found, name)["split"] for name in ("aa-1.jpg", "cc-1.jpg", "dd-1.dcm")}
     assert splits == {"aa-1.jpg": "train", "cc-1.jpg": "valid", "dd-1.dcm": "test"}
     assert sample(found, "dd-1.dcm")["age_band"] == "60-69"
+
+
+def test_studies_are_counted_by_day_and_time(tmp_path):
+    root = build(tmp_path / "s")
+    picture(place(root, "10000032", "53189527") / "bb-1.jpg", 91)
+    found = Indexed(root, "mimic-cxr", tmp_path / "m")
+    orders = {name: sample(found, name)["study_order"] for name in ("aa-1.jpg", "bb-1.jpg")}
+    # Half past nine in the evening and in the morning of one day.
+    assert orders == {"aa-1.jpg": 2, "bb-1.jpg": 1}
+    later, earlier = sample(found, "aa-1.jpg")["sample"], sample(found, "bb-1.jpg")["sample"]
+    assert priors(found.manifest) == {later: earlier}
 
 
 def test_the_other_labeller(tmp_path):

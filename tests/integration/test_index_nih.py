@@ -9,6 +9,7 @@ from PIL import Image
 from medvlp.archive.index import index_archive
 from medvlp.cxr.sets.nih import FINDINGS, label_sentences
 from medvlp.data.manifest import Manifest, open_all
+from medvlp.data.priors import priors
 from medvlp.data.splits import Fractions, split_of
 from medvlp.data.verify import verify_manifest
 from medvlp.errors import ConfigError
@@ -68,6 +69,9 @@ def test_the_official_layout(official, tmp_path):
     first = samples["00000001_000.png"]
     assert (first["view"], first["sex"], first["age_band"]) == ("PA", "M", "50-59")
     assert first["patient"] == samples["00000001_001.png"]["patient"]
+    later = samples["00000001_001.png"]
+    assert (first["study_order"], later["study_order"]) == (0, 1)
+    assert priors(manifest) == {later["sample"]: first["sample"]}
     assert samples["00000002_000.png"]["age_band"] == "90+"
     assert first["shape"] == [256, 512]
     # 1024 rows of 0.14 mm shrunk to 256; 2048 columns to 512.

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from minisets import captured
 from PIL import Image
 
 from medvlp.archive.index import index_archive
@@ -98,6 +99,21 @@ def test_images_beside_the_reports_are_joined(tmp_path):
     images = samples.filter(pl.col("kind") == "image")
     assert images["patient"].n_unique() == images["study"].n_unique() == 1
     assert summary.textless == 0
+
+
+def test_the_view_of_a_dicom_file_is_kept(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "1.xml").write_bytes(FILES["ecgen-radiology/1.xml"])
+    for seed, (name, view) in enumerate((("3001", "PA"), ("4001", "LL"))):
+        captured(source / f"CXR1_IM-0001-{name}.dcm", seed, ViewPosition=view)
+    index_archive(source, kind="open-i", out=tmp_path / "held")
+    assert set(Manifest.open(tmp_path / "held").rejects["code"]) == {"burned_in_risk"}
+    index_archive(source, kind="open-i", out=tmp_path / "m", overrides=("burned_in=allow",))
+    manifest = Manifest.open(tmp_path / "m")
+    assert sorted(manifest.samples["view"]) == ["LATERAL", "PA"]
+    assert manifest.samples["study"].n_unique() == 1
+    assert manifest.texts.filter(pl.col("level") == "report").height == 2
 
 
 def test_of_an_archive_that_is_cut_or_leads_out_nothing_is_believed(tmp_path):

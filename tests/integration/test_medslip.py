@@ -21,7 +21,8 @@ from medvlp.evaluate.robustness.sentences import credit, judged
 from medvlp.evaluate.robustness.structured import StructuredScorer
 from medvlp.evaluate.run import evaluate_protocol
 from medvlp.models.answers import place_grids, pointing_head, relating_head, relations
-from medvlp.models.bundle import load, reinitialised
+from medvlp.models.bundle import load
+from medvlp.models.untrained import reinitialised
 from medvlp.plain_files import read_json
 from medvlp.train.fit import train_run
 

@@ -119,6 +119,7 @@ def test_another_configuration_is_refused_with_the_keys(
         (["data.labels=[lft]"], "lft: no such label"),
         (["data.subset=3%"], "no such subset"),
         (["data.texts.levels=[report]"], "no image of the training split"),
+        (["data.views=lateral"], "data.views=lateral leaves out"),
         (["data.batch_size=17"], "exceeds the 16 items"),
     ],
 )

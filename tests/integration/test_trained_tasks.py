@@ -124,7 +124,8 @@ def test_a_probe_finds_what_is_planted_and_its_controls_stay_at_chance(
 def test_a_random_encoder_is_drawn_anew_with_each_seed_and_leaves_the_model_alone(tiny_bundle):
     import torch
 
-    from medvlp.models.bundle import load, reinitialised
+    from medvlp.models.bundle import load
+    from medvlp.models.untrained import reinitialised
 
     bundle = load(tiny_bundle("cxr"))
     before = [weight.clone() for weight in bundle.model.parameters()]

@@ -12,7 +12,7 @@ SPLIT = "split.fractions={train: 0.4, valid: 0.3, test: 0.3}"
 
 
 def phantom(folder, domain, n, kind, settings):
-    from medvlp.data.items import PhantomData
+    from medvlp.data.phantom_source import PhantomData
     from medvlp.train.phantom_data import phantom_manifest
 
     data = PhantomData(n=n, seed=2, kind=kind, settings=settings)

@@ -1,5 +1,6 @@
 """Micro-batches give the losses and gradients of the plain big batch."""
 
+import dataclasses
 from typing import ClassVar
 
 import pytest
@@ -9,16 +10,27 @@ from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.relations import Names
 from medvlp.encoding import Encodings
 from medvlp.errors import ConfigError
+from medvlp.losses.label_text import LabelTextConfig
+from medvlp.losses.local import LocalConfig
 from medvlp.losses.masked_text import MaskedTextConfig
+from medvlp.losses.multi_text import MultiTextConfig
 from medvlp.losses.objective import Objective
 from medvlp.losses.objectives import ClipConfig, LabelsConfig, SigLipConfig
+from medvlp.losses.prompt_pool import PromptPoolConfig
+from medvlp.losses.unicl import UniclConfig
 from medvlp.models.image2d import ResNet2dConfig, Vit2dConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.train.gradient_cache import GradientCache
 
 CPU = torch.device("cpu")
-TOKENS = TokenIds(count=40, mask=4, special=(0, 1, 2, 3, 4))
+TOKENS = TokenIds(
+    count=40, mask=4, special=(0, 1, 2, 3, 4),
+    encode=lambda texts: (
+        torch.tensor([[1, 5 + i, 2] for i in range(len(texts))]),
+        torch.ones(len(texts), 3, dtype=torch.bool),
+    ),
+)  # fmt: skip
 VIT = Vit2dConfig(size=16, patch=8, width=16, depth=2, heads=2)
 
 
@@ -69,7 +81,12 @@ def build(two_tower, kinds, dtype=torch.float64):
     known = {
         "clip": ClipConfig().build, "siglip": SigLipConfig().build,
         "labels": LabelsConfig().build, "masked-text": MaskedTextConfig().build,
-        "local": lambda _: Local(),
+        "local": lambda _: Local(), "words": LocalConfig().build, "unicl": UniclConfig().build,
+        "multi-text": MultiTextConfig(sub=("report",), anchor="section").build,
+        "learned": LabelTextConfig().build, "named": LabelTextConfig(prototypes="text").build,
+        "prompt-pool": PromptPoolConfig(
+            visual=9, language=7, visual_chosen=3, language_chosen=2
+        ).build,
     }  # fmt: skip
     torch.manual_seed(2)
     objectives = torch.nn.ModuleDict({kind: known[kind](sizes) for kind in kinds}).to(dtype)
@@ -115,6 +132,18 @@ def test_micro_batches_give_the_plain_losses_and_gradients(kinds, size):
     found = cached(two_tower, objectives, weights, data, size)
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
     assert {"1." + k for k in objectives.state_dict()} <= expected[1].keys()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_objectives_on_words_texts_labels_and_prompts_are_no_exception(size):
+    two_tower, data = model(), batch()
+    data = dataclasses.replace(data, level_BN=torch.tensor([[1, 0]]).repeat(7, 1))
+    kinds = ["words", "multi-text", "learned", "named", "unicl", "prompt-pool"]
+    objectives, weights = build(two_tower, kinds)
+    expected = plain(two_tower, objectives, weights, data)
+    found = cached(two_tower, objectives, weights, data, size)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
+    assert {f"1.{name}" for name, _ in objectives.named_parameters()} <= expected[1].keys()
 
 
 def test_single_precision_is_equal_to_1e_5():

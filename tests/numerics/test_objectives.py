@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ import torch.nn.functional as F
 
 import medvlp
 from medvlp.config import one_of_kinds, validate
-from medvlp.data.batch import Batch
+from medvlp.data.batch import Batch, TokenIds
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.objectives import CORE_OBJECTIVES, ClipConfig, LabelsConfig, SigLipConfig
+from medvlp.train.experiment import load_experiment
 
 SIZES = Sizes(image=3, text=4, embed=4, labels=("a", "b"))
 
@@ -170,3 +172,27 @@ def test_patients_must_be_known_to_be_left_out():
     objective = ClipConfig(same_patient="leave-out").build(SIZES)
     with pytest.raises(ValueError, match="patient_B"):
         objective(encodings(2, 1), batch(2, 1))
+
+
+PUBLISHED = {
+    "gloria": ["clip", "local"],
+    "make": ["multi-text"],
+    "dlilp": ["clip", "label-text"],
+    "unimodal": ["label-text"],
+    "ptunifier": ["masked-text", "prompt-pool", "clip"],
+    "biomedclip": ["clip"],
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_configurations_of_published_systems_name_their_paper_and_their_departures(name):
+    file = Path(__file__).resolve().parents[2] / f"configs/cxr/{name}.yaml"
+    words = file.read_text(encoding="utf-8")
+    assert any(mark in words for mark in ("arXiv:", "ICCV", "et al."))
+    assert "# Departs from the paper" in words
+    experiment = load_experiment(file)
+    assert [o.kind for o in experiment.active_objectives] == PUBLISHED[name]
+    tokens = TokenIds(count=9, mask=3, special=(0, 1, 2, 3))
+    sizes = Sizes(image=3, text=4, embed=4, labels=experiment.data.labels, tokens=tokens)
+    for config in experiment.active_objectives:
+        assert config.build(sizes).reads

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medvlp.data.prompts import load_prompts
 from medvlp.train.experiment import load_experiment
@@ -24,3 +25,23 @@ def test_every_domain_has_a_smoke_and_a_base_experiment() -> None:
     names = {str(path.relative_to(CONFIGS)) for path in EXPERIMENTS}
     for domain in ("cxr", "volumetric", "video"):
         assert {f"{domain}/smoke.yaml", f"{domain}/base.yaml"} <= names
+
+
+def test_the_fusion_experiments_graph_is_the_vocabularys_own() -> None:
+    vocabulary = CONFIGS.parent / "medvlp" / "cxr" / "vocabulary" / "names.yaml"
+    names = yaml.safe_load(vocabulary.read_text())
+    known = {**names["anatomies"], **names["observations"]}
+    experiment = load_experiment(CONFIGS / "cxr" / "fusion.yaml")
+    observations = experiment.data.entities.observations
+    ties, reached = {(name, known[name]["at"]) for name in observations}, set()
+    ties |= {
+        (name, known[name]["kind_of"])
+        for name in observations
+        if known[name].get("kind_of") in observations
+    }
+    while new := {place for _, place in ties} - reached:
+        reached |= new
+        ties |= {(n, known[n]["part_of"]) for n in new if "part_of" in known[n]}
+    edges = next(o.edges for o in experiment.objectives if o.kind == "knowledge")
+    assert set(edges) == ties
+    assert len(edges) == len(ties)

@@ -8,16 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from medvlp.errors import ConfigError
-from medvlp.evaluate.heads.decoder import (
-    DecoderConfig,
-    Passage,
-    TextDecoder,
-    passage_losses,
-    write,
-)
+from medvlp.evaluate.heads.decoder import passage_losses, write
 from medvlp.evaluate.heads.learning import fit, mean_loss
 from medvlp.evaluate.heads.search import SearchConfig
 from medvlp.evaluate.heads.visual import Visual, pooled
+from medvlp.losses.fusion.decoder import DecoderConfig, TextDecoder
+from medvlp.models.writing import Passage
 
 CONFIG = DecoderConfig(depth=1, width=16, heads=2, dropout=0.0, max_tokens=5)
 END = 1
@@ -25,7 +21,7 @@ END = 1
 
 def decoder(config=CONFIG, vocabulary=5, seed=0):
     torch.manual_seed(seed)
-    made = TextDecoder(config, vocabulary, (3, 4)).eval()
+    made = TextDecoder(config, vocabulary, 4, 3).eval()
     with torch.no_grad():
         made.token.weight.mul_(40)  # so that an untrained decoder has preferences
     return made
@@ -40,22 +36,23 @@ def losses(model, batch):
 
 
 def log_likelihood(model, seen, ids):
-    logits = model(torch.tensor([ids[:-1]]), seen)
+    logits = model(torch.tensor([ids[:-1]]), model.memory(seen, ()))
     chances = F.log_softmax(logits, -1)[0]
     return [chances[at, token].item() for at, token in enumerate(ids[1:])]
 
 
 def test_a_token_sees_what_is_before_it_and_nothing_after():
     model, ids = decoder(), torch.tensor([[0, 2, 3, 4]])
-    whole, part = model(ids, visual().tokens([0])), model(ids[:, :2], visual().tokens([0]))
+    here, there = (model.memory(visual().tokens([i]), ()) for i in range(2))
+    whole, part = model(ids, here), model(ids[:, :2], here)
     assert torch.allclose(whole[:, :2], part, atol=1e-6)
-    assert not torch.allclose(whole, model(ids, visual().tokens([1])), atol=1e-3)
+    assert not torch.allclose(whole, model(ids, there), atol=1e-3)
 
 
 def test_greedy_takes_the_likeliest_token_each_time():
     for seed in range(10):
         model = decoder(seed=seed)
-        seen = visual().tokens([1])
+        seen = model.memory(visual().tokens([1]), ())
         ids = [0]
         while len(ids) < CONFIG.max_tokens and END not in ids:
             ids.append(int(model(torch.tensor([ids]), seen)[0, -1].argmax()))
@@ -142,7 +139,7 @@ def test_training_repeats_with_its_seed_and_leaves_the_global_generator_alone():
         torch.manual_seed(9)
 
         def make():
-            return TextDecoder(config, 5, (3, 4))
+            return TextDecoder(config, 5, 4, 3)
 
         found = fit(make, visual(), losses, cases, cases, budget, seed=4, label="test")
         after = torch.rand(1)

@@ -48,7 +48,9 @@ def test_the_resolved_configuration_loads_to_the_same(file: Path) -> None:
         ("optim.warmup_steps=6", r"warmup_steps=6 exceeds trainer\.steps=5"),
         ("objectives=[{kind: siglip}]", r"siglip needs a bias; set model\.init_bias"),
         ("objectives=[{kind: labels}]", r"labels needs the names in data\.labels"),
-        ("control=supervised-unimodal", "needs an objective of kind labels"),
+        ("objectives=[{kind: label-text}]", r"label-text needs the names in data\.labels"),
+        ("objectives=[{kind: unicl}]", r"unicl needs the names in data\.labels"),
+        ("control=supervised-unimodal", "needs an objective of kind labels or label-text"),
         ("trainer.devices=3", r"batch_size=8 is no multiple of trainer\.devices=3"),
         ("objectives=[]", "objectives"),
         ("objectives=[{kind: magic}]", "clip"),
@@ -74,6 +76,22 @@ def test_the_supervised_control_keeps_the_label_objectives(file: Path) -> None:
     loaded = load_experiment(file, [*both, "control=supervised-unimodal"])
     assert [o.kind for o in loaded.active_objectives] == ["labels"]
     assert [o.kind for o in load_experiment(file, both).active_objectives] == ["clip", "labels"]
+
+
+def test_the_supervised_control_takes_a_head_of_prototypes_that_reads_no_text(file: Path) -> None:
+    both = ["data.labels=[a]", "control=supervised-unimodal"]
+    head = "objectives=[{kind: clip, weight: 0.1},{kind: label-text}]"
+    loaded = load_experiment(file, [*both, head])
+    assert [o.kind for o in loaded.active_objectives] == ["label-text"]
+    assert loaded.weights == {"label-text": 1.0}
+    with pytest.raises(ConfigError, match="reads no text; set prototypes: learned"):
+        load_experiment(file, [*both, "objectives=[{kind: label-text, prototypes: text}]"])
+
+
+@pytest.mark.parametrize("kind", ["masked-text", "local"])
+def test_words_cannot_be_had_from_a_memory_of_whole_texts(file: Path, kind: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{kind} .*; set text\.cache=false"):
+        load_experiment(file, [f"objectives=[{{kind: {kind}}}]", "text.cache=true"])
 
 
 MIXING = [

@@ -7,7 +7,7 @@ import pytest
 from medvlp.data.items import (
     DataConfig,
     Item,
-    count_textless,
+    count_left_out,
     pair_items,
     permute_images,
     relabel,
@@ -139,7 +139,7 @@ def test_a_timed_text_is_an_item_with_its_span(manifest: Manifest) -> None:
 
 def test_other_domains_give_no_item(manifest: Manifest) -> None:
     assert pair_items([manifest], config(), "train", domain="volumetric") == []
-    assert count_textless([manifest], config(), "train", domain="volumetric") == 0
+    assert count_left_out([manifest], config(), "train", domain="volumetric")[0] == 0
 
 
 def test_levels_and_sources_narrow_the_texts(manifest: Manifest) -> None:
@@ -150,8 +150,8 @@ def test_levels_and_sources_narrow_the_texts(manifest: Manifest) -> None:
 
 
 def test_textless_samples_are_counted_and_not_trained_on(manifest: Manifest) -> None:
-    assert count_textless([manifest], config(), "train", domain="cxr") == 1
-    assert count_textless([manifest], config(levels=("report",)), "train", domain="cxr") == 3
+    assert count_left_out([manifest], config(), "train", domain="cxr")[0] == 1
+    assert count_left_out([manifest], config(levels=("report",)), "train", domain="cxr")[0] == 3
 
 
 def test_labels_keep_uncertain_and_unknown_apart(manifest: Manifest) -> None:
@@ -166,6 +166,24 @@ def test_a_subset_narrows_the_training_split_only(manifest: Manifest) -> None:
     few = config(subset="1%")
     assert [i.sample for i in pair_items([manifest], few, "train", domain="cxr")] == ["x2"]
     assert [i.sample for i in pair_items([manifest], few, "valid", domain="cxr")] == ["x9"]
+
+
+def test_views_are_chosen_and_what_they_leave_out_is_counted(manifest: Manifest) -> None:
+    views = {"x1": "PA", "x2": "LATERAL", "x9": "AP"}
+    manifest.__dict__["samples"] = manifest.samples.with_columns(
+        view=pl.col("sample").replace_strict(views, default=None)
+    )
+
+    def taken(view: str) -> set[str]:
+        return {item.sample for item in pairs(manifest, views=view)}
+
+    assert (taken("all"), taken("frontal"), taken("lateral")) == (
+        {"x1", "x2", "v1"}, {"x1"}, {"x2"},
+    )  # fmt: skip
+    # The other view, the textless image and the recording, whose views nobody knows.
+    for view, left_out in (("all", 0), ("frontal", 3), ("lateral", 3)):
+        chosen = config(views=view)
+        assert count_left_out([manifest], chosen, "train", domain="cxr")[1] == left_out
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,11 @@ def test_another_schema_version_is_refused(tmp_path):
         ("samples", lambda f: f.with_columns(split=pl.lit("dev")), "no known split"),
         ("samples", lambda f: f.with_columns(patient=pl.lit("p")), "more than one split"),
         ("labels", lambda f: f.with_columns(sample=pl.lit("x")), "labels name a sample"),
+        (
+            "regions",
+            lambda f: f.with_columns(ref=pl.col("sample") + "-99"),
+            "regions name a text node",
+        ),
         ("labels", lambda f: f.with_columns(value=pl.lit(2.0)), "none of 1, 0, -1"),
         ("texts", lambda f: f.with_columns(parent=pl.col("node")), "hang in a cycle"),
         ("texts", lambda f: f.with_columns(parent=pl.lit("n")), "name a parent that is not"),

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from medvlp.cxr.preprocess import CxrPreprocessConfig
-from medvlp.data.items import PhantomData
 from medvlp.data.manifest import Manifest, write_manifest
+from medvlp.data.phantom_source import PhantomData
 from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.masks import Regions, known_regions
 from medvlp.train.phantom_data import phantom_manifest

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 
 from medvlp.cxr.preprocess import CxrAugmentConfig, CxrPreprocessConfig
 from medvlp.data.dataset import PairDataset, collater
-from medvlp.data.items import DataConfig, EntityConfig, Item, PhantomData, TextNode, pair_items
+from medvlp.data.items import DataConfig, Item, TextNode, pair_items
 from medvlp.data.manifest import Manifest
 from medvlp.data.mirror import Mirror
+from medvlp.data.phantom_source import PhantomData
 from medvlp.data.placement import BoxRegion, Placement
 from medvlp.data.preprocess import contract_digest, model_input
-from medvlp.data.relations import LEFT, PRESENT, RIGHT, UNTOLD, Names, Relation
+from medvlp.data.relations import LEFT, PRESENT, RIGHT, UNTOLD, EntityConfig, Names, Relation
 from medvlp.data.sides import load_side_words
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer

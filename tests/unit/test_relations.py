@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from medvlp.data.dataset import PairDataset, collater
-from medvlp.data.items import DataConfig, EntityConfig, pair_items
+from medvlp.data.items import DataConfig, pair_items
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.data.relations import (
+    EntityConfig,
     Names,
     Relation,
     RelationVectors,

@@ -31,6 +31,16 @@ def root(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "NaN", " None ", "<NA>"])
+def test_a_report_that_a_program_wrote_as_none_is_listed(root, cell):
+    (root / "ris.csv").write_text(f"AccessionNo,Befund\n0001,{cell}\n0002,None seen.\n")
+    columns = {"accession": "AccessionNo", "text": "Befund"}
+    claims = [{"accession": "0001"}, {"accession": "0002"}]
+    found = Joined(root, claims, "ris.csv", columns=columns)
+    assert found.texts == [None, "None seen."]
+    assert found.codes == ["empty_report"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
 def test_a_table_of_any_encoding(root, encoding):
     (root / "ris.csv").write_bytes(CSV.encode(encoding))

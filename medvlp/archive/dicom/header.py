@@ -17,10 +17,10 @@ from medvlp.archive.dicom.values import Fields, Vector, tag_name
 from medvlp.archive.privacy.known import known_identifiers
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
+from medvlp.data.views import view_word
 
 _AGE = re.compile(r"([0-9]{1,3})([DWMY])")
 _AGE_UNIT_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
-_LATERAL_VIEWS = frozenset({"LATERAL", "LAT", "LL", "RL", "LLD", "RLD", "LLO", "RLO"})
 _DATE = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
 _WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _MOST_FRAMES = 100_000
@@ -135,13 +135,7 @@ def _age_years(fields: Fields, acquired: dt.date | None) -> float | None:
 
 
 def _view(fields: Fields) -> str:
-    words = re.split(r"[\s_/-]+", fields.text("ViewPosition").upper())
-    for word in words:
-        if word in ("PA", "AP"):
-            return word
-        if word in _LATERAL_VIEWS:
-            return "LATERAL"
-    return ""
+    return view_word(fields.text("ViewPosition"))
 
 
 def _laterality(fields: Fields) -> str:

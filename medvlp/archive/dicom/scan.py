@@ -27,7 +27,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.digest import digest_bytes
 from medvlp.domain import Ref
 
-_VERSION = 8
+_VERSION = 9
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 

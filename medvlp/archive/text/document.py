@@ -16,6 +16,9 @@ Status = Literal["final", "amended", "addendum", "preliminary", "retracted"]
 UNKNOWN_STATUS = "unknown_report_status"
 """Flag of a report whose status is no word that we know; it counts as final."""
 
+_NO_WORDS = frozenset({"", "nan", "none", "null", "<na>"})
+"""What programs write for a report that is not there."""
+
 # HL7 tables 0085 and 0123, FHIR's DiagnosticReport.status, DICOM's flags, and words of exports.
 _WORDS: Mapping[Status, str] = {
     "final": "f final finalized finalised complete completed verified signed approved authenticated"
@@ -117,9 +120,18 @@ def checked_text(text: str) -> Text:
     if len(text) > LARGEST_TEXT:
         raise Reject("text_too_large", f"{len(text)} characters")
     found = clean(text)
-    if not found.text.strip():
+    if is_wordless(found.text):
         raise Reject("empty_report")
     return found
+
+
+def is_wordless(text: str) -> bool:
+    """Whether a text says nothing: it is blank, or the word that a program wrote for none.
+
+    >>> is_wordless(" NaN "), is_wordless("None seen.")
+    (True, False)
+    """
+    return text.strip().lower() in _NO_WORDS
 
 
 def words_of(*names: str) -> tuple[str, ...]:

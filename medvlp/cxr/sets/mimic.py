@@ -8,7 +8,6 @@ Laterals are samples like the others.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,18 +20,23 @@ from medvlp.archive.text.plaintext import Text, read_text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
 from medvlp.cxr.select import EACH, select_exclusive
-from medvlp.cxr.sets.accounts import leave_rest, take_images, with_suffix
-from medvlp.cxr.sets.mimic_tables import Image, Labeller, Tables, load_tables
+from medvlp.cxr.sets.accounts import leave_rest, table_rows, take_images, with_suffix
+from medvlp.cxr.sets.mimic_tables import (
+    STUDY,
+    SUBJECT,
+    Image,
+    Labeller,
+    Tables,
+    load_tables,
+    patient_id,
+    place_of,
+    study_id,
+)
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
-
-SOURCE = "mimic-cxr"
+from medvlp.data.views import SIDES, view_word
 
 _PICTURES = (*sorted(DICOM_SUFFIXES), ".jpg", ".jpeg", ".png")
 """Where an image is there twice, the first of these is taken."""
-
-_STUDY = re.compile(r"s(\d+)")
-_SUBJECT = re.compile(r"p(\d+)")
-_FRONTAL = ("PA", "AP")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -46,6 +50,10 @@ class MimicOptions:
     """5×200 (see `medvlp.cxr.select`): ``only`` makes a manifest of the chosen studies, all in the
     split ``test``; ``without``, with the same seed, one of the patients who are not in it, for
     training. Studies with a frontal image and a report can be chosen."""
+
+    leave_out: Path | None = None
+    """A table with a column ``dicom_id``, such as MS-CXR's: the patients of its images are not
+    taken in, so that a model trained on the rest can be evaluated on them."""
 
     selection_seed: int = 0
     selection_each: Annotated[int, Field(gt=0)] = EACH
@@ -62,15 +70,16 @@ def index_mimic(root: Path, intake: Intake) -> None:
     wanted = _Wanted(intake, options, tables, images, reports)
 
     def accept(path: Path, image: Image, xray: Xray) -> None:
-        if (image.subject, image.study) != _place(path):
+        if (image.subject, image.study) != place_of(path):
             raise Reject("identity_conflict")
         columns = xray.columns
         columns["view"] = image.view or columns["view"]
         sample = intake.accept(
             [path],
             kind="dicom" if path.suffix.lower() in DICOM_SUFFIXES else "image",
-            patient=_patient(image.subject),
-            study=f"{SOURCE}:{image.study}",
+            patient=patient_id(image.subject),
+            study=study_id(image.study),
+            study_order=image.order,
             identifiers=[image.subject, image.study],
             acquired=image.date or None,
             source_split="test" if options.selection == "only" else image.split,
@@ -90,19 +99,12 @@ def index_mimic(root: Path, intake: Intake) -> None:
     leave_rest(intake)
 
 
-def _patient(subject: str) -> str:
-    return f"{SOURCE}:{subject}"
+def _is_frontal(image: Image) -> bool:
+    return SIDES.get(view_word(image.view)) == "frontal"
 
 
 def _preference(path: Path) -> tuple[Path, int]:
     return path.with_suffix(""), _PICTURES.index(path.suffix.lower())
-
-
-def _place(path: Path) -> tuple[str, str] | None:
-    """Subject and study by the folders that an image lies in."""
-    study = _STUDY.fullmatch(path.parent.name)
-    subject = _SUBJECT.fullmatch(path.parent.parent.name)
-    return (subject[1], study[1]) if study and subject else None
 
 
 class _Reports:
@@ -110,7 +112,7 @@ class _Reports:
 
     def __init__(self, intake: Intake, files: list[Path]) -> None:
         self._intake = intake
-        found = ((_STUDY.fullmatch(p.stem), p) for p in with_suffix(files, (".txt",)))
+        found = ((STUDY.fullmatch(p.stem), p) for p in with_suffix(files, (".txt",)))
         self._files = {match[1]: path for match, path in found if match}
         self._texts: dict[str, Text | None] = {}
 
@@ -137,8 +139,8 @@ class _Reports:
         """
         left = set(self._intake.files())
         for path in self._files.values():
-            subject = _SUBJECT.fullmatch(path.parent.name)
-            if path in left and subject and self._intake.withdrawn.holds(_patient(subject[1])):
+            subject = SUBJECT.fullmatch(path.parent.name)
+            if path in left and subject and self._intake.withdrawn.holds(patient_id(subject[1])):
                 self._intake.ignore(path, "withdrawn")
             elif path in left and every:
                 self._intake.reject(path, "join", "report_without_study")
@@ -164,29 +166,37 @@ class _Wanted:
         images: list[Path],
         reports: _Reports,
     ) -> None:
-        self.all_of_them = options.selection == "none"
+        self.all_of_them = options.selection == "none" and options.leave_out is None
         self._only = options.selection == "only"
         self._studies: Mapping[str, str] = {}
         self._subjects: set[str] = set()
-        if self.all_of_them:
+        if options.leave_out is not None:
+            self._leave_out(intake, intake.locate(options.leave_out), tables.images)
+        if options.selection == "none":
             return
         there = {path.stem for path in images}
         frontal = {
             image.study
             for name, image in tables.images.items()
-            if name in there and image.view in _FRONTAL and image.study in reports
+            if name in there and _is_frontal(image) and image.study in reports
         }
         labels = {study: told for study, told in tables.labels.items() if study in frontal}
         selection = select_exclusive(
             labels, seed=options.selection_seed, each=options.selection_each
         )
         self._studies = selection.study
-        self._subjects = {i.subject for i in tables.images.values() if i.study in self._studies}
+        chosen = {i.subject for i in tables.images.values() if i.study in self._studies}
+        self._subjects |= set() if self._only else chosen
         intake.remarks["selection"] = selection.digest
         intake.notes["selected_studies"] += len(self._studies)
 
     def holds(self, image: Image) -> bool:
         """Whether an image is of a study that is taken in."""
-        if self._only:
-            return image.study in self._studies
-        return image.subject not in self._subjects
+        chosen = image.study in self._studies or not self._only
+        return chosen and image.subject not in self._subjects
+
+    def _leave_out(self, intake: Intake, table: Path, images: Mapping[str, Image]) -> None:
+        names = {cells["dicom_id"] for _, cells in table_rows(intake, table, ("dicom_id",))}
+        self._subjects |= {images[name].subject for name in names if name in images}
+        intake.notes["left_out_without_metadata"] += len(names - images.keys())
+        intake.notes["left_out_patients"] += len(self._subjects)

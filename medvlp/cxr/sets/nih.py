@@ -89,6 +89,7 @@ def _accept(
         kind="image",
         patient=f"{SOURCE}:{int(patient)}" if patient.isdigit() else None,
         study=f"{SOURCE}:{patient}_{number}",
+        study_order=int(number) if number.isdecimal() else None,
         age=cells.get("Patient Age"),
         sex=cells.get("Patient Gender") or cells.get("Patient Sex"),
         view=cells.get("View Position") or None,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from medvlp.archive.containers import members
 from medvlp.archive.intake import Intake
-from medvlp.archive.measure import measuring
 from medvlp.archive.text.open_i_xml import LARGEST, parse_open_i
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.cxr.sets.accounts import leave_rest
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, reading_xrays
 from medvlp.digest import digest_bytes
 from medvlp.errors import ArchiveError
 from medvlp.progress import track
@@ -26,7 +26,7 @@ NORMAL = "normal"
 
 _NOT_INDEXED = "no indexing"
 _PACKED = (".tgz", ".tar", ".gz", ".zip")
-_PICTURES = (".png", ".jpg", ".jpeg", ".dcm")
+_PICTURES = (".png", ".jpg", ".jpeg", *sorted(DICOM_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,19 @@ def _accept_text(intake: Intake, report: _Report) -> None:
 
 def _accept_images(intake: Intake, pairs: Sequence[tuple[Path, _Report]]) -> None:
     items = ((path,) for path, _ in pairs)
-    reading = measuring("cxr", burned_in=intake.config.burned_in)
-    found_in_order = intake.read(reading, items, "Reading X-rays")
+    found_in_order = intake.read(
+        reading_xrays(burned_in=intake.config.burned_in), items, "Reading X-rays"
+    )
     for (path, report), (_, found) in zip(pairs, found_in_order, strict=True):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
             sample = intake.accept(
                 [path],
-                kind="dicom" if path.suffix.lower() == ".dcm" else "image",
+                kind="dicom" if path.suffix.lower() in DICOM_SUFFIXES else "image",
                 patient=f"open-i:{report.uid}",
                 study=f"open-i:{report.uid}",
-                **{**found.columns, "modality": found.probe.modality or "DX"},
+                **found.columns,
             )
             _describe(intake, sample, report)
 

@@ -16,7 +16,7 @@ from medvlp.domain import Ref
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 
-_VERSION = 1
+_VERSION = 2
 _MOST_YEARS = 130
 
 
@@ -49,16 +49,24 @@ class Xray:
         return rows, columns
 
 
-def reading_xrays() -> Reading[Xray]:
+def reading_xrays(*, burned_in: str = "allow") -> Reading[Xray]:
     """The reading of an image of a published set.
 
     Publishers have cleared these pixels, and several sets come as secondary captures, a class that
     is held in a hospital's archive. So nothing is held here; the flag ``burned_in_allowed`` stays.
+
+    Args:
+        burned_in: ``hold`` for a set whose images somebody else may have put beside it.
     """
-    return Reading(read=Ref("medvlp.cxr.sets.xrays:read_facts"), result=Xray, version=_VERSION)
+    return Reading(
+        read=Ref("medvlp.cxr.sets.xrays:read_facts"),
+        result=Xray,
+        version=_VERSION,
+        settings={"burned_in": burned_in},
+    )
 
 
-def read_facts(paths: Sequence[Path]) -> Xray:
+def read_facts(paths: Sequence[Path], *, burned_in: str = "allow") -> Xray:
     """Decode one image and take what its header tells.
 
     Raises:
@@ -66,7 +74,7 @@ def read_facts(paths: Sequence[Path]) -> Xray:
         Ignore: A DICOM file without an image.
     """
     (path,) = paths
-    measured = measure(paths, domain="cxr", burned_in="allow")
+    measured = measure(paths, domain="cxr", burned_in=burned_in)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return Xray(measured=measured)
     dataset, header, _ = open_image(read_bytes(path), path)

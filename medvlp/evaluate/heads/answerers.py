@@ -10,13 +10,23 @@ import torch
 from torch import Tensor
 
 from medvlp.errors import ConfigError
-from medvlp.evaluate.heads.decoder import DecoderConfig
+from medvlp.evaluate.heads.decoder import weigh
 from medvlp.evaluate.heads.fusion import Case, Fusion, case_logits, case_losses
 from medvlp.evaluate.heads.learning import fit
 from medvlp.evaluate.heads.search import Found, SearchConfig
 from medvlp.evaluate.heads.visual import Visual
-from medvlp.evaluate.heads.writers import Language, Parts, Writer, learn_and_write
+from medvlp.evaluate.heads.writers import (
+    Decoding,
+    Learnt,
+    Parts,
+    Writer,
+    language_of,
+    learn,
+)
 from medvlp.evaluate.questions import CLOSED, OPEN, Asked, Question, same
+from medvlp.losses.fusion.decoder import DecoderConfig
+from medvlp.models.language import Language
+from medvlp.models.writing import Passage
 
 Answers = dict[str, str]
 """Question's name -> what was answered."""
@@ -31,8 +41,8 @@ class Pupil:
         writer: The model and the images that it is shown.
         asked: All questions.
         row_of: Sample -> its row among the images.
-        decoder: Size of the decoder; the classifier has its width and heads.
-        config: The budget of each training.
+        decoder: Size of the decoder, whose width and heads the classifier has, or the bundle's.
+        config: The budget of each training; None takes the bundle's decoder as it is.
         seed: Of each training.
     """
 
@@ -41,15 +51,15 @@ class Pupil:
         writer: Writer,
         asked: Asked,
         row_of: Mapping[str, int],
-        decoder: DecoderConfig,
-        config: SearchConfig,
+        decoder: Decoding,
+        config: SearchConfig | None,
         seed: int,
     ) -> None:
         self.writer = writer
         self._row_of = row_of
         self._decoder, self._config, self._seed = decoder, config, seed
         self.searches: dict[str, Found[Any]] = {}
-        """``closed`` and ``open`` -> the search behind the answers, once they are given."""
+        """``closed``, ``open`` or ``both`` -> the search behind the answers that were given."""
 
         self._closed = {part: _of(q, CLOSED) for part, q in asked.parts.items()}
         self._open = {part: _of(q, OPEN) for part, q in asked.parts.items()}
@@ -89,6 +99,8 @@ class Pupil:
             self._cases([q for q in self._closed[part] if same(q.answer) in self._known], text_of)
             for part in ("train", "valid")
         )
+        assert isinstance(self._decoder, DecoderConfig)
+        assert self._config is not None
         width, heads = self._decoder.width, self._decoder.heads
         if not valid:
             raise ConfigError(
@@ -136,7 +148,7 @@ class Pupil:
             parts: The images asked about.
         """
         questions = self._closed["test"]
-        offers = {q.name: q.options or tuple(self._known.values()) for q in questions}
+        offers = {q.name: self._offers(q) for q in questions}
         texts = sorted({f"{q.question} {o}" for q in questions for o in offers[q.name]})
         scorer = self.writer.scorer
         image_NE = scorer.embed(self.writer.shown(parts)[-len(parts["test"]) :])
@@ -150,34 +162,74 @@ class Pupil:
             found[q.name] = offers[q.name][int(np.argmax(scores))] if rows else ""
         return found
 
-    def write(self, beams: int) -> Answers:
-        """Open answers by the decoder, with the question before the answer.
+    def write(self, beams: int, *, closed: bool) -> Answers:
+        """Answers by the decoder, with the question before the answer.
+
+        An open one is written; a closed one is the option that is likeliest behind the question.
+        One decoder learns all of them.
+
+        Args:
+            beams: Of open answers.
+            closed: Whether closed questions are asked, too.
 
         Raises:
             ConfigError: Nothing to learn from, or to choose the weights by.
         """
-        if not self._open["test"]:
+        asked = {
+            part: [*self._open[part], *(self._closed[part] if closed else ())]
+            for part in self._open
+        }
+        if not asked["test"]:
             return {}
-        if not self._open["train"] or not self._open["valid"]:
+        if self._config is not None and not (asked["train"] and asked["valid"]):
             raise ConfigError(
-                "open questions stand in the evaluated split, but not in train and valid both",
-                remedy="ask open questions about samples of train and valid, too",
+                f"{'questions' if closed else 'open questions'} stand in the evaluated split, but "
+                "not in train and valid both",
+                remedy="ask such questions about samples of train and valid, too",
             )
-        language = Language(self.writer.scorer, self._decoder.max_tokens)
+        language = language_of(self.writer.scorer, self._decoder)
         train, valid = (
-            [
-                language.passage(self._row_of[q.item.sample], q.answer, q.question)
-                for q in self._open[part]
-            ]
+            [self._passage(language, q, q.answer) for q in asked[part]]
             for part in ("train", "valid")
         )
-        test = self._open["test"]
-        prompts = [language.prefix(self._row_of[q.item.sample], q.question) for q in test]
-        texts, self.searches[OPEN] = learn_and_write(
-            self.writer, language, train, valid, prompts,
-            decoder=self._decoder, config=self._config, beams=beams, seed=self._seed,
+        learnt = learn(
+            self.writer, language, train, valid,
+            decoder=self._decoder, config=self._config, seed=self._seed,
         )  # fmt: skip
+        if learnt.found is not None:
+            self.searches["both" if closed else OPEN] = learnt.found
+        return self._written(learnt, language, beams) | (
+            self._likeliest(learnt, language) if closed else {}
+        )
+
+    def _written(self, learnt: Learnt, language: Language, beams: int) -> Answers:
+        test = self._open["test"]
+        prompts = [
+            Passage(image=self._row_of[q.item.sample], ids=language.start(q.question)) for q in test
+        ]
+        label = f"{self.writer.name}, seed {self._seed}"
+        texts = learnt.write(language, prompts, beams=beams, label=label)
         return {q.name: text for q, text in zip(test, texts, strict=True)}
+
+    def _likeliest(self, learnt: Learnt, language: Language) -> Answers:
+        offered = [(q, option) for q in self._closed["test"] for option in self._offers(q)]
+        passages = [self._passage(language, q, option) for q, option in offered]
+        best: dict[str, tuple[float, str]] = {}
+        for (q, option), weight in zip(
+            offered, weigh(learnt.decoder, learnt.visual, passages), strict=True
+        ):
+            if q.name not in best or weight > best[q.name][0]:
+                best[q.name] = weight, option
+        return {q.name: best[q.name][1] if q.name in best else "" for q in self._closed["test"]}
+
+    def _passage(self, language: Language, question: Question, answer: str) -> Passage:
+        start = language.start(question.question)
+        ids = language.after(start, answer)
+        return Passage(image=self._row_of[question.item.sample], ids=ids, prefix=len(start))
+
+    def _offers(self, question: Question) -> tuple[str, ...]:
+        """What may be answered: the question's options, or else all answers of training."""
+        return question.options or tuple(self._known.values())
 
 
 def _of(questions: Sequence[Question], kind: str) -> list[Question]:

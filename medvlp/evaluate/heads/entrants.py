@@ -11,7 +11,7 @@ from medvlp.data.items import permute_images
 from medvlp.evaluate.heads.arrays import seeded
 from medvlp.evaluate.heads.splits import Splits, shuffle_images
 from medvlp.evaluate.predict import Scorer
-from medvlp.models.bundle import reinitialised
+from medvlp.models.untrained import reinitialised
 
 Control = Literal["random-encoder", "image-blind", "random-label"]
 CONTROLS: tuple[Control, ...] = ("random-encoder", "image-blind", "random-label")

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from medvlp.data.items import Item
 from medvlp.data.preprocess import model_input
+from medvlp.encoding import ImageFeatures
 from medvlp.evaluate.predict import Scorer
+from medvlp.models.inputs import chunks
 
 BATCH = 16
 
@@ -23,10 +25,12 @@ class Visual:
 
     Args:
         token_NPD: Patch tokens of n images.
+        grid: Their number along each axis; empty where they are averaged over it.
     """
 
-    def __init__(self, token_NPD: Tensor) -> None:
+    def __init__(self, token_NPD: Tensor, grid: tuple[int, ...] = ()) -> None:
         self._token_NPD = token_NPD
+        self.grid = grid
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -51,7 +55,7 @@ class Visual:
 
     def blank(self) -> Visual:
         """As many images of which nothing can be seen: the text-only control."""
-        return BlankVisual(torch.zeros_like(self._token_NPD[:1]))
+        return BlankVisual(torch.zeros_like(self._token_NPD[:1]), self.grid)
 
 
 class BlankVisual(Visual):
@@ -68,17 +72,17 @@ class TunedVisual(Visual):
     Args:
         scorer: The bundle.
         arrays: The stored arrays of n images.
-        limit: The most visual tokens.
+        limit: The most visual tokens; all of them if None.
     """
 
-    def __init__(self, scorer: Scorer, arrays: Sequence[NDArray[Any]], limit: int) -> None:
+    def __init__(self, scorer: Scorer, arrays: Sequence[NDArray[Any]], limit: int | None) -> None:
         self._preprocess, self._limit = scorer.bundle.preprocess, limit
         self._device, self._arrays = scorer.bundle.device, arrays
         # The bundle itself stays what its digest says.
         self._tower = copy.deepcopy(scorer.bundle.model.image).eval().requires_grad_(True)
         with torch.no_grad():
-            one_BPD = self.tokens([0])
-        super().__init__(one_BPD)
+            one = self._see([0])
+        super().__init__(pooled(one.tokens_BPD, limit), grid_of(one, limit))
 
     @property
     def tower(self) -> nn.Module:
@@ -87,8 +91,7 @@ class TunedVisual(Visual):
 
     def tokens(self, rows: Sequence[int]) -> Tensor:
         """(B,P,D) of some images; normalisation layers keep the statistics they came with."""
-        image = model_input(self._preprocess, [self._arrays[row] for row in rows], self._device)
-        return pooled(self._tower(image).tokens_BPD, self._limit)
+        return pooled(self._see(rows).tokens_BPD, self._limit)
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the tower's weights."""
@@ -98,14 +101,19 @@ class TunedVisual(Visual):
         """Take back what `state` gave."""
         self._tower.load_state_dict(state)
 
+    def _see(self, rows: Sequence[int]) -> ImageFeatures:
+        image = model_input(self._preprocess, [self._arrays[row] for row in rows], self._device)
+        features: ImageFeatures = self._tower(image)
+        return features
 
-def see(scorer: Scorer, items: Sequence[Item], *, limit: int, tune: bool) -> Visual:
+
+def see(scorer: Scorer, items: Sequence[Item], *, limit: int | None, tune: bool) -> Visual:
     """The items' visual tokens by a bundle's image tower, row by row.
 
     Args:
         scorer: The bundle.
         items: What is looked at.
-        limit: The most tokens an image; more are averaged with their neighbours.
+        limit: The most tokens an image; more are averaged with their neighbours. None for all.
         tune: Whether a copy of the tower is trained along; all stored arrays then lie in memory.
 
     Raises:
@@ -114,26 +122,28 @@ def see(scorer: Scorer, items: Sequence[Item], *, limit: int, tune: bool) -> Vis
     if tune:
         return TunedVisual(scorer, list(scorer.stored(items)), limit)
     parts: list[Tensor] = []
-    chunk: list[NDArray[Any]] = []
-    for array in scorer.stored(items):
-        chunk.append(array)
-        if len(chunk) == BATCH:
-            parts.append(_encode(scorer, chunk, limit))
-            chunk = []
-    if chunk:
-        parts.append(_encode(scorer, chunk, limit))
-    return Visual(torch.cat(parts))
+    grid: tuple[int, ...] = ()
+    for chunk in chunks(scorer.stored(items), BATCH):
+        features = _encode(scorer, chunk)
+        parts.append(pooled(features.tokens_BPD, limit).half())
+        grid = grid_of(features, limit)
+    return Visual(torch.cat(parts), grid)
 
 
 @torch.no_grad()
-def _encode(scorer: Scorer, arrays: Sequence[NDArray[Any]], limit: int) -> Tensor:
+def _encode(scorer: Scorer, arrays: Sequence[NDArray[Any]]) -> ImageFeatures:
     image = model_input(scorer.bundle.preprocess, arrays, scorer.bundle.device)
-    features, _, _ = scorer.bundle.model.encode_image(image)
-    return pooled(features.tokens_BPD, limit).half()
+    return scorer.bundle.model.encode_image(image)[0]
 
 
-def pooled(token_BPD: Tensor, limit: int) -> Tensor:
+def grid_of(features: ImageFeatures, limit: int | None) -> tuple[int, ...]:
+    """The grid of tokens that are not averaged; nothing where they are."""
+    kept = limit is None or features.tokens_BPD.shape[1] <= limit
+    return features.grid if kept else ()
+
+
+def pooled(token_BPD: Tensor, limit: int | None) -> Tensor:
     """At most `limit` tokens: runs of neighbours in raster order are averaged."""
-    if token_BPD.shape[1] <= limit:
+    if limit is None or token_BPD.shape[1] <= limit:
         return token_BPD
     return F.adaptive_avg_pool1d(token_BPD.transpose(1, 2), limit).transpose(1, 2)

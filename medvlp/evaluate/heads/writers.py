@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from medvlp.data.items import Item, permute_images
-from medvlp.data.tokenizer import panics_named
 from medvlp.errors import BundleError
-from medvlp.evaluate.heads.decoder import (
-    DecoderConfig,
-    Passage,
-    TextDecoder,
-    passage_losses,
-    write,
-)
+from medvlp.evaluate.heads.decoder import passage_losses, write
 from medvlp.evaluate.heads.learning import fit
 from medvlp.evaluate.heads.search import Found, SearchConfig
 from medvlp.evaluate.heads.visual import Visual, see
 from medvlp.evaluate.predict import Scorer
+from medvlp.losses.fusion.decoder import DecoderConfig, TextDecoder
+from medvlp.models.language import Language
+from medvlp.models.writing import Passage
+
+OF_BUNDLE: Literal["bundle"] = "bundle"
+Decoding = DecoderConfig | Literal["bundle"]
+"""Sizes of a decoder that is trained from the start, the same for every model; ``bundle``: each
+bundle's own, from where its training left it."""
 
 Control = Literal["text-only", "image-blind"]
 """``text-only``: the decoder of the first model, trained and tested on blank images;
@@ -53,7 +55,7 @@ def writers(
     controls: Sequence[Control],
     *,
     seed: int,
-    limit: int,
+    limit: int | None,
     tune: bool,
 ) -> Iterator[Writer]:
     """The models, then the controls that no bundle stands for.
@@ -63,7 +65,7 @@ def writers(
         parts: What all train, choose and are judged on.
         controls: Which controls are wanted, made from the first model.
         seed: Of the permutation.
-        limit: The most visual tokens an image.
+        limit: The most visual tokens an image; all of them if None.
         tune: Whether the image tower is trained along.
     """
     for scorer in scorers:
@@ -83,7 +85,7 @@ def writers(
 
 
 def _control(
-    control: Control, scorer: Scorer, parts: Parts, seed: int, limit: int, tune: bool
+    control: Control, scorer: Scorer, parts: Parts, seed: int, limit: int | None, tune: bool
 ) -> Writer:
     if control == "image-blind":
         visual = _source(scorer, _items(parts, seed), limit, tune)
@@ -103,7 +105,9 @@ def _items(parts: Parts, permuted: int | None) -> list[Item]:
     return [item for items in parts.values() for item in permute_images(items, permuted)]
 
 
-def _source(scorer: Scorer, items: list[Item], limit: int, tune: bool) -> Callable[[], Visual]:
+def _source(
+    scorer: Scorer, items: list[Item], limit: int | None, tune: bool
+) -> Callable[[], Visual]:
     known: list[Visual] = []
 
     def visual() -> Visual:
@@ -114,90 +118,102 @@ def _source(scorer: Scorer, items: list[Item], limit: int, tune: bool) -> Callab
     return visual
 
 
-class Language:
-    """A bundle's tokenizer as a writer needs it.
-
-    Args:
-        scorer: The bundle.
-        max_tokens: Longest text.
+def language_of(scorer: Scorer, decoder: Decoding) -> Language:
+    """A bundle's tokenizer, with the longest text that the decoder takes.
 
     Raises:
-        BundleError: Its tokenizer marks no beginning and end of a text.
+        BundleError: It marks no beginning and end, or a decoder is wanted that is not there.
     """
-
-    def __init__(self, scorer: Scorer, max_tokens: int) -> None:
-        self._tokenizer: Any = scorer.bundle.tokenizer
-        self._max_tokens = max_tokens
-        of = self._tokenizer
-        begin = of.cls_token_id if of.cls_token_id is not None else of.bos_token_id
-        end = of.sep_token_id if of.sep_token_id is not None else of.eos_token_id
-        if begin is None or end is None:
-            raise BundleError(
-                f"{scorer.name}: its tokenizer marks no beginning and end of a text",
-                remedy="train with a tokenizer that has [CLS] and [SEP], such as our own",
-            )
-        self.begin, self.end = int(begin), int(end)
-        self.size = len(of)
-        self.forbidden = sorted(set(map(int, of.all_special_ids)) - {self.end})
-
-    def passage(self, image: int, text: str, question: str | None = None) -> Passage:
-        """A text to learn about an image; a question before it is given."""
-        prefix = self.prefix(image, question).ids
-        room = self._max_tokens - len(prefix) - 1
-        ids = (*prefix, *self._ids(text)[: max(room, 0)], self.end)
-        return Passage(image=image, ids=ids, prefix=len(prefix))
-
-    def prefix(self, image: int, question: str | None = None) -> Passage:
-        """What is given before a text: at most three quarters of the longest text."""
-        if question is None:
-            return Passage(image=image, ids=(self.begin,))
-        asked = self._ids(question)[: 3 * self._max_tokens // 4 - 2]
-        return Passage(image=image, ids=(self.begin, *asked, self.end))
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The words of token ids."""
-        decoded: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return " ".join(decoded.split())
-
-    def _ids(self, text: str) -> list[int]:
-        with panics_named():
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+    longest = (scorer_decoder(scorer).config if decoder == OF_BUNDLE else decoder).max_tokens
+    return Language(scorer.bundle.tokenizer, longest, scorer.name)
 
 
-def learn_and_write(
+def scorer_decoder(scorer: Scorer) -> TextDecoder:
+    """The bundle's own decoder.
+
+    Raises:
+        BundleError: It was trained without.
+    """
+    if scorer.bundle.decoder is None:
+        raise BundleError(
+            f"{scorer.name}: the bundle has no decoder",
+            remedy="train with an objective of kind fusion, or leave task.decoder=bundle out",
+        )
+    return scorer.bundle.decoder
+
+
+def fault_of(decoder: Decoding, config: SearchConfig | None) -> str | None:
+    """Why such a decoder cannot be judged with such a budget, if it cannot."""
+    if config is None and decoder != OF_BUNDLE:
+        return "search=null judges a decoder as it is: it needs decoder=bundle"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """A decoder, what it sees, and the search that chose it."""
+
+    decoder: TextDecoder
+    visual: Visual
+    found: Found[TextDecoder] | None
+    """None where the bundle's decoder is taken as it is."""
+
+    def write(
+        self, language: Language, prompts: Sequence[Passage], *, beams: int, label: str
+    ) -> list[str]:
+        """A text for each prompt."""
+        texts = write(
+            self.decoder,
+            self.visual,
+            prompts,
+            end=language.end,
+            beams=beams,
+            forbidden=language.forbidden,
+            label=f"{label}: writing",
+        )
+        return [language.text(ids) for ids in texts]
+
+
+def learn(
     writer: Writer,
     language: Language,
     train: Sequence[Passage],
     valid: Sequence[Passage],
-    prompts: Sequence[Passage],
     *,
-    decoder: DecoderConfig,
-    config: SearchConfig,
-    beams: int,
+    decoder: Decoding,
+    config: SearchConfig | None,
     seed: int,
-) -> tuple[list[str], Found[TextDecoder]]:
-    """Train a decoder with one seed: a text for each prompt, and the search that chose it."""
-    visual = writer.visual()
-    label = f"{writer.name}, seed {seed}"
-    device = writer.scorer.bundle.device
+) -> Learnt:
+    """Train a decoder with one seed, from a start of its own or from the bundle's weights.
+
+    Args:
+        writer: The model or control.
+        language: Its words.
+        train: What is learnt.
+        valid: What chooses.
+        decoder: Sizes of a new one, or the bundle's own.
+        config: The budget; None takes the bundle's decoder as it is.
+        seed: Of the training.
+    """
+    visual, device = writer.visual(), writer.scorer.bundle.device
+    count, width = visual.shape
+    if config is None:
+        return Learnt(decoder=scorer_decoder(writer.scorer), visual=visual, found=None)
+
+    def make() -> TextDecoder:
+        if decoder == OF_BUNDLE:
+            # The bundle itself stays what its digest says.
+            return copy.deepcopy(scorer_decoder(writer.scorer)).requires_grad_(True)
+        return TextDecoder(decoder, language.size, width, count).to(device)
+
     found = fit(
-        lambda: TextDecoder(decoder, language.size, visual.shape).to(device),
+        make,
         visual,
         lambda model, batch: passage_losses(model, visual, batch),
         train,
         valid,
         config,
         seed=seed,
-        label=f"{label}: training",
+        label=f"{writer.name}, seed {seed}: training",
     )
-    texts = write(
-        found.best,
-        visual,
-        prompts,
-        end=language.end,
-        beams=beams,
-        forbidden=language.forbidden,
-        label=f"{label}: writing",
-    )
-    return [language.text(ids) for ids in texts], found
+    return Learnt(decoder=found.best, visual=visual, found=found)

@@ -90,7 +90,7 @@ def _columns(
     headline = protocol.task.headlines[0]
     columns: dict[str, Column] = {}
     values: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for one in _headline_estimates(protocol, folder, headline):
+    for one in headline_estimates(protocol, folder, headline):
         name = one.measure.name
         columns[name] = Column(
             protocol=protocol.name,
@@ -104,7 +104,7 @@ def _columns(
     return [(column, values[name]) for name, column in columns.items()]
 
 
-def _headline_estimates(protocol: Protocol, folder: Path, headline: str) -> list[Estimate]:
+def headline_estimates(protocol: Protocol, folder: Path, headline: str) -> list[Estimate]:
     """The models' estimates of one metric, on the draws that all metrics of the protocol see."""
     # Patients are counted over all rows, controls among them: else the draws would be others.
     table, patients = clustered(pl.read_parquet(folder / PREDICTED))

@@ -19,12 +19,14 @@ from medvlp.digest import digest_bytes, digest_file
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
 from medvlp.evaluate.heads.answerers import Answers, Pupil
-from medvlp.evaluate.heads.decoder import DecoderConfig
 from medvlp.evaluate.heads.search import TRIALS, SearchConfig, trial_rows
 from medvlp.evaluate.heads.splits import check_apart
 from medvlp.evaluate.heads.writers import (
+    OF_BUNDLE,
     Control,
+    Decoding,
     Parts,
+    fault_of,
     writers,
 )
 from medvlp.evaluate.metrics.answers import answer_measures
@@ -33,6 +35,7 @@ from medvlp.evaluate.metrics.texts import exact, token_f1
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
 from medvlp.evaluate.questions import CLOSED, Asked, Question, ask, from_labels, read_table, same
+from medvlp.losses.fusion.decoder import DecoderConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,19 +54,25 @@ class AnsweringConfig:
     sha256: str | None = None
     """Of the table's file; filled in where it is left out."""
 
-    closed: Literal["classifier", "zero-shot"] = "classifier"
+    closed: Literal["classifier", "zero-shot", "likelihood"] = "classifier"
     """``classifier``: a small head over image and question, trained on the training split's
     closed answers; ``zero-shot``: the option whose text, behind the question's, is most like the
-    image, without training."""
+    image, without training; ``likelihood``: the option that the decoder finds likeliest behind
+    the question, having learnt closed and open answers alike."""
 
     valid: str = "valid"
     """The split that chooses the weights."""
 
-    decoder: DecoderConfig = DecoderConfig(max_tokens=64)
-    """Writes open answers; the classifier has its width and heads."""
+    decoder: Decoding = DecoderConfig(max_tokens=64)
+    """Writes open answers; the classifier has its width and heads. ``bundle``: the one that each
+    bundle was trained with (objective `fusion`) is where the training starts."""
 
-    search: SearchConfig = SearchConfig(rates=(2e-4, 1e-3), steps=1000, batch_size=16)
+    search: SearchConfig | None = SearchConfig(rates=(2e-4, 1e-3), steps=1000, batch_size=16)
+    """The budget; null judges the bundle's decoder as it is."""
+
     visual_tokens: Annotated[int, Field(gt=0)] = 64
+    """The most an image has, for a new decoder; the bundle's sees all of them, as in training."""
+
     beams: Annotated[int, Field(gt=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 1
     """Trainings of each model and control."""
@@ -74,6 +83,12 @@ class AnsweringConfig:
     """Where the table lies on this machine: no part of the protocol."""
 
     headlines: ClassVar[tuple[str, ...]] = ("accuracy", "token_f1")
+
+    def __post_init__(self) -> None:
+        if fault := fault_of(self.decoder, self.search):
+            raise ValueError(fault)
+        if self.decoder == OF_BUNDLE and self.closed != "likelihood":
+            raise ValueError("decoder=bundle answers closed questions by closed=likelihood alone")
 
     def resolve(self, base: Path) -> AnsweringConfig:
         """The task with its table found and its digest taken down.
@@ -112,12 +127,13 @@ class AnsweringConfig:
         check_apart(parts)
         sheet, trials = _Sheet(study, asked), [pl.DataFrame(schema={**TRIALS, "kind": pl.String})]
         row_of = {name: row for row, name in enumerate(_order(parts))}
+        limit = None if self.decoder == OF_BUNDLE else self.visual_tokens
         for writer in writers(
-            scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=False
+            scorers, parts, self.controls, seed=study.seed, limit=limit, tune=False
         ):
             for seed in range(self.seeds):
                 pupil = Pupil(writer, asked, row_of, self.decoder, self.search, seed)
-                found = self._closed(pupil, parts) | pupil.write(self.beams)
+                found = self._found(pupil, parts)
                 sheet.add(writer.name, writer.control, seed, found)
                 for kind, searched in pupil.searches.items():
                     rows = trial_rows(writer.name, seed, searched, self.search)
@@ -136,11 +152,13 @@ class AnsweringConfig:
 
         return measures
 
-    def _closed(self, pupil: Pupil, parts: Parts) -> Answers:
+    def _found(self, pupil: Pupil, parts: Parts) -> Answers:
+        if self.closed == "likelihood":
+            return pupil.write(self.beams, closed=True)
         # What the question alone gives away is asked of one that has learnt.
         if self.closed == "zero-shot" and pupil.writer.name != "text-only":
-            return pupil.match(parts)
-        return pupil.choose()
+            return pupil.match(parts) | pupil.write(self.beams, closed=False)
+        return pupil.choose() | pupil.write(self.beams, closed=False)
 
     def _rows(self, study: Study) -> Sequence[Mapping[str, Any] | None]:
         if self.questions == "labels":

@@ -21,14 +21,16 @@ from medvlp.data.text_policy import Level, TextPolicy
 from medvlp.digest import digest_bytes, digest_file
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
-from medvlp.evaluate.heads.decoder import DecoderConfig
 from medvlp.evaluate.heads.search import TRIALS, SearchConfig, trial_rows
 from medvlp.evaluate.heads.splits import check_apart
 from medvlp.evaluate.heads.writers import (
+    OF_BUNDLE,
     Control,
-    Language,
+    Decoding,
     Parts,
-    learn_and_write,
+    fault_of,
+    language_of,
+    learn,
     writers,
 )
 from medvlp.evaluate.labellers import ByCheXbert, Labeller, Read, Rules
@@ -43,7 +45,10 @@ from medvlp.evaluate.metrics.texts import (
 )
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
+from medvlp.losses.fusion.decoder import DecoderConfig
 from medvlp.models.chexbert import chexbert_weights
+from medvlp.models.language import Language
+from medvlp.models.writing import Passage
 
 REPORT = "report"
 """The `name` of the row that is about a text as a whole."""
@@ -87,12 +92,19 @@ class GenerationConfig:
     valid: str = "valid"
     """The split that chooses the weights."""
 
-    decoder: DecoderConfig = DecoderConfig()
-    search: SearchConfig = SearchConfig(rates=(2e-4, 1e-3), steps=1000, batch_size=16)
+    decoder: Decoding = DecoderConfig()
+    """Sizes of a decoder that is trained anew, the same for every model; or ``bundle``: the one
+    that each bundle was trained with (objective `fusion`) is where the training starts."""
+
+    search: SearchConfig | None = SearchConfig(rates=(2e-4, 1e-3), steps=1000, batch_size=16)
+    """The budget; null judges the bundle's decoder as it is."""
+
     tune: bool = False
     """Train a copy of the image tower along; otherwise it is frozen."""
 
     visual_tokens: Annotated[int, Field(gt=0)] = 64
+    """The most an image has, for a new decoder; the bundle's sees all of them, as in training."""
+
     beams: Annotated[int, Field(gt=0)] = 1
     seeds: Annotated[int, Field(ge=1)] = 1
     """Trainings of each model and control."""
@@ -103,6 +115,12 @@ class GenerationConfig:
     """Where CheXbert lies on this machine: no part of the protocol."""
 
     headlines: ClassVar[tuple[str, ...]] = ("finding_f1_micro", "bleu_4", "rouge_l")
+
+    def __post_init__(self) -> None:
+        if fault := fault_of(self.decoder, self.search):
+            raise ValueError(fault)
+        if self.tune and self.search is None:
+            raise ValueError("search=null trains nothing: tune cannot be set")
 
     def resolve(self, base: Path) -> GenerationConfig:
         """The task with the user's words taken in, and the digest of CheXbert's weights.
@@ -140,18 +158,22 @@ class GenerationConfig:
         check_apart(parts)
         pages = _Pages(study, parts["test"], self._labeller(study.domain))
         trials = [pl.DataFrame(schema=TRIALS)]
+        limit = None if self.decoder == OF_BUNDLE else self.visual_tokens
         for writer in writers(
-            scorers, parts, self.controls, seed=study.seed, limit=self.visual_tokens, tune=self.tune
+            scorers, parts, self.controls, seed=study.seed, limit=limit, tune=self.tune
         ):
-            language = Language(writer.scorer, self.decoder.max_tokens)
+            language = language_of(writer.scorer, self.decoder)
             train, valid, prompts = _passages(language, parts)
             for seed in range(self.seeds):
-                texts, found = learn_and_write(
-                    writer, language, train, valid, prompts,
-                    decoder=self.decoder, config=self.search, beams=self.beams, seed=seed,
+                learnt = learn(
+                    writer, language, train, valid,
+                    decoder=self.decoder, config=self.search, seed=seed,
                 )  # fmt: skip
+                label = f"{writer.name}, seed {seed}"
+                texts = learnt.write(language, prompts, beams=self.beams, label=label)
                 pages.add(writer.name, writer.control, seed, texts)
-                trials.append(trial_rows(writer.name, seed, found, self.search))
+                if learnt.found is not None:
+                    trials.append(trial_rows(writer.name, seed, learnt.found, self.search))
         for name, texts in _without_looking(parts, study.seed).items():
             pages.add(name, True, 0, texts)
         counts = {f"{part}_texts": len(items) for part, items in parts.items()}
@@ -208,12 +230,16 @@ def reference(item: Item) -> str:
 
 def _passages(language: Language, parts: Parts) -> tuple[Any, Any, Any]:
     """What is learnt, what chooses, and what is begun; rows of images run through all parts."""
-    starts = np.cumsum([0, *map(len, parts.values())])
+    starts = [int(n) for n in np.cumsum([0, *map(len, parts.values())])]
+    start = language.start()
     learnt = [
-        [language.passage(start + i, reference(item)) for i, item in enumerate(parts[part])]
-        for part, start in zip(("train", "valid"), map(int, starts), strict=False)
+        [
+            Passage(image=first + i, ids=language.after(start, reference(item)))
+            for i, item in enumerate(parts[part])
+        ]
+        for part, first in zip(("train", "valid"), starts, strict=False)
     ]
-    prompts = [language.prefix(int(starts[2]) + i) for i in range(len(parts["test"]))]
+    prompts = [Passage(image=starts[2] + i, ids=start) for i in range(len(parts["test"]))]
     return learnt[0], learnt[1], prompts
 
 

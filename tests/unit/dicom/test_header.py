@@ -19,9 +19,18 @@ def test_a_header_is_typed_and_its_identifiers_are_kept_apart(dicom):
 
 @pytest.mark.parametrize(
     ("stated", "view"),
-    [("PA", "PA"), ("LL", "LATERAL"), ("LATERAL", "LATERAL"), ("RAO", ""), (None, "")],
+    [
+        ("PA", "PA"),
+        ("LL", "LATERAL"),
+        ("LATERAL", "LATERAL"),
+        ("RAO", "OBLIQUE"),
+        ("AP LLD", "AP"),
+        ("XTABLE LATERAL", "LATERAL"),
+        ("ODD", ""),
+        (None, ""),
+    ],
 )
-def test_views_are_three_words(dicom, stated, view):
+def test_views_are_few_words(dicom, stated, view):
     assert read_header(dicom(ViewPosition=stated)).view == view
 
 

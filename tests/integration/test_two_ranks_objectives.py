@@ -1,0 +1,99 @@
+"""Two gloo ranks compute what one would, for every objective that looks at more than pairs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import dataclasses
+import math
+import sys
+import torch
+import torch.distributed as dist
+from encoded import SIZES, batch, encodings
+from medvlp.losses.label_text import LabelTextConfig
+from medvlp.losses.local import LocalConfig
+from medvlp.losses.multi_text import MultiTextConfig
+from medvlp.losses.prompt_pool import PromptPoolConfig
+from medvlp.losses.unicl import UniclConfig
+
+folder, rank, ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if ranks > 1:
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=ranks)
+nan = math.nan
+labels = [[1.0, 0, nan], [1, 1, 0], [nan] * 3, [0, 0, 0], [0, nan, -1], [0, 0, 0]]
+levels = ("section", "sentence", "sentence")
+few = ((0, 0), (1, 2), (4, 0), (4, 1), (4, 2))
+configs = {
+    "local": LocalConfig(),
+    "multi-text": MultiTextConfig(anchor="section"),
+    "multi-text left out": MultiTextConfig(own="leave-out", threshold=0.5),
+    "label-text": LabelTextConfig(),
+    "unicl": UniclConfig(),
+    "prompt-pool": PromptPoolConfig(visual=9, language=7, visual_chosen=3, language_chosen=2),
+}
+# Rank 0 has two samples, rank 1 four; in the second case rank 0 has no text at all.
+here = torch.arange(6)
+if ranks > 1:
+    here = here[:2] if rank == 0 else here[2:]
+results = {}
+for case, absent in (("some", few), ("none", tuple((i, n) for i in range(2) for n in range(3)))):
+    for name, config in configs.items():
+        torch.manual_seed(0)
+        objective = config.build(SIZES).double()
+        whole = encodings(6, 3)
+        data = batch(6, 3, absent=absent, levels=levels, labels=labels).rows(here)
+        longest = int(data.text_mask_BNT.any(0).any(0).sum()) or 1
+        data = dataclasses.replace(
+            data,
+            text_BNT=data.text_BNT[..., :longest],
+            text_mask_BNT=data.text_mask_BNT[..., :longest],
+        )
+        part = whole.rows(here)
+        part = dataclasses.replace(part, token_BNTE=part.token_BNTE[:, :, :longest])
+        loss = objective(part, data)
+        weights = [
+            *(getattr(whole, n) for n in ("image_BE", "patch_BPE", "text_BNE", "token_BNTE")),
+            whole.scale, whole.image.pooled_BD, *objective.parameters(),
+        ]
+        grads = torch.autograd.grad(loss, weights, allow_unused=True)
+        grads = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads)]
+        result = torch.cat([value.detach().flatten().double() for value in (loss, *grads)])
+        if ranks > 1:
+            dist.all_reduce(result)
+            result /= ranks
+        results[f"{name}, {case}"] = result
+if rank == 0:
+    torch.save(results, f"{folder}/{ranks}.pt")
+if ranks > 1:
+    dist.destroy_process_group()
+"""
+
+
+def run(folder, ranks):
+    paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder), str(rank), str(ranks)],
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        for rank in range(ranks)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0] * ranks
+    return torch.load(folder / f"{ranks}.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(tmp_path):
+    one, two = run(tmp_path, 1), run(tmp_path, 2)
+    assert one.keys() == two.keys()
+    assert len(one) == 12
+    for name, value in one.items():
+        assert value[0] > 0, name
+        torch.testing.assert_close(two[name], value, msg=name)

@@ -1,0 +1,158 @@
+"""Word-to-place contrast against literal loops; words alone count; order and memory do not."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from encoded import IDS, SIZES, altered, batch, encodings, gradients, permuted
+
+from medvlp.encoding import Sizes
+from medvlp.errors import ConfigError
+from medvlp.losses.local import LocalConfig, Words, contrast_local, text_agreement
+
+READ = ("patch_BPE", "token_BNTE")
+ABSENT = ((0, 1), (2, 0), (2, 1))
+
+
+def literal_agreement(patches, words):
+    """log Σ_w exp(5 cos(w, c_w)) of one image and one text, by loops."""
+    total = 0.0
+    found = [[0.0] * len(patches) for _ in words]
+    for p, patch in enumerate(patches):
+        shares = torch.stack([(word * patch).sum() for word in words]).exp()
+        for w in range(len(words)):
+            found[w][p] = shares[w] / shares.sum()
+    for w, word in enumerate(words):
+        look = torch.stack([(4 * f).exp() for f in found[w]])
+        context = sum((a / look.sum()) * patch for a, patch in zip(look, patches, strict=True))
+        cosine = (context * word).sum() / (context.norm() * word.norm())
+        total = total + (5 * cosine).exp()
+    return torch.as_tensor(total).log()
+
+
+def literal_loss(one, data):
+    texts = []
+    for i, row in enumerate(data.text_BNT.tolist()):
+        for n, ids in enumerate(row):
+            real = data.text_mask_BNT[i, n].tolist()
+            places = [t for t, x in enumerate(ids) if real[t] and x not in IDS.special]
+            if places:
+                texts.append((i, [one.token_BNTE[i, n, t] for t in places]))
+    logit = [
+        [10 * literal_agreement(list(patches), words) for _, words in texts]
+        for patches in one.patch_BPE
+    ]
+    images, per_text = [], []
+    for i, row in enumerate(logit):
+        whole = torch.stack(row).logsumexp(0)
+        own = [whole - row[m] for m, (owner, _) in enumerate(texts) if owner == i]
+        if own:
+            images.append(sum(own) / len(own))
+    for m, (owner, _) in enumerate(texts):
+        column = torch.stack([row[m] for row in logit])
+        per_text.append(column.logsumexp(0) - column[owner])
+    return (sum(images) / len(images) + sum(per_text) / len(per_text)) / 2
+
+
+@pytest.mark.parametrize("absent", [(), ABSENT])
+@pytest.mark.parametrize("texts", [1, 2])
+def test_equals_literal_loops(texts, absent):
+    absent = tuple(pair for pair in absent if pair[1] < texts)
+    one, data = encodings(4, texts), batch(4, texts, absent=absent)
+    found, expected = LocalConfig().build(SIZES)(one, data), literal_loss(one, data)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(found, one, *READ), gradients(expected, one, *READ))
+
+
+def test_one_word_and_one_place_by_hand():
+    """One word, one place: the word sees the place, and agreement is 5 times their cosine."""
+    patch = torch.tensor([[[1.0, 0.0]], [[0.0, 2.0]]])
+    words = Words(
+        word_KE=torch.tensor([[3.0, 0.0], [1.0, 1.0]]),
+        length_M=torch.tensor([1, 1]),
+        owner_M=torch.tensor([0, 1]),
+    )
+    half = math.sqrt(0.5)
+    logit = [[50.0, 50 * half], [0.0, 50 * half]]
+    rows = [math.log1p(math.exp(logit[0][1] - logit[0][0])), math.log1p(math.exp(-50 * half))]
+    columns = [math.log1p(math.exp(-50.0)), math.log(2)]
+    assert contrast_local(patch, words).item() == pytest.approx(sum(rows + columns) / 4, rel=1e-5)
+
+
+def test_special_tokens_and_padding_say_nothing():
+    one, data = encodings(4, 2), batch(4, 2)
+    objective = LocalConfig().build(SIZES)
+    special = torch.isin(data.text_BNT, torch.tensor(IDS.special)) | ~data.text_mask_BNT
+    token = one.token_BNTE.detach().clone()
+    token[special] = 50.0
+    other = dataclasses.replace(one, token_BNTE=token)
+    torch.testing.assert_close(objective(other, data), objective(one, data))
+    # The words are counted, not the letters or the padded length.
+    longer = dataclasses.replace(
+        data,
+        text_BNT=torch.nn.functional.pad(data.text_BNT, (0, 3)),
+        text_mask_BNT=torch.nn.functional.pad(data.text_mask_BNT, (0, 3)),
+    )
+    padded = torch.nn.functional.pad(one.token_BNTE, (0, 0, 0, 3), value=3.0)
+    torch.testing.assert_close(
+        objective(dataclasses.replace(one, token_BNTE=padded), longer), objective(one, data)
+    )
+
+
+def test_absent_texts_and_texts_without_a_word_play_no_part():
+    objective = LocalConfig().build(SIZES)
+    one, data = encodings(4, 2), batch(4, 2, absent=ABSENT)
+    loss = objective(one, data)
+    torch.testing.assert_close(objective(altered(one, ABSENT), data), loss)
+    ids, mask = data.text_BNT.clone(), data.text_mask_BNT.clone()
+    for row, column in ABSENT:
+        ids[row, column, :2], mask[row, column, :2] = torch.tensor([1, 2]), True
+    wordless = dataclasses.replace(data, text_BNT=ids, text_mask_BNT=mask)
+    torch.testing.assert_close(objective(one, wordless), loss)
+
+
+def test_the_order_of_samples_and_texts_does_not_matter():
+    objective = LocalConfig().build(SIZES)
+    one, data = encodings(5, 3), batch(5, 3, absent=((1, 0), (4, 2)))
+    loss = objective(one, data)
+    for samples, texts in (([4, 2, 0, 1, 3], [0, 1, 2]), ([0, 1, 2, 3, 4], [2, 0, 1])):
+        torch.testing.assert_close(objective(*permuted(one, data, samples, texts)), loss)
+
+
+@pytest.mark.parametrize("values", [1, 100, 10**9])
+def test_few_texts_at_a_time_give_the_same(values):
+    """With 1, every text is by itself and computed anew; gradients of the parts add up."""
+    one, data = encodings(4, 3), batch(4, 3)
+    word = data.text_mask_BNT & ~torch.isin(data.text_BNT, torch.tensor(IDS.special))
+    assert len(word.sum(2).unique()) > 1
+    found = []
+    for limit in ({}, {"values": values}):
+        words = Words(
+            word_KE=one.token_BNTE[word],
+            length_M=word.sum(2).flatten(),
+            owner_M=torch.arange(4).repeat_interleave(3),
+        )
+        agreement = text_agreement(one.patch_BPE, words, **limit)
+        found.append((agreement, gradients(agreement.square().sum(), one, *READ)))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_nothing_to_read_is_zero_with_a_gradient():
+    one, data = encodings(2, 1), batch(2, 1, absent=((0, 0), (1, 0)))
+    loss = LocalConfig().build(SIZES)(one, data)
+    assert loss.item() == 0
+    assert all(grad.abs().sum() == 0 for grad in gradients(loss, one, *READ).values())
+
+
+def test_half_precision_is_computed_in_single():
+    one, data = encodings(4, 2, dtype=torch.float32), batch(4, 2)
+    objective = LocalConfig().build(SIZES)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = objective(one, data)
+    torch.testing.assert_close(found, objective(one, data))
+
+
+def test_it_needs_to_know_what_a_word_is():
+    with pytest.raises(ConfigError, match="special tokens are not known"):
+        LocalConfig().build(Sizes(image=4, text=4, embed=4))
