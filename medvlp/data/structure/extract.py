@@ -206,7 +206,7 @@ class Extractor:
                 observation=names.called(said.observation, anatomy),
                 presence=said.presence,
                 side=side,
-                severity="" if said.presence == ABSENT else said.severity,
+                severity="" if said.presence == ABSENT or known.device else said.severity,
                 sentence=text,
                 span=said.found.span,
             )
@@ -218,7 +218,8 @@ def _either_or(scene: Scene, said: Sequence[_Said]) -> list[_Said]:
     for i, (one, other) in enumerate(pairwise(said)):
         between = scene.roles[one.found.last + 1 : other.found.first]
         listed = not {"verb", "break", "stop", "finding"}.intersection(between)
-        if listed and "or" in between and ABSENT not in (one.presence, other.presence):
+        two = one.observation != other.observation
+        if two and listed and "or" in between and ABSENT not in (one.presence, other.presence):
             doubted |= {i, i + 1}
     return [replace(s, presence=UNCERTAIN) if i in doubted else s for i, s in enumerate(said)]
 
@@ -279,7 +280,8 @@ def _merged(triples: Iterator[Triple]) -> list[Triple]:
             if _same(triple, other):
                 side = one_side([other.side, triple.side])
                 degree = strongest([other.severity, triple.severity])
-                found[i] = replace(other, side=side, severity=degree)
+                presence = max(other.presence, triple.presence)
+                found[i] = replace(other, presence=presence, side=side, severity=degree)
                 break
         else:
             found.append(triple)
@@ -287,8 +289,10 @@ def _merged(triples: Iterator[Triple]) -> list[Triple]:
 
 
 def _same(one: Triple, other: Triple) -> bool:
-    what = one.anatomy, one.observation, one.presence
-    if what != (other.anatomy, other.observation, other.presence):
+    if (one.anatomy, one.observation) != (other.anatomy, other.observation):
+        return False
+    # What is there and may be there is there.
+    if ABSENT in (one.presence, other.presence) and one.presence != other.presence:
         return False
     # "A small right and a moderate left effusion" are two.
     sides, degrees = {one.side, other.side}, {one.severity, other.severity}

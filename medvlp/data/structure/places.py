@@ -102,25 +102,29 @@ class Scene:
     def after(self, last: int) -> Around:
         """The phrase that names a place behind token `last`."""
         found = Around()
-        at, apart, noun = last + 1, False, False
+        at, apart, behind = last + 1, False, False
         while at < len(self.roles):
             role = self.roles[at]
             if role in ("break", "stop", "finding"):
                 break
             if role in ("and", "or", "comma") and self._clause_begins(at + 1):
                 break
-            # "calcified lymph nodes in the left hilum": it is the nodes that are calcified.
-            noun = bool(found.places) and (noun or (role == "preposition" and not apart))
-            apart = apart or role in ("and", "or", "comma", "preposition")
+            if apart and role in ("place", "side") and self.describes(at):
+                break
+            if role in ("and", "or", "comma"):
+                apart, behind = True, False
+            if role == "preposition":
+                # "in the left base and in the right apex"
+                joined = self.roles[at - 1] in ("and", "or", "comma")
+                apart, behind = True, not joined
             if role == "place":
                 place = self._place[at]
-                if apart and self._describes(place):
-                    break
-                if noun:
+                # "calcified nodes in the left hilum", "soft tissues of the left chest wall"
+                if behind and found.places and not self._narrows(place, found.places[-1]):
                     found.sides.append(self.side_of(place))
                 else:
                     found.places.append(place)
-                at = place.last
+                at, behind = place.last, False
             elif role == "side" and not self._belongs(at):
                 found.sides += self._side[at].names
             at += 1
@@ -194,14 +198,24 @@ class Scene:
             at += 1
         return False
 
-    def _describes(self, place: Found) -> bool:
-        """Whether a place is the adjective of a finding behind it."""
-        at = place.last + 1
+    def describes(self, at: int) -> bool:
+        """Whether a place or side is the adjective of a finding behind it."""
+        last = self._place[at].last if self.roles[at] == "place" else at
+        at = last + 1
         while at < len(self.roles) and self.roles[at] in ("word", "severity", "side", "place"):
             at += 1
-            if at > place.last + _FARTHEST_SIDE:
+            if at > last + _FARTHEST_SIDE:
                 return False
         return at < len(self.roles) and self.roles[at] == "finding"
+
+    def _narrows(self, place: Found, before: Found) -> bool:
+        """Whether a place is a part of the one before it: "in the lung, in its lower lobe"."""
+        return any(
+            wide in self.vocabulary.above(name)
+            for name in place.names
+            for wide in before.names
+            if "subject" not in (place.kind, before.kind)
+        )
 
     def _belongs(self, at: int) -> bool:
         """Whether a side is that of the place behind it."""

@@ -108,10 +108,14 @@ def _right(scene: Scene, state: Found) -> list[Found]:
             return [place for place in found if place.last < last_join] if last_join else found
         if role in ("and", "or", "comma"):
             last_join = at
-            if not found and scene.roles[at + 1 : at + 2] != ["state"]:
+            # "normal and clear lungs", "normal size and shape of the heart"
+            follows = scene.roles[at + 1 : at + 2]
+            if not found and follows != ["state"] and (role != "and" or follows != ["word"]):
                 break
         if role == "place":
             place = scene.place_at(at)
+            if found and scene.describes(at):
+                break
             found.append(place)
             at = place.last
         elif role == "state" and found:
