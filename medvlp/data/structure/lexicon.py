@@ -16,7 +16,8 @@ from medvlp.data.phrases import Phrases, Span
 from medvlp.data.structure.vocabulary import Vocabulary
 
 Kind = Literal[
-    "words", "denied", "state", "other", "place", "adjective", "subject", "side", "severity", "filler", "link",
+    "words", "denied", "state", "other", "place", "adjective", "subject", "side", "severity",
+    "filler", "link",
 ]  # fmt: skip
 Role = Literal[
     "finding", "place", "side", "severity", "and", "or", "comma", "preposition", "verb", "break",
