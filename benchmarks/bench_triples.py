@@ -229,14 +229,15 @@ def scored(counts: Counts) -> str:
 
 def of_annotated(extractor: Extractor, data: OpenI, errors: Path | None) -> Iterator[str]:
     reports = data.annotated()
+    passes = {n: annotation(ANNOTATED / f"{n}.csv") for n in ("first", "second")}
+    start = min(n for own in passes["first"].values() for n in own)
     found = {
-        r: {n: plain(extractor.sentence(s)) for n, s in enumerate(data.sentences[r], FIRST)}
+        r: {n: plain(extractor.sentence(s)) for n, s in enumerate(data.sentences[r], start)}
         for r in reports
     }
     yield "## 200 annotated reports of Open-I"
     yield ""
     yield "Annotated by a language model in two passes (benchmarks/open_i_triples), not by people."
-    passes = {n: annotation(ANNOTATED / f"{n}.csv") for n in ("first", "second")}
     for whole in (False, True):
         yield ""
         yield f"### Rows of a {'report' if whole else 'sentence'}"
@@ -252,11 +253,8 @@ def of_annotated(extractor: Extractor, data: OpenI, errors: Path | None) -> Iter
     yield ""
     yield from _kinds_of_error(reports, found, passes["first"])
     if errors is not None:
-        errors.write_text("\n".join(_differences(data, reports, found, passes["first"])) + "\n")
-
-
-FIRST = 0
-"""Number of a report's first sentence."""
+        lines = _differences(data, reports, found, passes["first"], start)
+        errors.write_text("\n".join(lines) + "\n")
 
 
 def _kinds_of_error(
@@ -296,9 +294,10 @@ def _differences(
     reports: Sequence[str],
     found: Mapping[str, Mapping[int, set[Row]]],
     truth: Mapping[str, Mapping[int, set[Row]]],
+    start: int,
 ) -> Iterator[str]:
     for report in reports:
-        for n, sentence in enumerate(data.sentences[report], FIRST):
+        for n, sentence in enumerate(data.sentences[report], start):
             ours, theirs = found[report][n], truth.get(report, {}).get(n, set())
             if ours != theirs:
                 yield f"{report} {n} {sentence}"

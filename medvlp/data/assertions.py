@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,6 @@ _KINDS = (
     "neutral", "end",
 )  # fmt: skip
 _TOKEN = re.compile(r"[^\W_]+(?:[/'’-][^\W_]+)*|[;:,?()]")
-_LONGEST_TERM = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +106,14 @@ class Terms:
         kinds: dict[tuple[str, ...], set[str]] = {}
         for kind in _KINDS:
             for phrase in words.get(kind, ()):
-                kinds.setdefault(tuple(t.word for t in _tokens(phrase)), set()).add(kind)
+                words_of = tuple(t.word for t in _tokens(phrase))
+                if words_of:
+                    kinds.setdefault(words_of, set()).add(kind)
         self._kinds = {phrase: frozenset(found) for phrase, found in kinds.items()}
+        self._longest: dict[str, int] = {}
+        """Words with which a phrase begins, and how many words the longest such phrase has."""
+        for phrase in self._kinds:
+            self._longest[phrase[0]] = max(len(phrase), self._longest.get(phrase[0], 0))
 
     def hits(self, tokens: Sequence[_Token], blocked: range) -> list[_Hit]:
         """The longest terms from left to right, none of them inside the finding."""
@@ -122,7 +127,8 @@ class Terms:
 
     def _at(self, tokens: Sequence[_Token], at: int, blocked: range) -> _Hit | None:
         reach = blocked.start if at < blocked.start else len(tokens)
-        for last in range(min(at + _LONGEST_TERM, reach) - 1, at - 1, -1):
+        longest = self._longest.get(tokens[at].word, 0)
+        for last in range(min(at + longest, reach) - 1, at - 1, -1):
             kinds = self._kinds.get(tuple(t.word for t in tokens[at : last + 1]))
             if kinds:
                 return _Hit(kinds, at, last)
@@ -180,11 +186,13 @@ def assertion(sentence: str, span: tuple[int, int], terms: Terms | None = None) 
     return before or after or "present"
 
 
-def _tokens(sentence: str) -> list[_Token]:
-    return [
+@lru_cache(maxsize=64)
+def _tokens(sentence: str) -> tuple[_Token, ...]:
+    # A sentence is asked about once for each of its findings.
+    return tuple(
         _Token(match.group().lower().replace("’", "'"), match.start(), match.end())
         for match in _TOKEN.finditer(sentence)
-    ]
+    )
 
 
 def _from_before(

@@ -189,12 +189,12 @@ def pair_items(
     """
     known = manifests if known_in is None else known_in
     _check_names(known, config)
-    check_relation_names(known, config.names, config.entities.source)
+    check_relation_names(known, config.entities)
     items: list[Item] = []
     for manifest in manifests:
         chosen = _wanted_rows(manifest, config, split, domain, text_only)
         labels = LabelVectors(manifest, config.labels)
-        relations = RelationVectors(manifest, config.names, config.entities.source)
+        relations = RelationVectors(manifest, config.entities)
         texts = _texts(manifest, config.texts)
         for row in chosen:
             nodes = texts.get(row["sample"], ())

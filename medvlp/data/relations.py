@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.config import STRICT
@@ -54,12 +55,23 @@ class EntityConfig:
     observations: tuple[str, ...] = ()
     """Observations, in the order of the batch's columns."""
 
+    united: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Columns, observations and places without their side, that stand for other names than their
+    own, such as ``{nodule: [nodule, mass], lung: [lung, upper_lobe, lung_base]}``."""
+
     source: str | None = None
     """The extractor whose rows count, such as ``rules``; every one if not given."""
 
     def __post_init__(self) -> None:
         if self.anatomies and not self.observations:
             raise ValueError("anatomies without observations")
+        columns = {*self.observations, *map(_without_side, self.anatomies)}
+        if unknown := sorted(set(self.united) - columns):
+            raise ValueError(f"united: {', '.join(unknown)} is no column")
+
+    def members(self, column: str) -> tuple[str, ...]:
+        """What the manifests call what a column (a place without its side) stands for."""
+        return self.united.get(column, (column,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +94,31 @@ class RelationVectors:
 
     Args:
         manifest: Whose `entities`.
-        names: The columns; no anatomies and no observations give no relations.
-        source: The extractor whose rows count; every one if None.
+        config: The columns; none give no relations.
     """
 
-    def __init__(self, manifest: Manifest, names: Names, source: str | None = None) -> None:
+    def __init__(self, manifest: Manifest, config: EntityConfig) -> None:
         self._of: dict[str, list[Relation]] = {}
-        if not names.observations:
+        if not config.observations:
             return
-        rows = manifest.entities.filter(pl.col("observation").is_in(names.observations))
-        if source is not None:
-            rows = rows.filter(pl.col("source") == source)
-        columns = _Columns(names.anatomies)
+        columns = _Columns(config)
+        rows = manifest.entities.filter(pl.col("observation").is_in(list(columns.observation)))
+        if config.source is not None:
+            rows = rows.filter(pl.col("source") == config.source)
         above = dict(zip(manifest.texts["node"], manifest.texts["parent"], strict=True))
-        number = {name: i for i, name in enumerate(names.observations)}
         for row in rows.iter_rows(named=True):
             value = UNTOLD if row["presence"] is None else int(row["presence"])
-            found = Relation(
-                nodes=frozenset(_line(row["node"], above)),
-                values=tuple(columns.values(row["anatomy"], row["laterality"], value)),
-                observation=number[row["observation"]],
-                value=value,
-                side=_SIDES.get(row["laterality"] or "", 0),
-            )
-            self._of.setdefault(row["sample"], []).append(found)
+            nodes = frozenset(_line(row["node"], above))
+            values = tuple(columns.values(row["anatomy"] or "", row["laterality"] or "", value))
+            for column in columns.observation[row["observation"]]:
+                found = Relation(
+                    nodes=nodes,
+                    values=values,
+                    observation=column,
+                    value=value,
+                    side=_SIDES.get(row["laterality"] or "", 0),
+                )
+                self._of.setdefault(row["sample"], []).append(found)
 
     def of(self, sample: str) -> tuple[Relation, ...]:
         """A sample's relations."""
@@ -113,27 +126,33 @@ class RelationVectors:
 
 
 class _Columns:
-    def __init__(self, anatomies: Sequence[str]) -> None:
-        self._plain = {name: i for i, name in enumerate(anatomies)}
-        self._sided: dict[str, dict[int, int]] = {}
-        for name, i in self._plain.items():
-            side, _, place = name.partition(" ")
-            if side in ("left", "right") and place:
-                self._sided.setdefault(place, {})[_SIDES[side]] = i
+    """Names as the manifests have them -> the columns that they count for."""
 
-    def values(
-        self, anatomy: str | None, side: str | None, value: int
-    ) -> Iterator[tuple[int, int]]:
-        sided = self._sided.get(anatomy or "", {})
-        bits = _SIDES.get(side or "", 0)
-        if anatomy in self._plain:
-            yield self._plain[anatomy], value
-        told = {bit: column for bit, column in sided.items() if bit & bits}
-        if told:
-            yield from ((column, value) for column in told.values())
-        elif not bits and anatomy not in self._plain:
+    def __init__(self, config: EntityConfig) -> None:
+        self.observation: dict[str, list[int]] = {}
+        for i, name in enumerate(config.observations):
+            for own in config.members(name):
+                self.observation.setdefault(own, []).append(i)
+        self._plain: dict[str, list[int]] = {}
+        self._sided: dict[str, list[tuple[int, int]]] = {}
+        for i, name in enumerate(config.anatomies):
+            place = _without_side(name)
+            for own in config.members(place):
+                if place == name:
+                    self._plain.setdefault(own, []).append(i)
+                else:
+                    self._sided.setdefault(own, []).append((_SIDES[name.split(" ")[0]], i))
+
+    def values(self, anatomy: str, side: str, value: int) -> Iterator[tuple[int, int]]:
+        sided = self._sided.get(anatomy, [])
+        bits = _SIDES.get(side, 0)
+        plain = self._plain.get(anatomy, [])
+        yield from ((column, value) for column in plain)
+        if bits:
+            yield from ((column, value) for bit, column in sided if bit & bits)
+        elif not plain:
             open_value = value if value == ABSENT else UNCERTAIN
-            yield from ((column, open_value) for column in sided.values())
+            yield from ((column, open_value) for _, column in sided)
 
 
 def relation_matrix(relations: Sequence[Relation], names: Names) -> NDArray[np.int8]:
@@ -177,10 +196,11 @@ def present_places(
     return place_A
 
 
-def check_relation_names(manifests: Sequence[Manifest], names: Names, source: str | None) -> None:
+def check_relation_names(manifests: Sequence[Manifest], config: EntityConfig) -> None:
     """Raise a `ConfigError` for an observation or anatomy that no entity has."""
-    if not names.observations:
+    if not config.observations:
         return
+    source = config.source
     rows: pl.DataFrame = pl.concat([manifest.entities for manifest in manifests])
     if source is not None:
         rows = rows.filter(pl.col("source") == source)
@@ -190,15 +210,15 @@ def check_relation_names(manifests: Sequence[Manifest], names: Names, source: st
             + ("" if source is None else f" of source {source}"),
             remedy="run medvlp structure on them, or correct data.entities.source",
         )
-    places = {_without_side(name) for name in names.anatomies}
     for what, wanted, column in (
-        ("observations", set(names.observations), "observation"),
-        ("anatomies", places, "anatomy"),
+        ("observations", config.observations, "observation"),
+        ("anatomies", tuple(map(_without_side, config.anatomies)), "anatomy"),
     ):
         known = {name for name in rows[column].unique() if name is not None}
-        if missing := sorted(name for name in wanted if name not in known):
+        missing = {name for name in wanted if known.isdisjoint(config.members(name))}
+        if missing:
             raise ConfigError(
-                f"data.entities.{what}: {', '.join(missing)}: no such name in the manifests",
+                f"data.entities.{what}: {', '.join(sorted(missing))}: no such name in manifests",
                 remedy=f"choose from: {', '.join(sorted(known)[:40])}",
             )
 

@@ -65,7 +65,7 @@ class Task(LightningModule):
         return {name: (config, self.objectives[name]) for name, config in self.configs.items()}
 
     def settle(self) -> None:
-        """Let objectives keep what they need of the trained text tower; nothing is trained after."""
+        """Let objectives keep what they need of the trained text tower; training has ended."""
         self.eval()
         for objective in self.objectives.values():
             cast(Objective, objective).settle(self.model.text)

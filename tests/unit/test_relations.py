@@ -13,6 +13,7 @@ from medvlp.data.relations import (
     Names,
     Relation,
     RelationVectors,
+    check_relation_names,
     present_places,
     relation_matrix,
     told_vector,
@@ -21,6 +22,11 @@ from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.errors import ConfigError
 
+RULES = EntityConfig(
+    anatomies=("left lung", "right lung", "heart"),
+    observations=("opacity", "effusion"),
+    source="rules",
+)
 NAMES = Names(anatomies=("left lung", "right lung", "heart"), observations=("opacity", "effusion"))
 
 
@@ -77,25 +83,38 @@ def _relation(values, observation, value, nodes=(), side=0):
 
 
 def test_sides_and_negations_reach_the_columns_that_they_speak_of(tmp_path):
-    told = RelationVectors(_manifest(tmp_path), NAMES, "rules").of("x1")
+    told = RelationVectors(_manifest(tmp_path), RULES).of("x1")
     assert relation_matrix(told, NAMES).tolist() == [[1, 0], [-2, 0], [-1, -2]]
 
 
 def test_only_the_chosen_source_counts(tmp_path):
     manifest = _manifest(tmp_path)
-    truth = RelationVectors(manifest, NAMES, "truth").of("x1")
+    truth = RelationVectors(manifest, dataclasses.replace(RULES, source="truth")).of("x1")
     assert relation_matrix(truth, NAMES).tolist() == [[-2, 1], [-2, 1], [-2, -2]]
-    both = RelationVectors(manifest, NAMES).of("x1")
+    both = RelationVectors(manifest, dataclasses.replace(RULES, source=None)).of("x1")
     assert relation_matrix(both, NAMES).tolist() == [[1, 1], [-2, 1], [-1, -2]]
 
 
 def test_an_affirmation_without_a_side_leaves_open_which(tmp_path):
     manifest = _manifest(tmp_path)
     names = Names(anatomies=("left heart", "right heart"), observations=("opacity",))
-    found = relation_matrix(RelationVectors(manifest, names, "rules").of("x1"), names)
+    found = relation_matrix(
+        RelationVectors(
+            manifest,
+            EntityConfig(
+                anatomies=names.anatomies, observations=names.observations, source="rules"
+            ),
+        ).of("x1"),
+        names,
+    )
     assert found.tolist() == [[-1], [-1]]
     plain = Names(anatomies=("lung",), observations=("opacity",))
-    assert relation_matrix(RelationVectors(manifest, plain).of("x1"), plain).tolist() == [[1]]
+    assert relation_matrix(
+        RelationVectors(manifest, EntityConfig(anatomies=("lung",), observations=("opacity",))).of(
+            "x1"
+        ),
+        plain,
+    ).tolist() == [[1]]
 
 
 def test_what_is_seen_once_outweighs_doubt_and_doubt_outweighs_denial():
@@ -106,7 +125,7 @@ def test_what_is_seen_once_outweighs_doubt_and_doubt_outweighs_denial():
 
 
 def test_each_text_tells_what_its_own_sentences_say(tmp_path):
-    told = RelationVectors(_manifest(tmp_path), NAMES, "rules").of("x1")
+    told = RelationVectors(_manifest(tmp_path), RULES).of("x1")
     first, side = told_vector(told, {"s0"}, NAMES)
     assert (first.tolist(), side) == ([1, -2], 1)
     second, side = told_vector(told, {"s1"}, NAMES)
@@ -117,9 +136,25 @@ def test_each_text_tells_what_its_own_sentences_say(tmp_path):
 
 
 def test_each_text_has_the_places_at_which_it_affirms_something(tmp_path):
-    told = RelationVectors(_manifest(tmp_path), NAMES, "rules").of("x1")
+    told = RelationVectors(_manifest(tmp_path), RULES).of("x1")
     for node, expected in (("s0", [1, 0, 0]), ("s1", [0, 0, 0]), ("f", [1, 0, 0])):
         assert present_places(told, {node}, NAMES).tolist() == expected
+
+
+def test_a_column_may_unite_names(tmp_path):
+    config = EntityConfig(
+        anatomies=("left chest", "right chest"),
+        observations=("disease",),
+        united={"chest": ("lung", "heart"), "disease": ("opacity", "mass")},
+        source="rules",
+    )
+    manifest = _manifest(tmp_path)
+    names = Names(anatomies=config.anatomies, observations=config.observations)
+    check_relation_names([manifest], config)
+    told = RelationVectors(manifest, config).of("x1")
+    assert relation_matrix(told, names).tolist() == [[1], [-1]]
+    with pytest.raises(ValueError, match="united: elsewhere is no column"):
+        dataclasses.replace(config, united={"elsewhere": ("lung",)})
 
 
 class _Blank:

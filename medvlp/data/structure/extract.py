@@ -17,7 +17,8 @@ from medvlp.data.phrases import Span
 from medvlp.data.sections import NOT_SEEN, Headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.data.structure.lexicon import Found, Lexicon
-from medvlp.data.structure.places import At, Scene, one_side, strongest
+from medvlp.data.structure.places import At, located, loose_side
+from medvlp.data.structure.scene import Scene, one_side, strongest
 from medvlp.data.structure.states import Stated, stated
 from medvlp.data.structure.vocabulary import Vocabulary, load_vocabulary
 from medvlp.domain import get_domain
@@ -135,15 +136,15 @@ class Extractor:
         sides = [*inner.sides, *before.sides] or after.sides
         for name in found.names:
             value = ABSENT if found.kind == "denied" else presence
-            places = self._telling(name, scene.located(name, around, sides, found))
+            places = self._telling(name, located(scene, name, around, sides, found))
             yield _Said(
                 observation=name,
                 presence=value,
                 places=tuple(places or self._of_subject(scene, found, name, sides, value)),
-                side=scene.loose_side(around, sides),
+                side=loose_side(scene, around, sides),
                 behind=tuple(after.places),
                 behind_sides=tuple(after.sides),
-                own=tuple(scene.located(name, scene.named_by(found), sides)),
+                own=tuple(located(scene, name, scene.named_by(found), sides)),
                 severity=strongest(degrees),
                 found=found,
             )
@@ -160,14 +161,14 @@ class Extractor:
         if found.kind == "denied" or (fixed and value == ABSENT):
             return []
         subject = scene.subject(found.first)
-        return scene.located(name, subject.places, sides or subject.sides)
+        return located(scene, name, subject.places, sides or subject.sides)
 
     def _of_state(self, scene: Scene, each: Stated) -> Iterator[_Said]:
         presence = self._presence(scene, each.state)
         if presence is None or (each.denied and presence == ABSENT):
             return
         before, after = scene.before(each.state.first), scene.after(each.state.last)
-        side = scene.side_of(each.subject) or scene.loose_side((), [*before.sides, *after.sides])
+        side = scene.side_of(each.subject) or loose_side(scene, (), [*before.sides, *after.sides])
         at = each.anatomy
         if at is None or not self.vocabulary.fits(each.observation, at):
             at = self.vocabulary.observations[each.observation].at
@@ -190,7 +191,7 @@ class Extractor:
     def _presence(self, scene: Scene, found: Found) -> int | None:
         """1, 0, -1, or None for what is history or advice."""
         text = scene.sentence.text
-        spans = (found.span, *found.parts)
+        spans = dict.fromkeys((found.span, *found.parts))
         if any(assertion(text, span, self.vocabulary.unseen) == "absent" for span in spans):
             return None
         told = (assertion(text, span, self.vocabulary.terms) for span in spans)
@@ -206,7 +207,7 @@ class Extractor:
                 observation=names.called(said.observation, anatomy),
                 presence=said.presence,
                 side=side,
-                severity="" if said.presence == ABSENT else said.severity,
+                severity="" if said.presence == ABSENT or known.device else said.severity,
                 sentence=text,
                 span=said.found.span,
             )
@@ -218,7 +219,8 @@ def _either_or(scene: Scene, said: Sequence[_Said]) -> list[_Said]:
     for i, (one, other) in enumerate(pairwise(said)):
         between = scene.roles[one.found.last + 1 : other.found.first]
         listed = not {"verb", "break", "stop", "finding"}.intersection(between)
-        if listed and "or" in between and ABSENT not in (one.presence, other.presence):
+        two = one.observation != other.observation
+        if two and listed and "or" in between and ABSENT not in (one.presence, other.presence):
             doubted |= {i, i + 1}
     return [replace(s, presence=UNCERTAIN) if i in doubted else s for i, s in enumerate(said)]
 
@@ -234,8 +236,8 @@ def _shared(scene: Scene, said: Sequence[_Said]) -> list[_Said]:
         one, other = done[i], done[i + 1]
         told = other.behind or other.behind_sides
         if not one.places and not one.side and told and _listed(scene, one, other):
-            places = scene.located(one.observation, other.behind, other.behind_sides)
-            side = scene.loose_side(other.behind, other.behind_sides)
+            places = located(scene, one.observation, other.behind, other.behind_sides)
+            side = loose_side(scene, other.behind, other.behind_sides)
             done[i] = replace(
                 _at(scene, one, places or (("", side),)),
                 behind=other.behind, behind_sides=other.behind_sides,
@@ -279,7 +281,8 @@ def _merged(triples: Iterator[Triple]) -> list[Triple]:
             if _same(triple, other):
                 side = one_side([other.side, triple.side])
                 degree = strongest([other.severity, triple.severity])
-                found[i] = replace(other, side=side, severity=degree)
+                presence = max(other.presence, triple.presence)
+                found[i] = replace(other, presence=presence, side=side, severity=degree)
                 break
         else:
             found.append(triple)
@@ -287,8 +290,10 @@ def _merged(triples: Iterator[Triple]) -> list[Triple]:
 
 
 def _same(one: Triple, other: Triple) -> bool:
-    what = one.anatomy, one.observation, one.presence
-    if what != (other.anatomy, other.observation, other.presence):
+    if (one.anatomy, one.observation) != (other.anatomy, other.observation):
+        return False
+    # What is there and may be there is there.
+    if ABSENT in (one.presence, other.presence) and one.presence != other.presence:
         return False
     # "A small right and a moderate left effusion" are two.
     sides, degrees = {one.side, other.side}, {one.severity, other.severity}

@@ -16,7 +16,8 @@ from medvlp.data.phrases import Phrases, Span
 from medvlp.data.structure.vocabulary import Vocabulary
 
 Kind = Literal[
-    "words", "denied", "state", "other", "place", "adjective", "subject", "side", "severity", "filler", "link",
+    "words", "denied", "state", "other", "place", "adjective", "subject", "side", "severity",
+    "filler", "link",
 ]  # fmt: skip
 Role = Literal[
     "finding", "place", "side", "severity", "and", "or", "comma", "preposition", "verb", "break",
@@ -111,8 +112,10 @@ class Lexicon:
         findings = _longest([f for f in found if f.kind in _FINDINGS])
         void = [f for f in findings if f.kind == "other"]
         findings = [f for f in findings if f.kind != "other"]
-        rest = [f for f in found if f.kind not in _FINDINGS and not _inside_any(f, void)]
+        rest = [f for f in found if f.kind not in _FINDINGS and not _overlaps_any(f, void)]
         places = _longest([f for f in rest if f.kind in ("place", "adjective", "subject")])
+        # The "lower" of a lower lobe says nothing of its volume.
+        findings = [f for f in findings if f.kind != "state" or not _inside(f, places)]
         sides = [f for f in _longest(_of(rest, "side")) if not self._proper(f, places)]
         degrees = _longest(_of(rest, "severity"))
         roles = [self._role(token.word) for token in tokens]
@@ -218,5 +221,9 @@ def _overlap(one: Found, other: Found) -> bool:
     return any(a[0] < b[1] and b[0] < a[1] for a in one.parts for b in other.parts)
 
 
-def _inside_any(found: Found, others: Iterable[Found]) -> bool:
+def _inside(found: Found, others: Iterable[Found]) -> bool:
+    return any(o.first <= found.first and found.last <= o.last for o in others)
+
+
+def _overlaps_any(found: Found, others: Iterable[Found]) -> bool:
     return any(_overlap(found, other) for other in others)

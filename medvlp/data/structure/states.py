@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medvlp.data.structure.lexicon import NORMAL, STEADY, Found
-from medvlp.data.structure.places import Scene
+from medvlp.data.structure.scene import Scene
 
 _FARTHEST = 3
 """Words that may stand between a subject and a state without a verb: "heart size mildly large"."""
@@ -70,54 +70,66 @@ def _left(scene: Scene, state: Found, used: set[int]) -> tuple[bool, list[Found]
     found: list[Found] = []
     verbs = words = 0
     at = state.first - 1
-    while at >= 0:
+    while at >= 0 and not _ends(scene, at, found, used):
         role = scene.roles[at]
-        negated = role == "break" and at > 0 and scene.roles[at - 1] == "verb"
-        if role in ("finding", "stop") or (role == "state" and found):
-            break
-        if (role == "break" and not negated) or (found and scene.word(at) == ":"):
-            break
         if role == "place":
-            place = scene.place_at(at)
-            if place.first in used:
-                break
-            found.insert(0, place)
-            at = place.first
+            found.insert(0, scene.place_at(at))
+            at = found[0].first
         elif role == "verb":
-            verbs += 1
-            if verbs > 1 or found:
+            if verbs or found:
                 break
+            verbs = 1
         elif not found and role == "word":
             words += 1
         at -= 1
-    near = verbs > 0 or words <= _FARTHEST
+    near = verbs or words <= _FARTHEST
     return verbs > 0, found if near else []
+
+
+def _ends(scene: Scene, at: int, found: Sequence[Found], used: set[int]) -> bool:
+    """Whether a token ends the clause whose subjects are looked for from behind."""
+    role = scene.roles[at]
+    if role == "break":
+        # "is not enlarged"
+        return at == 0 or scene.roles[at - 1] != "verb"
+    if role == "place":
+        return scene.place_at(at).first in used
+    if role == "state" or scene.word(at) == ":":
+        return bool(found)
+    return role in ("finding", "stop")
 
 
 def _right(scene: Scene, state: Found) -> list[Found]:
     """The nouns to which a state is an adjective."""
     found: list[Found] = []
-    last_join = 0
+    joint = 0
     at = state.last + 1
-    while at < len(scene.roles):
+    while at < len(scene.roles) and not _closes(scene, at, found):
         role = scene.roles[at]
-        if role in ("finding", "break", "stop") or (role == "preposition" and found):
-            break
         if role == "verb":
             # What stands before a verb is its subject.
-            return [place for place in found if place.last < last_join] if last_join else found
+            return [place for place in found if place.last < joint] if joint else found
         if role in ("and", "or", "comma"):
-            last_join = at
-            if not found and scene.roles[at + 1 : at + 2] != ["state"]:
-                break
+            joint = at
         if role == "place":
-            place = scene.place_at(at)
-            found.append(place)
-            at = place.last
-        elif role == "state" and found:
-            break
+            found.append(scene.place_at(at))
+            at = found[-1].last
         at += 1
     return found
+
+
+def _closes(scene: Scene, at: int, found: Sequence[Found]) -> bool:
+    """Whether a token ends the nouns that a state before them describes."""
+    role = scene.roles[at]
+    if role in ("and", "or", "comma") and not found:
+        # "normal and clear lungs", "normal size and shape of the heart"
+        follows = scene.roles[at + 1 : at + 2]
+        return follows != ["state"] and (role != "and" or follows != ["word"])
+    if role == "place":
+        return bool(found) and scene.describes(at)
+    if role in ("preposition", "state"):
+        return bool(found)
+    return role in ("finding", "break", "stop")
 
 
 def _follows(scene: Scene, state: Found, before: Sequence[Found]) -> bool:
