@@ -89,5 +89,12 @@ def model_input(
 
 
 def contract_digest(config: Any) -> str:
-    """The digest of a preprocessing contract; two models agree on their input if it is equal."""
-    return digest_plain({"contract": type(config).__name__, "values": plain(config)})
+    """The digest of a preprocessing contract; two models agree on their input if it is equal.
+
+    Fields that a contract's class lists in `LATER`, with their defaults, came after the first
+    bundles were written: at the default they count for nothing, so that older digests hold.
+    """
+    values = plain(config)
+    later = getattr(type(config), "LATER", {})
+    values = {k: v for k, v in values.items() if k not in later or v != later[k]}
+    return digest_plain({"contract": type(config).__name__, "values": values})

@@ -156,7 +156,7 @@ def _class(model_class: Any, config: Any) -> Any:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for name in _shards(folder):
+    for name in shards(folder):
         file = own_file(folder, name)
         if file is None or not name.endswith(".safetensors"):
             raise ConfigError(
@@ -171,7 +171,12 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _shards(folder: Path) -> list[str]:
+def shards(folder: Path) -> list[str]:
+    """Names of a folder's safetensors files.
+
+    Raises:
+        ConfigError: The index of its shards is damaged.
+    """
     if own_file(folder, _WEIGHTS) is not None or own_file(folder, _SHARDS) is None:
         return [_WEIGHTS]
     index = read_json(folder / _SHARDS, _LARGEST_CONFIG * 16)
