@@ -91,8 +91,13 @@ def load_pretrained(model_class: Any, folder: str, **options: Any) -> PreTrained
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
     """The model's architecture as plain values, from which `from_description` rebuilds it."""
-    values: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
-    return {"model_type": values["model_type"], **_declared(type(model.config), values)}
+    return describe_config(model.config)
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """`describe` of a model with this configuration: all that it declares, defaults too."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {"model_type": values["model_type"], **_declared(type(config), values)}
 
 
 def from_description(values: Any) -> Any:

@@ -15,6 +15,7 @@ from medvlp.config import STRICT
 from medvlp.encoding import TextEncoder, TextFeatures
 from medvlp.models.backbone import check_text
 from medvlp.models.clip import ClipTextConfig
+from medvlp.models.no_text import NoTextConfig
 from medvlp.models.pooling import last_token, never_blank
 from medvlp.models.pretrained import describe, from_description, load_pretrained
 from medvlp.models.recompute import recompute_blocks
@@ -94,6 +95,7 @@ class TextTowerConfig:
 CORE_TEXT_TOWERS: dict[str, type] = {
     "bert": TextTowerConfig,
     "clip-text": ClipTextConfig,
+    "none": NoTextConfig,
     "siglip-text": SiglipTextConfig,
 }
 """Text towers by `kind`."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from published import (
     SENTENCE,
     TEXTS,
@@ -30,8 +31,10 @@ from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 import medvlp
 from medvlp.cli import app, run_guarded
 from medvlp.errors import ConfigError, InputError
+from medvlp.evaluate.run import evaluate_protocol
 from medvlp.models.imports.contracts import CLIP_MEAN, CLIP_STD
 from medvlp.models.imports.run import import_source
+from medvlp.train.fit import train_run
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
          "num_attention_heads": 2}  # fmt: skip
@@ -74,6 +77,9 @@ def test_clip_of_transformers(clip, tmp_path):
     check(bundle, 32, unit(image)[0], unit(texts))
     assert bundle.scale == pytest.approx(min(100, model.logit_scale.exp().item()), rel=1e-5)
     assert bundle.preprocess.config.resize == "shortest"
+    described = bundle.info.image["architecture"]
+    assert described["hidden_act"] == "quick_gelu"
+    assert not {"dtype", "_name_or_path", "transformers_version"} & set(described)
     assert set(bundle.info.provenance["imported"]["files"]) == {"config.json", "model.safetensors"}
     assert "interpolation bicubic" in str(said)
     assert "not checked" in str(said)
@@ -347,3 +353,27 @@ def test_wrong_kinds_and_tokenizers_are_refused(clip, chexzero, tmp_path):
     ):
         with pytest.raises((ConfigError, InputError), match=message):
             import_source(source, kind, tmp_path / "bundle", **options)
+
+
+def test_evaluation_and_training_take_an_imported_bundle(clip, experiment_file, tmp_path):
+    bundle, _ = imported(clip[0], "clip", tmp_path / "run" / "bundle")
+    values = yaml.safe_load(experiment_file.read_text())
+    info = bundle.info
+    values |= {"init": str(tmp_path / "run" / "bundle"), "preprocess": info.preprocess,
+               "image": info.image, "text": info.text, "model": {"embed": 12},
+               "optim": {"lr": 1e-9, "warmup_steps": 0}}  # fmt: skip
+    values["trainer"] |= {"steps": 1, "valid_every": 1, "save_every": 1}
+    experiment_file.write_text(yaml.safe_dump(values))
+    train_run(experiment_file, [], tmp_path / "tuned")
+    tuned = medvlp.load(tmp_path / "tuned" / "bundle")
+    picture = known_picture(32)
+    np.testing.assert_allclose(tuned.embed_image(picture), bundle.embed_image(picture), atol=1e-5)
+    protocol = {
+        "name": "trial", "version": 1, "domain": "cxr", "bootstrap": {"draws": 5},
+        "task": {"kind": "zero-shot", "prompts": values["prompts"]},
+        "data": {"manifests": values["data"]["manifests"], "split": "valid"},
+    }  # fmt: skip
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(protocol))
+    evaluate_protocol(tmp_path / "trial.yaml", [tmp_path / "run" / "bundle"], tmp_path / "out", [])
+    study = json.loads((tmp_path / "out" / "trial" / "study.json").read_text())
+    assert "neither its manifests nor a footprint" in json.dumps(study)

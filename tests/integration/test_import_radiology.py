@@ -322,6 +322,36 @@ def test_cxr_clip(tmp_path, tower):
     check(bundle, SIZE, unit(head(first))[0], unit(torch.stack(texts)))
 
 
+def test_medklip_gives_its_image_tower_and_refuses_texts(tmp_path):
+    torch.manual_seed(0)
+    whole = ResNet(classes=0)
+    parts = [whole.conv1, whole.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    model = nn.Module()
+    model.res_features = nn.Sequential(*parts, whole.layer1, whole.layer2, whole.layer3)
+    model.res_l1, model.res_l2 = nn.Linear(64, 64), nn.Linear(64, 24)
+    model.disease_embedding_layer, model.classifier = nn.Linear(768, 24), nn.Linear(24, 2)
+    model.decoder = nn.ModuleDict({"norm": nn.LayerNorm(24)})
+    stirred(model)
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"model": state, "epoch": 1}, tmp_path / "checkpoint_final.pth")
+    bundle, said = imported(
+        tmp_path / "checkpoint_final.pth", "medklip", tmp_path / "bundle",
+        settings=["preprocess.size=64"],
+    )  # fmt: skip
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    level = model.res_features((grey(SIZE) - mean) / std).flatten(2).transpose(1, 2)
+    patches = model.res_l2(F.relu(model.res_l1(level)))
+    found = bundle.embed_image(known_picture(SIZE))
+    np.testing.assert_allclose(found, unit(patches.mean(1)), atol=1e-5)
+    stored = [bundle.preprocess.from_array(known_picture(SIZE))]
+    assert bundle.features_stored(stored).shape == (1, 64)
+    with pytest.raises(ConfigError, match="reads no text"):
+        bundle.embed_text("Edema")
+    assert "zeroshot" not in str(said)
+    assert "query decoder is left out" in str(said)
+
+
 def test_layers_that_are_not_there_are_named(tmp_path):
     words = bert_words(tmp_path / "words")
     state = {f"image_encoder.resnet.{k}": v for k, v in ResNet(classes=0).state_dict().items()}

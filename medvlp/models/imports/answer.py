@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medvlp.data.preprocess import Preprocess, model_input
 from medvlp.data.tokenizer import encode_padded
 from medvlp.errors import ConfigError, InputError
+from medvlp.models.no_text import NoText
 from medvlp.models.two_tower import TwoTower
 
 SENTENCE = "No acute cardiopulmonary process."
@@ -37,17 +38,28 @@ class Answer:
     """Embeddings of the known picture, at the contract's own size, and of the known sentence."""
 
     image_E: NDArray[np.float32]
-    text_E: NDArray[np.float32]
+    text_E: NDArray[np.float32] | None
+    """None where the model reads no text."""
+
+    @property
+    def cosine(self) -> float | None:
+        """Of picture and sentence."""
+        return None if self.text_E is None else float(self.image_E @ self.text_E)
+
+    @property
+    def embeddings(self) -> dict[str, NDArray[np.float32]]:
+        """What there is, by name."""
+        named = {"image": self.image_E, "text": self.text_E}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def plain(self) -> dict[str, Any]:
         """For the bundle's provenance."""
+        rows = {k: [round(float(v), 6) for v in row] for k, row in self.embeddings.items()}
         return {
             "picture": "row y, column x: (7 x + 13 y) mod 256, of the contract's size",
             "sentence": SENTENCE,
-            "image": [round(float(v), 6) for v in self.image_E],
-            "text": [round(float(v), 6) for v in self.text_E],
-            "cosine": round(float(self.image_E @ self.text_E), 6),
+            **rows,
         }
 
 
@@ -56,6 +68,8 @@ def answer_of(model: TwoTower, preprocess: Preprocess, tokenizer: Any) -> Answer
     """What a model in evaluation mode says."""
     stored = preprocess.from_array(known_picture(preprocess.config.size))
     _, image_BE, _ = model.encode_image(model_input(preprocess, [stored]))
+    if isinstance(model.text, NoText):
+        return Answer(image_E=image_BE[0].numpy(), text_E=None)
     text_ME, _ = model.encode_text(*encode_padded(tokenizer, [SENTENCE]))
     return Answer(image_E=image_BE[0].numpy(), text_E=text_ME[0].numpy())
 
@@ -71,7 +85,7 @@ def compare(answer: Answer, given: Any) -> dict[str, float]:
         InputError: It holds no such lists.
         ConfigError: A cosine is below 0.999.
     """
-    ours = {"image": answer.image_E, "text": answer.text_E}
+    ours = answer.embeddings
     given = given if isinstance(given, dict) else {}
     found = {k: _cosine(ours[k], given[k]) for k in ours if k in given}
     if not found:

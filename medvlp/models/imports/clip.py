@@ -5,7 +5,7 @@ from __future__ import annotations
 from medvlp.models.imports.contracts import CLIP_MEAN, CLIP_STD, contract, of_processor
 from medvlp.models.imports.keys import left_out, scalar, to
 from medvlp.models.imports.recipe import Kind, Recipe
-from medvlp.models.imports.source import Source, needed, weights_of
+from medvlp.models.imports.source import Source, needed, weights_of, whole
 from medvlp.models.imports.towers import IMAGE, TEXT, tensor
 
 _RULES = (
@@ -37,11 +37,11 @@ def read(source: Source) -> Recipe:
         preprocess=of_processor(source.description("preprocessor_config.json"), default),
         image={
             "kind": "clip-vision",
-            "architecture": vision | {"model_type": "clip_vision_model"},
+            "architecture": whole(vision, "clip_vision_model"),
         },
         text={
             "kind": "clip-text",
-            "architecture": text | {"model_type": "clip_text_model"},
+            "architecture": whole(text, "clip_text_model"),
             "max_tokens": text.get("max_position_embeddings", 77),
         },
         model={"embed": tensor(weights, "visual_projection.weight", 2).shape[0]},

@@ -21,7 +21,7 @@ from medvlp.models.imports.keys import fitted
 from medvlp.models.imports.kinds import KINDS
 from medvlp.models.imports.recipe import Recipe
 from medvlp.models.imports.source import Source
-from medvlp.models.imports.words import tokenizer_for
+from medvlp.models.imports.words import no_words, tokenizer_for
 from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.plain_files import read_json
@@ -50,17 +50,21 @@ class Imported:
         lines = [
             f"Bundle: {self.folder} ({self.digest[:12]})",
             f"Preprocessing contract: {contract}",
-            f"Known answer: cosine of picture and sentence {self.answer.plain['cosine']:.6f}"
-            + (f"; with the original's embeddings: {checked}" if checked else ""),
             f"Licence: {self.licence}",
             *(f"Note: {note}" for note in self.notes),
-            f"Next: medvlp zeroshot {self.folder} FILES --labels Pneumonia,Edema",
-            f"      medvlp evaluate PROTOCOL.yaml --bundle {self.folder} --out FOLDER",
         ]
+        if checked:
+            lines.append(f"Cosines with the original's known answer: {checked}")
+        if self.answer.cosine is not None:
+            lines += [
+                f"Cosine of the known picture and sentence: {self.answer.cosine:.6f}",
+                f"Next: medvlp zeroshot {self.folder} FILES --labels Pneumonia,Edema",
+            ]
+        lines.append(f"Next: medvlp evaluate PROTOCOL.yaml --bundle {self.folder} --out FOLDER")
         if not self.cosines:
             lines.append(
-                "      compare with the original code once (--answer, docs/import.md): these "
-                "weights were not checked against it"
+                "Next: compare with the original code once (--answer, docs/import.md); this bundle "
+                "was not checked against it"
             )
         return "\n".join(lines)
 
@@ -99,9 +103,7 @@ def import_source(
     source = Source(path)
     recipe = KINDS[kind].read(source)
     parts = _parts(recipe, settings)
-    words = tokenizer_for(
-        tokenizer or source.folder, _rows(recipe.text), canonical=recipe.canonical
-    )
+    words = _words(recipe, tokenizer or source.folder)
     model = _model(recipe, parts, words).eval()
     preprocess = parts["preprocess"].build()
     said = answer_of(model, preprocess, words)
@@ -154,11 +156,13 @@ def _parts(recipe: Recipe, settings: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _rows(text: dict[str, Any]) -> int:
-    rows = text["architecture"].get("vocab_size")
+def _words(recipe: Recipe, folder: Path) -> Any:
+    if recipe.text["kind"] == "none":
+        return no_words()
+    rows = recipe.text["architecture"].get("vocab_size")
     if not isinstance(rows, int):
         raise ConfigError("import: config.json states no vocab_size", remedy="copy it again")
-    return rows
+    return tokenizer_for(folder, rows, canonical=recipe.canonical)
 
 
 def _model(recipe: Recipe, parts: dict[str, Any], tokenizer: Any) -> TwoTower:
@@ -180,9 +184,9 @@ def _model(recipe: Recipe, parts: dict[str, Any], tokenizer: Any) -> TwoTower:
 def _ask_again(out: Path, said: Answer) -> None:
     """Open the bundle as any user will, and see that it answers as the model in memory did."""
     bundle = load(out)
-    again = answer_of(bundle.model, bundle.preprocess, bundle.tokenizer)
-    for mine, theirs in ((said.image_E, again.image_E), (said.text_E, again.text_E)):
-        if abs(mine - theirs).max() > 1e-5:
+    again = answer_of(bundle.model, bundle.preprocess, bundle.tokenizer).embeddings
+    for name, mine in said.embeddings.items():
+        if abs(mine - again[name]).max() > 1e-5:
             raise ConfigError(
                 "import: the bundle answers otherwise than the model that was written",
                 remedy="report this with the kind of model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from medvlp.models.imports.contracts import contract, of_processor
 from medvlp.models.imports.keys import left_out, scalar, to
 from medvlp.models.imports.recipe import Kind, Recipe
-from medvlp.models.imports.source import Source, needed, weights_of
+from medvlp.models.imports.source import Source, needed, weights_of, whole
 from medvlp.models.imports.towers import IMAGE, TEXT, tensor
 
 _RULES = (
@@ -43,11 +43,11 @@ def read(source: Source) -> Recipe:
         preprocess=of_processor(source.description("preprocessor_config.json"), default),
         image={
             "kind": "siglip-vision",
-            "architecture": vision | {"model_type": "siglip_vision_model"},
+            "architecture": whole(vision, "siglip_vision_model"),
         },
         text={
             "kind": "siglip-text",
-            "architecture": text | {"model_type": "siglip_text_model"},
+            "architecture": whole(text, "siglip_text_model"),
             "max_tokens": text.get("max_position_embeddings", 64),
         },
         model={

@@ -10,7 +10,7 @@ from medvlp.digest import digest_file
 from medvlp.errors import ConfigError
 from medvlp.models.imports.checkpoint import read_tensors
 from medvlp.models.imports.keys import Weights
-from medvlp.models.pretrained import shards
+from medvlp.models.pretrained import describe_config, from_description, shards
 from medvlp.plain_files import own_file, read_json
 
 _LARGEST_CONFIG = 1 << 24
@@ -129,3 +129,16 @@ def weights_of(source: Source) -> Weights:
         ConfigError: There are none, or they cannot be read.
     """
     return source.tensors("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def whole(values: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A tower's description of its own: with the defaults, without what is no size or switch.
+
+    Args:
+        values: Part of a ``config.json``.
+        kind: The tower's `model_type`.
+
+    Raises:
+        ConfigError: Values that such a tower cannot have.
+    """
+    return describe_config(from_description(values | {"model_type": kind}))

@@ -7,7 +7,8 @@ import string
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, normalizers
+from tokenizers import Regex, Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.tokenizer import encode, load_tokenizer
 from medvlp.errors import ConfigError
@@ -43,6 +44,14 @@ def tokenizer_for(folder: Path, rows: int, *, canonical: bool) -> Any:
             remedy="name a folder whose tokenizer.json holds the post-processor, too",
         )
     return tokenizer
+
+
+def no_words() -> PreTrainedTokenizerFast:
+    """The tokenizer of a model that reads no text; a bundle always has one."""
+    rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=rules, pad_token="[PAD]", unk_token="[UNK]"
+    )
 
 
 def _make_canonical(tokenizer: Any) -> None:
