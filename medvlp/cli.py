@@ -22,6 +22,7 @@ from medvlp.cache import commands as cache_commands
 from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
 from medvlp.errors import MedvlpError
+from medvlp.importing import import_weights
 
 app = typer.Typer(
     name="medvlp",
@@ -280,6 +281,7 @@ def doctor() -> None:
 
 for keep in (verify, rekey, forget, splits):
     app.command()(keep)
+app.command("import")(import_weights)
 app.add_typer(cache_commands, name="cache")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from medvlp.errors import ConfigError
 from medvlp.plain_files import parse_yaml
@@ -92,12 +92,24 @@ def dump_config(config: Any, path: Path) -> None:
     path.write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
 
 
-def one_of_kinds(classes: Iterable[type]) -> Any:
-    """The type "one of these configurations, told apart by their `kind` tag"."""
+def one_of_kinds(classes: Iterable[type], default: str | None = None) -> Any:
+    """The type "one of these configurations, told apart by their `kind` tag".
+
+    Args:
+        classes: The configurations.
+        default: The kind of values that name none; without one they are refused.
+    """
     members = tuple(classes)
     if len(members) == 1:
         return members[0]
-    return Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007
+    union: Any = Annotated[Union[members], Field(discriminator="kind")]  # noqa: UP007
+    if default is None:
+        return union
+
+    def named(values: Any) -> Any:
+        return {"kind": default} | values if isinstance(values, dict) else values
+
+    return Annotated[union, BeforeValidator(named)]
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class ImageEncoder(nn.Module):
     width: int
     """D of `pooled_BD` and `tokens_BPD`."""
 
+    token_width: int | None = None
+    """D of `tokens_BPD`, where it is another one; the patches then need a projection of their
+    own."""
+
     portable: Any = None
     """A configuration that rebuilds this tower without the files that its first weights came
     from; None where the tower's own configuration already does."""

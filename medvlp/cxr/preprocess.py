@@ -24,6 +24,7 @@ from medvlp.errors import InputError
 _FULL = 65535  # of the stored uint16
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 Fraction = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -50,27 +51,40 @@ class CxrAugmentConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CxrPreprocessConfig:
-    """From an X-ray file to a (1,size,size) tensor."""
+    """From an X-ray file to a (1,size,size) tensor, or (3,size,size) with three means and stds."""
+
+    LATER: ClassVar[Mapping[str, Any]] = {"resize_to": None, "interpolation": "bilinear"}
 
     kind: Literal["cxr"] = "cxr"
     size: Annotated[int, Ge(16)] = 224
     percentiles: tuple[Annotated[float, Ge(0)], Annotated[float, Le(100)]] = (0.5, 99.5)
-    """Grey values at these percentiles become black and white."""
-    resize: Literal["letterbox", "squash"] = "letterbox"
-    """``letterbox`` keeps the proportions and pads with black; ``squash`` fills the square."""
-    mean: float = 0.5
-    std: Annotated[float, Gt(0)] = 0.25
-    """Mean and standard deviation, of greys in [0,1], that become 0 and 1."""
+    """Grey values at these percentiles become black and white; (0, 100) are least and largest."""
+    resize: Literal["letterbox", "squash", "shortest"] = "letterbox"
+    """``letterbox`` keeps the proportions and pads with black; ``squash`` fills the square;
+    ``shortest`` keeps the proportions and cuts off what stands out over the square."""
+    resize_to: Annotated[int, Ge(16)] | None = None
+    """Side to which `resize` brings the image before its middle, (size,size), is cut out; `size`
+    if None."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Both with antialiasing."""
+    mean: float | tuple[float, float, float] = 0.5
+    std: Positive | tuple[Positive, Positive, Positive] = 0.25
+    """Mean and standard deviation, of greys in [0,1], that become 0 and 1; three of each make
+    three channels."""
     augment: CxrAugmentConfig = CxrAugmentConfig()
 
     def __post_init__(self) -> None:
         if self.percentiles[0] >= self.percentiles[1]:
             raise ValueError("percentiles: the first must be smaller than the second")
+        if isinstance(self.mean, tuple) != isinstance(self.std, tuple):
+            raise ValueError("mean and std: give one number each, or three each")
+        if self.resize_to is not None and self.resize_to < self.size:
+            raise ValueError(f"resize_to {self.resize_to} is below size {self.size}")
 
     @property
     def channels(self) -> int:
         """Channels of the model input."""
-        return 1
+        return 3 if isinstance(self.mean, tuple) else 1
 
     def build(self) -> CxrPreprocess:
         """The preprocessing that this contract describes."""
@@ -169,22 +183,38 @@ class CxrPreprocess:
         low, high = np.percentile(values_HW, self.config.percentiles)
         span = max(float(high - low), 1e-12)
         grey = torch.from_numpy(np.clip((values_HW - np.float32(low)) / np.float32(span), 0, 1))
-        height, width = self._fitted(*values_HW.shape)
+        fitted = self._fitted(*values_HW.shape)
         small = F.interpolate(
-            grey[None, None], (height, width), mode="bilinear", antialias=True, align_corners=False
+            grey[None, None],
+            fitted,
+            mode=self.config.interpolation,
+            antialias=True,
+            align_corners=False,
         )[0, 0]
-        stored = np.zeros((self.config.size, self.config.size), dtype=np.uint16)
-        top, left = (self.config.size - height) // 2, (self.config.size - width) // 2
-        scaled = (small.clamp(0, 1) * _FULL).round()
-        stored[top : top + height, left : left + width] = scaled.numpy().astype(np.uint16)
+        size = self.config.size
+        stored = np.zeros((size, size), dtype=np.uint16)
+        scaled = (small.clamp(0, 1) * _FULL).round().numpy().astype(np.uint16)
+        (top, left), (height, width) = self._offset(fitted), fitted
+        shown = scaled[max(0, -top) : size - top, max(0, -left) : size - left]
+        rows, columns = slice(max(0, top), top + height), slice(max(0, left), left + width)
+        stored[rows, columns] = shown
         return stored
 
     def _fitted(self, height: int, width: int) -> tuple[int, int]:
-        size = self.config.size
+        size = self.config.resize_to or self.config.size
         if self.config.resize == "squash":
             return size, size
-        scale = size / max(height, width)
+        longest = self.config.resize == "letterbox"
+        scale = size / (max(height, width) if longest else min(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _offset(self, fitted: tuple[int, int]) -> tuple[int, int]:
+        """Where the fitted image's first row and column lie; below 0 where it is cut."""
+        size = self.config.size
+        top, left = (
+            (size - side) // 2 if side <= size else -((side - size) // 2) for side in fitted
+        )
+        return top, left
 
     def regions(
         self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
@@ -207,7 +237,7 @@ class CxrPreprocess:
             grid=(size, size),
             axes=(0, 1),
             scale=(fitted[0] / shape[0], fitted[1] / shape[1]),
-            offset=((size - fitted[0]) // 2, (size - fitted[1]) // 2),
+            offset=self._offset(fitted),
         )
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -219,11 +249,17 @@ class CxrPreprocess:
         return np.array(Pose(*drawn_K)._replace(mirror=1.0))
 
     def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
-        """(B,1,size,size) float32, standardised; augmented by `drawn_BK`."""
+        """(B,1,size,size) or (B,3,size,size) float32, standardised; augmented by `drawn_BK`."""
         grey_B1HW = stored.unsqueeze(1).to(torch.float32) / _FULL
         if drawn_BK is not None:
             grey_B1HW = apply_poses(grey_B1HW, drawn_BK)
-        return (grey_B1HW - self.config.mean) / self.config.std
+        mean, std = self.config.mean, self.config.std
+        if isinstance(mean, float) and isinstance(std, float):
+            return (grey_B1HW - mean) / std
+        mean_311, std_311 = (
+            torch.tensor(values).to(grey_B1HW).view(3, 1, 1) for values in (mean, std)
+        )
+        return (grey_B1HW - mean_311) / std_311
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """The image as RGB, (size,size,3); `at` has no meaning here."""

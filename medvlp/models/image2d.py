@@ -1,13 +1,12 @@
-"""2D image towers: a ResNet and a vision transformer, both from transformers."""
+"""2D image towers: a ResNet and a vision transformer of our own sizes, and all kinds there are."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
+import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
@@ -17,10 +16,14 @@ from transformers.models.vit.modeling_vit import ViTLayer
 from medvlp.config import STRICT
 from medvlp.encoding import Alter, ImageEncoder, ImageFeatures
 from medvlp.errors import ConfigError
+from medvlp.models.backbone import Backbone, PatchBackbone
+from medvlp.models.clip import ClipVisionConfig
 from medvlp.models.no_image import NoImageEncoderConfig
 from medvlp.models.patch_dropout import DropRate, PatchDropout, scattered
-from medvlp.models.pretrained import describe, from_description, load_pretrained
+from medvlp.models.pretrained import from_description, load_pretrained
 from medvlp.models.recompute import recompute_blocks
+from medvlp.models.siglip import SiglipVisionConfig
+from medvlp.models.swin import SwinConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,6 +40,13 @@ class ResNet2dConfig:
     block: Literal["basic", "bottleneck"] = "basic"
     stem: int = 64
     """Channels after the first convolution."""
+
+    enlarge_to: int | None = None
+    """Side to which images are brought first, bilinear with aligned corners, as GLoRIA does."""
+
+    token_stage: int = -1
+    """The stage that gives the tokens, -1 being the last. Others have another width: the tokens
+    then need a projection of their own (``model.patch_projection``)."""
 
     norm: Literal["batch", "group"] = "batch"
     """``group`` depends on one sample alone, so that several devices compute what one would."""
@@ -87,6 +97,9 @@ class Vit2dConfig:
     width: int = 384
     depth: int = 12
     heads: int = 6
+    pool: Literal["mean", "cls"] = "mean"
+    """The mean of the patches, or the vector of the first token."""
+
     patch_dropout: DropRate = 0.0
     """Share of each image's patches that a training step leaves out, chosen anew each time;
     evaluation sees them all (arXiv:2212.00794)."""
@@ -106,6 +119,8 @@ class Vit2dConfig:
             raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.size % self.patch:
             raise ValueError(f"size {self.size} is no multiple of patch {self.patch}")
+        if self.pool == "cls" and self.patch_dropout:
+            raise ValueError("pool cls with patch_dropout: what is dropped are patches; set mean")
 
     def build(self, channels: int) -> ImageEncoder:
         """The tower for images of `channels` channels."""
@@ -126,8 +141,11 @@ class Vit2dConfig:
 
 
 CORE_ENCODERS: dict[str, type] = {
+    "clip-vision": ClipVisionConfig,
     "none": NoImageEncoderConfig,
     "resnet": ResNet2dConfig,
+    "siglip-vision": SiglipVisionConfig,
+    "swin": SwinConfig,
     "vit": Vit2dConfig,
 }
 """The core's image towers by `kind`; a domain brings more."""
@@ -145,31 +163,19 @@ def group_norm(model: nn.Module) -> None:
                 setattr(module, name, nn.GroupNorm(groups, width))
 
 
-class _Backbone(ImageEncoder):
-    def __init__(self, backbone: Any, config: Any, channels: int) -> None:
-        super().__init__()
-        expected = backbone.config.num_channels
-        if expected != channels and channels != 1:
-            raise ConfigError(
-                f"encoder takes {expected} channels, the preprocessing gives {channels}",
-                remedy="choose weights and a preprocessing contract of equal channels",
-            )
-        self.backbone = backbone
-        self._channels = expected
-        if config.pretrained:
-            self.portable = dataclasses.replace(
-                config, pretrained=None, architecture=describe(backbone)
-            )
-
-    def _input(self, image_BCHW: Tensor) -> Tensor:
-        # Gray images enter RGB weights as three equal channels.
-        return image_BCHW.expand(-1, self._channels, -1, -1)
-
-
-class _ResNet2d(_Backbone):
+class _ResNet2d(Backbone):
     def __init__(self, backbone: Any, config: ResNet2dConfig, channels: int) -> None:
         super().__init__(backbone, config, channels)
-        self.width = backbone.config.hidden_sizes[-1]
+        widths = backbone.config.hidden_sizes
+        if not -len(widths) <= config.token_stage < 0:
+            raise ConfigError(
+                f"image.token_stage is {config.token_stage}, the tower has {len(widths)} stages",
+                remedy="count stages from the last, which is -1",
+            )
+        self.width = widths[-1]
+        self.token_width = widths[config.token_stage]
+        self._token_stage = config.token_stage
+        self._enlarge = config.enlarge_to
         if config.checkpoint_activations:
             recompute_blocks(backbone, ResNetBasicLayer, ResNetBottleNeckLayer)
 
@@ -183,20 +189,25 @@ class _ResNet2d(_Backbone):
         return alter(out.flatten(2).transpose(1, 2), grid).transpose(1, 2).reshape(out.shape)
 
     def forward(self, image: Tensor) -> ImageFeatures:
+        if self._enlarge is not None:
+            size = (self._enlarge, self._enlarge)
+            image = F.interpolate(image, size, mode="bilinear", align_corners=True)
         out = self.backbone(self._input(image), output_hidden_states=True)
-        tokens_BPD = out.last_hidden_state.flatten(2).transpose(1, 2)
+        last_BPD = out.last_hidden_state.flatten(2).transpose(1, 2)
+        shown = out.hidden_states[self._token_stage]
         return ImageFeatures(
-            pooled_BD=tokens_BPD.mean(1),
-            tokens_BPD=tokens_BPD,
-            grid=tuple(out.last_hidden_state.shape[2:]),
+            pooled_BD=last_BPD.mean(1),
+            tokens_BPD=shown.flatten(2).transpose(1, 2),
+            grid=tuple(shown.shape[2:]),
             maps=tuple(out.hidden_states[1:]),
         )
 
 
-class _Vit2d(_Backbone):
+class _Vit2d(PatchBackbone):
     def __init__(self, backbone: Any, config: Vit2dConfig, channels: int) -> None:
         super().__init__(backbone, config, channels)
         self.width = backbone.config.hidden_size
+        self._pool = config.pool
         self.patch_dropout = PatchDropout(config.patch_dropout, lead=1)
         backbone.embeddings.register_forward_hook(self._drop)
         if config.checkpoint_activations:
@@ -207,33 +218,20 @@ class _Vit2d(_Backbone):
         layers: Sequence[nn.Module] = list(self.backbone.layers)
         return layers
 
-    def _alter(self, image: Tensor, out: Any, alter: Alter) -> Any:
-        patch = self.backbone.config.patch_size
-        grid = (image.shape[2] // patch, image.shape[3] // patch)
-        return torch.cat([out[:, :1], alter(out[:, 1:], grid)], 1)
-
     def _drop(self, embeddings: nn.Module, inputs: Any, tokens_BPD: Tensor) -> Tensor:
         kept_BPD: Tensor = self.patch_dropout(tokens_BPD)
         return kept_BPD
 
     def forward(self, image: Tensor) -> ImageFeatures:
-        patch, side = self.backbone.config.patch_size, self.backbone.config.image_size
-        height, width = image.shape[2:]
-        out = self.backbone(
-            self._input(image),
-            output_hidden_states=True,
-            interpolate_pos_encoding=(height, width) != (side, side),
-        )
-        grid = (height // patch, width // patch)
+        out = self.run(image)
+        grid = self.grid(image)
         tokens_BPD = out.last_hidden_state[:, 1:]
         if self.patch_dropout.active:
             return scattered(tokens_BPD)
-        depth = len(out.hidden_states) - 1
-        inner = sorted({max(1, depth * quarter // 4) for quarter in (1, 2, 3)} - {depth})
-        levels = [*(out.hidden_states[layer][:, 1:] for layer in inner), tokens_BPD]
+        first = self._pool == "cls"
         return ImageFeatures(
-            pooled_BD=tokens_BPD.mean(1),
+            pooled_BD=out.last_hidden_state[:, 0] if first else tokens_BPD.mean(1),
             tokens_BPD=tokens_BPD,
             grid=grid,
-            maps=tuple(level.transpose(1, 2).unflatten(2, grid) for level in levels),
+            maps=self.levels(out.hidden_states, tokens_BPD, grid),
         )

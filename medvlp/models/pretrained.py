@@ -91,8 +91,13 @@ def load_pretrained(model_class: Any, folder: str, **options: Any) -> PreTrained
 
 def describe(model: PreTrainedModel) -> dict[str, Any]:
     """The model's architecture as plain values, from which `from_description` rebuilds it."""
-    values: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
-    return {"model_type": values["model_type"], **_declared(type(model.config), values)}
+    return describe_config(model.config)
+
+
+def describe_config(config: Any) -> dict[str, Any]:
+    """`describe` of a model with this configuration: all that it declares, defaults too."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {"model_type": values["model_type"], **_declared(type(config), values)}
 
 
 def from_description(values: Any) -> Any:
@@ -156,7 +161,7 @@ def _class(model_class: Any, config: Any) -> Any:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for name in _shards(folder):
+    for name in shards(folder):
         file = own_file(folder, name)
         if file is None or not name.endswith(".safetensors"):
             raise ConfigError(
@@ -171,7 +176,12 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _shards(folder: Path) -> list[str]:
+def shards(folder: Path) -> list[str]:
+    """Names of a folder's safetensors files.
+
+    Raises:
+        ConfigError: The index of its shards is damaged.
+    """
     if own_file(folder, _WEIGHTS) is not None or own_file(folder, _SHARDS) is None:
         return [_WEIGHTS]
     index = read_json(folder / _SHARDS, _LARGEST_CONFIG * 16)

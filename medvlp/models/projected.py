@@ -42,7 +42,7 @@ def project_text(model: TwoTower, tokenizer: Any, text: str, device: torch.devic
         ).to(device)
     features = model.text(encoded.input_ids, encoded.attention_mask.bool())
     word_T = encoded.special_tokens_mask[0] == 0
-    tokens_TE = model.text_projection(features.tokens_MTD[0]).float()
+    tokens_TE = model.project_tokens(features.tokens_MTD[0]).float()
     return ProjectedText(
         pooled_E=model.text_projection(features.pooled_MD)[0].double().cpu().numpy(),
         words_TE=(tokens_TE[word_T] if word_T.any() else tokens_TE).cpu().numpy(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from transformers import AutoModel, BertConfig
@@ -12,9 +13,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medvlp.config import STRICT
 from medvlp.encoding import TextEncoder, TextFeatures
-from medvlp.errors import ConfigError
+from medvlp.models.backbone import check_text
+from medvlp.models.clip import ClipTextConfig
+from medvlp.models.no_text import NoTextConfig
+from medvlp.models.pooling import last_token, never_blank
 from medvlp.models.pretrained import describe, from_description, load_pretrained
 from medvlp.models.recompute import recompute_blocks
+from medvlp.models.siglip import SiglipTextConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -25,8 +30,11 @@ class TextTowerConfig:
     width: int = 256
     depth: int = 4
     heads: int = 4
-    pool: Literal["cls", "mean"] = "mean"
-    """The first token's vector, or the mean over a text's real tokens."""
+    pool: Literal["cls", "mean", "last"] = "mean"
+    """The vector of the first or of the last real token, or the mean over a text's real ones."""
+
+    layers: tuple[int, ...] = (-1,)
+    """The layers whose outputs are averaged, 0 being the embeddings and -1 the last layer."""
 
     max_tokens: int = 128
     dropout: float = 0.0
@@ -65,7 +73,7 @@ class TextTowerConfig:
             own = self._config(vocab_size, pad_id)
             backbone = AutoModel.from_config(own, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
         _drop_pooler(backbone)
-        _check(backbone, vocab_size, self.max_tokens)
+        check_text(backbone, vocab_size, self.max_tokens)
         return _TransformerText(backbone, self)
 
     def _config(self, vocab_size: int, pad_id: int) -> Any:
@@ -84,7 +92,12 @@ class TextTowerConfig:
         )
 
 
-CORE_TEXT_TOWERS: dict[str, type] = {"bert": TextTowerConfig}
+CORE_TEXT_TOWERS: dict[str, type] = {
+    "bert": TextTowerConfig,
+    "clip-text": ClipTextConfig,
+    "none": NoTextConfig,
+    "siglip-text": SiglipTextConfig,
+}
 """Text towers by `kind`."""
 
 
@@ -94,21 +107,6 @@ def _drop_pooler(backbone: Any) -> None:
         backbone.pooler = None
 
 
-def _check(backbone: Any, vocab_size: int, max_tokens: int) -> None:
-    rows = backbone.get_input_embeddings().weight.shape[0]
-    if vocab_size > rows:
-        raise ConfigError(
-            f"text tower knows {rows} tokens, the tokenizer has {vocab_size}",
-            remedy="use the tokenizer of the folder that the weights come from",
-        )
-    positions = getattr(backbone.config, "max_position_embeddings", max_tokens)
-    if max_tokens > positions:
-        raise ConfigError(
-            f"text.max_tokens is {max_tokens}, the text tower has {positions} positions",
-            remedy=f"set text.max_tokens to at most {positions}",
-        )
-
-
 class _TransformerText(TextEncoder):
     def __init__(self, backbone: Any, config: TextTowerConfig) -> None:
         super().__init__()
@@ -116,6 +114,7 @@ class _TransformerText(TextEncoder):
         self.width = backbone.config.hidden_size
         self.max_tokens = config.max_tokens
         self._pool = config.pool
+        self._layers = config.layers
         if config.checkpoint_activations:
             recompute_blocks(backbone, GradientCheckpointingLayer)
         if config.pretrained:
@@ -124,14 +123,21 @@ class _TransformerText(TextEncoder):
             )
 
     def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
-        # Attention over nothing is not a number: an absent text attends to its first token.
-        seen_MT = mask_MT.clone()
-        seen_MT[:, 0] |= ~mask_MT.any(1)
-        out = self.backbone(input_ids=ids_MT, attention_mask=seen_MT.long())
-        tokens_MTD = out.last_hidden_state
+        seen_MT = never_blank(mask_MT)
+        tokens_MTD = self._tokens(ids_MT, seen_MT)
         if self._pool == "cls":
             pooled_MD = tokens_MTD[:, 0]
+        elif self._pool == "last":
+            pooled_MD = last_token(tokens_MTD, seen_MT)
         else:
             weight_MT1 = seen_MT.unsqueeze(2).to(tokens_MTD.dtype)
             pooled_MD = (tokens_MTD * weight_MT1).sum(1) / weight_MT1.sum(1)
         return TextFeatures(pooled_MD=pooled_MD, tokens_MTD=tokens_MTD)
+
+    def _tokens(self, ids_MT: Tensor, seen_MT: Tensor) -> Tensor:
+        asked = {"input_ids": ids_MT, "attention_mask": seen_MT.long()}
+        if self._layers == (-1,):
+            last_MTD: Tensor = self.backbone(**asked).last_hidden_state
+            return last_MTD
+        hidden = self.backbone(**asked, output_hidden_states=True).hidden_states
+        return torch.stack([hidden[layer] for layer in self._layers]).mean(0)

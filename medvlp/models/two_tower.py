@@ -12,10 +12,17 @@ from torch import Tensor, nn
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.relations import NO_NAMES, Names
-from medvlp.encoding import Encodings, ImageEncoder, ImageFeatures, Sizes, TextEncoder
+from medvlp.encoding import (
+    Encodings,
+    ImageEncoder,
+    ImageFeatures,
+    Sizes,
+    TextEncoder,
+)
+from medvlp.models.projection import LinearProjection, Projection
 
 MAX_SCALE = 100.0
-"""Ceiling of the inverse temperature, as in CLIP (arXiv:2103.00020, section 2.5)."""
+"""The usual ceiling of the inverse temperature, as in CLIP (arXiv:2103.00020, section 2.5)."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,19 +39,38 @@ class TwoTowerConfig:
     """Start of the logit bias; SigLIP starts at -10 (arXiv:2303.15343)."""
 
     learn_temperature: bool = True
+    max_scale: float = MAX_SCALE
+    """Ceiling of the inverse temperature; weights that others trained may have gone beyond ours."""
+
+    image_projection: Projection = LinearProjection()
+    text_projection: Projection = LinearProjection()
+    patch_projection: Projection | None = None
+    """Of the image's patches, where theirs is not the whole image's."""
+
+    token_projection: Projection | None = None
+    """Of a text's tokens, where theirs is not the whole text's."""
+
+    project_patches_first: bool = False
+    """The image's embedding is the mean of its projected patches, not the projection of their
+    mean: they differ where the projection is no linear map (BioViL, arXiv:2204.09817)."""
 
     def __post_init__(self) -> None:
-        if not self.init_temperature >= 1 / MAX_SCALE:
-            raise ValueError(f"init_temperature {self.init_temperature} is below {1 / MAX_SCALE}")
+        if not self.init_temperature >= 1 / self.max_scale:
+            raise ValueError(
+                f"init_temperature {self.init_temperature} is below {1 / self.max_scale}"
+            )
 
 
 class TwoTower(nn.Module):
-    """Towers, linear projections, and the scale and bias of the logits.
+    """Towers, projections, and the scale and bias of the logits.
 
     Args:
         config: The joint space.
         image: The image tower.
         text: The text tower.
+
+    Raises:
+        ConfigError: A tower without projection is not as wide as the joint space.
     """
 
     def __init__(self, config: TwoTowerConfig, image: ImageEncoder, text: TextEncoder) -> None:
@@ -52,9 +78,15 @@ class TwoTower(nn.Module):
         self.config = config
         self.image = image
         self.text = text
-        # Without a bias, the mean of the projected patches is the projection of their mean.
-        self.image_projection = nn.Linear(image.width, config.embed, bias=False)
-        self.text_projection = nn.Linear(text.width, config.embed, bias=False)
+        self.image_projection: nn.Module = config.image_projection.build(image.width, config.embed)
+        self.text_projection: nn.Module = config.text_projection.build(text.width, config.embed)
+        if config.patch_projection is not None:
+            width = image.token_width or image.width
+            self.patch_projection: nn.Module = config.patch_projection.build(width, config.embed)
+        if config.token_projection is not None:
+            self.token_projection: nn.Module = config.token_projection.build(
+                text.width, config.embed
+            )
         learn = config.learn_temperature
         start = torch.tensor(-math.log(config.init_temperature))
         self.log_scale = nn.Parameter(start, requires_grad=learn)
@@ -62,8 +94,8 @@ class TwoTower(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Inverse temperature, in (0, 100]."""
-        return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+        """Inverse temperature, above 0 and at most `max_scale`."""
+        return self.log_scale.clamp(max=math.log(self.config.max_scale)).exp()
 
     def sizes(self, names: Names = NO_NAMES, tokens: TokenIds | None = None) -> Sizes:
         """What objectives with parameters of their own need to know."""
@@ -85,15 +117,26 @@ class TwoTower(nn.Module):
 
     def project_image(self, features: ImageFeatures) -> tuple[ImageFeatures, Tensor, Tensor]:
         """What `encode_image` gives for an image with these features."""
+        own = self.config.patch_projection is not None
+        project = self.patch_projection if own else self.image_projection
+        patch_BPE = project(features.tokens_BPD).float()
+        if self.config.project_patches_first:
+            return features, F.normalize(patch_BPE.mean(1), dim=-1), patch_BPE
         image_BE = F.normalize(self.image_projection(features.pooled_BD).float(), dim=-1)
-        return features, image_BE, self.image_projection(features.tokens_BPD).float()
+        return features, image_BE, patch_BPE
 
     def encode_text(self, ids_MT: Tensor, mask_MT: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised embedding (M,E), zero for absent texts, and projected tokens (M,T,E)."""
         features = self.text(ids_MT, mask_MT)
         text_ME = F.normalize(self.text_projection(features.pooled_MD).float(), dim=-1)
         present_M1 = mask_MT.any(1, keepdim=True)
-        return text_ME * present_M1, self.text_projection(features.tokens_MTD).float()
+        return text_ME * present_M1, self.project_tokens(features.tokens_MTD).float()
+
+    def project_tokens(self, tokens_MTD: Tensor) -> Tensor:
+        """A text's tokens in the joint space, not normalised."""
+        own = self.config.token_projection is not None
+        projected: Tensor = (self.token_projection if own else self.text_projection)(tokens_MTD)
+        return projected
 
     def forward(self, batch: Batch) -> Encodings:
         """Encode both sides of a batch."""
@@ -119,4 +162,4 @@ class TwoTower(nn.Module):
     @torch.no_grad()
     def _hold_scale(self) -> None:
         # The parameter itself is held: past the ceiling, a clamp alone would end its gradient.
-        self.log_scale.clamp_(max=math.log(MAX_SCALE))
+        self.log_scale.clamp_(max=math.log(self.config.max_scale))

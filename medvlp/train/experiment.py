@@ -192,7 +192,7 @@ def schema(domain: str) -> type[Experiment]:
     components = {
         "preprocess": _kinds(brought.preprocess, CORE_PREPROCESS.values()),
         "image": _kinds(brought.encoders, CORE_ENCODERS.values()),
-        "text": _kinds({}, CORE_TEXT_TOWERS.values()),
+        "text": one_of_kinds(CORE_TEXT_TOWERS.values(), default="bert"),
         "objectives": Annotated[tuple.__class_getitem__((objective, ...)), Field(min_length=1)],
     }
     name = f"{domain.capitalize()}Experiment"

@@ -129,7 +129,7 @@ def test_reports_with_entities_get_nothing(place: Place, watch: Watch) -> None:
     "pattern",
     [
         r"\bimport\s+(pickle|marshal|shelve|dill|joblib)\b|\bfrom\s+(pickle|marshal|shelve|dill)\b",
-        r"torch\.load\(|weights_only\s*=\s*False",
+        r"weights_only\s*=\s*False|safe_globals\((?!\[\(_Ignored, )",
         r"trust_remote_code\s*=\s*True|allow_pickle\s*=\s*True",
         r"yaml\.(unsafe_load|full_load|Loader|UnsafeLoader|FullLoader)",
         r"(?<![\w.])(eval|exec|__import__)\(|shell\s*=\s*True|os\.(system|popen)\(",
@@ -146,6 +146,18 @@ def test_the_packages_hold_no_door_for_code(pattern: str) -> None:
         if re.search(pattern, line.partition("#")[0])
     ]
     assert found == []
+
+
+def test_checkpoints_of_torch_are_read_in_one_place_as_tensors_alone() -> None:
+    calls = [
+        (path.name, line.strip())
+        for top in PACKAGES
+        for path in (ROOT / top).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "torch.load(" in line
+    ]
+    assert [name for name, _ in calls] == ["checkpoint.py"]
+    assert "weights_only=True" in calls[0][1]
 
 
 def test_yaml_is_read_in_one_place() -> None:

@@ -13,7 +13,8 @@ from medvlp.cxr.preprocess import (
     draw_pose,
 )
 from medvlp.cxr.read import probe, read_xray, resolve
-from medvlp.data.preprocess import model_input
+from medvlp.data.placement import BoxRegion
+from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.errors import ConfigError, InputError
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -167,3 +168,76 @@ def test_picture_is_rgb_for_people():
     assert picture.shape == (16, 16, 3)
     assert picture.dtype == np.uint8
     assert picture.min() == 255
+
+
+def test_fields_that_came_later_leave_older_digests_alone():
+    older = "ebe607c438c4e7f1166c0b6770499226fb6d3bdca66bb3d1c431225c6f7ed228"
+    assert contract_digest(CxrPreprocessConfig()) == older
+    assert contract_digest(CxrPreprocessConfig(resize_to=None, interpolation="bilinear")) == older
+    changed = [
+        CxrPreprocessConfig(resize_to=256),
+        CxrPreprocessConfig(interpolation="bicubic"),
+        CxrPreprocessConfig(mean=(0.5,) * 3, std=(0.25,) * 3),
+    ]
+    assert len({older, *map(contract_digest, changed)}) == 4
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("resize", "inner", "pad"),
+    [("shortest", (44, 66), (0, 0)), ("letterbox", (29, 44), (7, 0)), ("squash", (44, 44), (0, 0))],
+)
+def test_the_middle_is_cut_out_as_pillow_does(interpolation, resize, inner, pad):
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 256, (10, 15)), np.ones((8, 8))).astype(np.uint8)
+    image[0, :2] = 0, 255
+    contract = CxrPreprocessConfig(
+        size=32, resize=resize, resize_to=44, interpolation=interpolation, percentiles=(0, 100)
+    )
+    stored = contract.build().from_array(image)
+    how = getattr(Image.Resampling, interpolation.upper())
+    whole = np.zeros((max(44, inner[0]), max(44, inner[1])))
+    rows, columns = slice(pad[0], pad[0] + inner[0]), slice(pad[1], pad[1] + inner[1])
+    whole[rows, columns] = Image.fromarray(image).resize(inner[::-1], how)
+    top, left = (whole.shape[0] - 32) // 2, (whole.shape[1] - 32) // 2
+    expected = whole[top : top + 32, left : left + 32]
+    off = np.abs(stored / 257 - expected)
+    # Pillow rounds and clips between its passes along the two axes: bicubic goes beyond there.
+    assert off.max() <= {"bilinear": 1.01, "bicubic": 7}[interpolation]
+    assert off.mean() < 0.4
+
+
+def test_regions_follow_the_cut(tmp_path):
+    image = np.zeros((40, 80), np.uint8)
+    image[16:24, 32:48] = 255
+    path = save(tmp_path / "a.png", image)
+    cut = CxrPreprocessConfig(
+        size=32, resize="shortest", resize_to=40, percentiles=(0, 100)
+    ).build()
+    placed = cut.regions([path], (), [BoxRegion(corners=(32, 16, 48, 24))])
+    np.testing.assert_array_equal(placed.masks[0], cut.read([path]) > 0)
+    assert placed.masks[0].sum() == 8 * 16
+
+
+def test_three_means_make_three_channels_of_equal_greys():
+    contract = CxrPreprocessConfig(size=16, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    stored = np.full((16, 16), 65535, np.uint16)
+    image = model_input(contract.build(), [stored])
+    assert contract.channels == 3
+    np.testing.assert_allclose(image[0, :, 3, 5], [1.8, 0.8, 0.35], rtol=1e-6)
+    posed = model_input(contract.build(), [stored], rngs=[np.random.default_rng(0)])
+    assert posed.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mean": [0.1, 0.2, 0.3]}, "three each"),
+        ({"std": [0.1, 0.2, 0.3]}, "three each"),
+        ({"size": 64, "resize_to": 32}, "below size 64"),
+        ({"std": [0.1, 0.2, 0.0], "mean": [0.0, 0.0, 0.0]}, "greater than 0"),
+    ],
+)
+def test_contracts_that_cannot_be_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(CxrPreprocessConfig, values, "preprocess")

@@ -18,7 +18,11 @@ from transformers import (
 from medvlp.config import plain, validate
 from medvlp.data.batch import Batch
 from medvlp.errors import ConfigError
+from medvlp.models.clip import ClipTextConfig, ClipVisionConfig
 from medvlp.models.image2d import ResNet2dConfig, Vit2dConfig
+from medvlp.models.projection import LinearProjection, MlpProjection, NoProjection
+from medvlp.models.siglip import SiglipTextConfig, SiglipVisionConfig
+from medvlp.models.swin import SwinConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import MAX_SCALE, TwoTower, TwoTowerConfig
 
@@ -212,3 +216,119 @@ def test_embeddings_are_float32_under_autocast():
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         out = model(batch_of(torch.rand(2, 1, 32, 32)))
     assert out.image_BE.dtype == out.text_BNE.dtype == out.patch_BPE.dtype == torch.float32
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+SEES = SIZES | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+READS = SIZES | {"num_attention_heads": 2, "vocab_size": 40}
+CLIP = ClipVisionConfig(architecture={"model_type": "clip_vision_model", **SEES})
+SIGLIP = SiglipVisionConfig(architecture={"model_type": "siglip_vision_model", **SEES})
+SWIN = SwinConfig(
+    architecture={
+        "model_type": "swin", "image_size": 32, "patch_size": 4, "embed_dim": 8,
+        "depths": [1, 1], "num_heads": [1, 2], "window_size": 4,
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [CLIP, SIGLIP, SWIN])
+@pytest.mark.parametrize("shape", [(32, 32), (48, 32)])
+def test_towers_of_published_models_lay_out_their_patches(config, shape):
+    torch.manual_seed(0)
+    tower = config.build(3).eval()
+    out = tower(torch.rand(2, 3, *shape))
+    assert out.grid == (shape[0] // 8, shape[1] // 8)
+    assert out.tokens_BPD.shape == (2, out.grid[0] * out.grid[1], tower.width)
+    assert out.pooled_BD.shape == (2, 16)
+    assert out.maps[-1].shape == (2, tower.width, *out.grid)
+    assert all(a.shape[2] >= b.shape[2] for a, b in zip(out.maps, out.maps[1:], strict=False))
+    again = dataclasses.replace(config, checkpoint_activations=True).build(3)
+    again.load_state_dict(tower.state_dict())
+    image = torch.rand(2, 3, *shape)
+    again.train()(image).pooled_BD.sum().backward()
+    assert next(again.parameters()).grad is not None
+
+
+@pytest.mark.parametrize("config", [CLIP, SIGLIP, VIT])
+def test_what_a_layer_gives_can_be_altered(config):
+    torch.manual_seed(0)
+    tower = config.build(3).eval()
+    image = torch.rand(2, 3, 32, 32)
+    seen = []
+
+    def swap(tokens_BPC, grid):
+        seen.append((tokens_BPC.shape[1], grid))
+        return tokens_BPC.flip(0)
+
+    plain_out, swapped = tower(image), tower.forward_altered(image, 0, swap)
+    assert seen == [(16, (4, 4))]
+    same = tower.forward_altered(image, 1, lambda tokens, _: tokens)
+    torch.testing.assert_close(same.pooled_BD, plain_out.pooled_BD)
+    assert not torch.allclose(swapped.pooled_BD, plain_out.pooled_BD)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ClipTextConfig(architecture={"model_type": "clip_text_model", **READS}),
+        SiglipTextConfig(architecture={"model_type": "siglip_text_model", **READS}),
+        dataclasses.replace(TEXT, pool="last"),
+        dataclasses.replace(TEXT, layers=(0, -1)),
+    ],
+)
+def test_texts_are_what_they_are_whatever_stands_beside_them(config):
+    torch.manual_seed(0)
+    tower = config.build(40, 0).eval()
+    ids = torch.randint(1, 40, (3, 9))
+    mask = torch.ones(3, 9, dtype=torch.bool)
+    mask[0, 5:] = mask[2] = False
+    together = tower(ids, mask)
+    alone = tower(ids[:1, :5], mask[:1, :5])
+    torch.testing.assert_close(together.pooled_MD[0], alone.pooled_MD[0])
+    assert together.tokens_MTD.shape == (3, 9, tower.width)
+    assert torch.isfinite(together.pooled_MD).all()
+
+
+def test_layers_are_averaged_and_the_last_token_is_the_last_real_one():
+    torch.manual_seed(0)
+    tower = dataclasses.replace(TEXT, pool="last", layers=(0, -1)).build(40, 0).eval()
+    ids, mask = torch.randint(1, 40, (1, 6)), torch.ones(1, 6, dtype=torch.bool)
+    mask[0, 4:] = False
+    hidden = tower.backbone(ids, mask.long(), output_hidden_states=True).hidden_states
+    expected = (hidden[0] + hidden[1])[0, 3] / 2
+    torch.testing.assert_close(tower(ids, mask).pooled_MD[0], expected)
+
+
+def test_projections_of_other_forms():
+    image = batch_of(torch.rand(2, 1, 32, 32))
+    mlp = MlpProjection(hidden=10, activation="relu", norm=True)
+    model = tiny_model(image_projection=mlp, project_patches_first=True)
+    out = model(image)
+    features = model.image(image.image)
+    patches = model.image_projection(features.tokens_BPD)
+    torch.testing.assert_close(out.image_BE, torch.nn.functional.normalize(patches.mean(1), dim=-1))
+    torch.testing.assert_close(out.patch_BPE, patches)
+    shown = dataclasses.replace(RESNET, token_stage=-2, enlarge_to=64)
+    own = LinearProjection(bias=True)
+    model = tiny_model(image=shown, patch_projection=own, token_projection=own)
+    out = model(image)
+    assert out.image.grid == (16, 16)
+    assert out.image.tokens_BPD.shape[2] == 8
+    assert out.patch_BPE.shape == (2, 256, 8)
+    tokens = model.text(image.text_BNT[:, 0], image.text_mask_BNT[:, 0]).tokens_MTD
+    torch.testing.assert_close(out.token_BNTE[:, 0], model.token_projection(tokens))
+    with pytest.raises(ConfigError, match=r"model\.embed is 8, a tower .* gives 16"):
+        tiny_model(text_projection=NoProjection())
+    with pytest.raises(ConfigError, match="2 stages"):
+        dataclasses.replace(RESNET, token_stage=-3).build(1)
+    with pytest.raises(ConfigError, match="tower needs swin"):
+        SwinConfig(architecture=CLIP.architecture).build(3)
+    with pytest.raises(ConfigError, match="takes 3 channels"):
+        SWIN.build(2)
+
+
+def test_a_ceiling_of_its_own():
+    model = tiny_model(max_scale=1000.0).train()
+    with torch.no_grad():
+        model.log_scale.fill_(9.0)
+    assert model(batch_of(torch.rand(2, 1, 32, 32))).scale.item() == pytest.approx(1000, rel=1e-5)

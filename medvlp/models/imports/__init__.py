@@ -1,0 +1,1 @@
+"""Weights that others published, from the user's own files into bundles."""

@@ -1,0 +1,66 @@
+"""The tokenizer of imported weights, which must be the one that they were trained with."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
+
+from medvlp.data.tokenizer import encode, load_tokenizer
+from medvlp.errors import ConfigError
+
+_SPARE = 128
+"""Rows that a table of embeddings may have over, so that its length suits the hardware."""
+
+
+def tokenizer_for(folder: Path, rows: int, *, canonical: bool) -> Any:
+    """The tokenizer in a folder, checked against the weights.
+
+    Args:
+        folder: With ``tokenizer.json`` or ``vocab.txt``.
+        rows: Tokens that the text tower knows.
+        canonical: Whether texts lose punctuation and capitals first, as SigLIP's do.
+
+    Raises:
+        ConfigError: It has another number of tokens, or does not mark a text's end.
+        InputError: There is none that can be read.
+    """
+    tokenizer = load_tokenizer(folder)
+    if not 0 <= rows - len(tokenizer) < _SPARE:
+        raise ConfigError(
+            f"import: the tokenizer has {len(tokenizer)} tokens, the weights know {rows}",
+            remedy="name the folder of the tokenizer that they were trained with (--tokenizer)",
+        )
+    if canonical:
+        _make_canonical(tokenizer)
+    ids = encode(tokenizer, "a", 16)
+    if not ids or ids[-1] not in tokenizer.all_special_ids:
+        raise ConfigError(
+            "import: the tokenizer puts no token at a text's end",
+            remedy="name a folder whose tokenizer.json holds the post-processor, too",
+        )
+    return tokenizer
+
+
+def no_words() -> PreTrainedTokenizerFast:
+    """The tokenizer of a model that reads no text; a bundle always has one."""
+    rules = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=rules, pad_token="[PAD]", unk_token="[UNK]"
+    )
+
+
+def _make_canonical(tokenizer: Any) -> None:
+    rules = tokenizer.backend_tokenizer
+    first = [
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+    ]
+    after = [] if rules.normalizer is None else [rules.normalizer]
+    rules.normalizer = normalizers.Sequence([*first, *after])
