@@ -309,6 +309,34 @@ def test_the_gradient_reaches_everything_but_a_text_tower_that_shall_not_learn(l
     assert any(name.startswith("text.") for name in reached) == learn
 
 
+def test_two_batches_of_a_step_share_one_backward_pass():
+    two_tower = model()
+    medslip = objective(two_tower)
+
+    def value(seed):
+        told = batch(relations(seed=seed))
+        return medslip(two_tower(told), told)
+
+    def grad(losses):
+        medslip.zero_grad()
+        torch.stack([losses(0), losses(1)]).sum().backward()
+        return [w.grad.clone() for w in medslip.parameters()]
+
+    def apart():
+        medslip.zero_grad()
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            value(seed).backward()
+        return [w.grad.clone() for w in medslip.parameters()]
+
+    def seeded(seed):
+        torch.manual_seed(seed)
+        return value(seed)
+
+    for one, other in zip(grad(seeded), apart(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_learned_queries_need_no_words_and_learn():
     two_tower = model()
     torch.manual_seed(1)

@@ -116,7 +116,9 @@ class TextBook(Book):
             with torch.no_grad(), _still(read), full:
                 self._keep(read(self.ids_MT, self.mask_MT).pooled_MD)
         self._outdated = False
-        return self.read_MD
+        # A copy: a step may take several batches, and the buffer is written for the next one while
+        # the graph of the last still needs it.
+        return self.read_MD.clone()
 
     @torch.no_grad()
     def _keep(self, now_MD: Tensor) -> None:
