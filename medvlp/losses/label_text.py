@@ -22,7 +22,7 @@ from medvlp.encoding import Encodings, ImageFeatures, Sizes, TextFeatures
 from medvlp.errors import ConfigError
 from medvlp.losses.contrastive import widened
 from medvlp.losses.label_targets import Uncertain, known_labels
-from medvlp.losses.objective import AnsweringObjective, Objective
+from medvlp.losses.objective import AnsweringObjective, Objective, activation_map
 
 MAX_SCALE = 100.0
 """Ceiling of the head's inverse temperature."""
@@ -110,6 +110,10 @@ class LabelTextObjective(AnsweringObjective):
     def scores(self, features: ImageFeatures) -> Tensor:
         """Logit of each label (B,L), in float32."""
         return self._logits(features, None).float()
+
+    def places(self, features: ImageFeatures) -> Tensor:
+        """The class activation map."""
+        return activation_map(self.scores, features)
 
     def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
         """Which labels are known, and their values; as many terms as samples with one."""

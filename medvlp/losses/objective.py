@@ -82,6 +82,22 @@ class AnsweringObjective(SampleObjective):
         return type(self).places is not AnsweringObjective.places
 
 
+def activation_map(scores: Callable[[ImageFeatures], Tensor], features: ImageFeatures) -> Tensor:
+    """Class activation map of a head on pooled features (arXiv:1512.04150), (B,L,P) in [0,1].
+
+    The probability that each patch alone would give; of a linear head, the mean of the patches'
+    logits is the image's.
+
+    Args:
+        scores: Logits (B,L) of features, of which it reads `pooled_BD` alone.
+        features: The images'.
+    """
+    count, patches = features.tokens_BPD.shape[:2]
+    token_KD = features.tokens_BPD.flatten(0, 1)
+    alone = ImageFeatures(pooled_BD=token_KD, tokens_BPD=token_KD[:, None], grid=(1,), maps=())
+    return scores(alone).sigmoid().view(count, patches, -1).transpose(1, 2)
+
+
 class RelatingObjective(AnsweringObjective):
     """An answering objective that also says at which anatomy it sees something."""
 

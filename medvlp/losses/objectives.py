@@ -26,7 +26,12 @@ from medvlp.losses.local import LocalConfig
 from medvlp.losses.masked_text import MaskedTextConfig
 from medvlp.losses.medslip.objective import MedslipConfig
 from medvlp.losses.multi_text import MultiTextConfig
-from medvlp.losses.objective import AnsweringObjective, Objective, present_texts
+from medvlp.losses.objective import (
+    AnsweringObjective,
+    Objective,
+    activation_map,
+    present_texts,
+)
 from medvlp.losses.prompt_pool import PromptPoolConfig
 from medvlp.losses.ties import Ties, text_groups
 from medvlp.losses.unicl import UniclConfig
@@ -172,6 +177,10 @@ class LabelsObjective(AnsweringObjective):
         """Logit of each label (B,L), in float32."""
         logits_BL: Tensor = self.head(features.pooled_BD)
         return logits_BL.float()
+
+    def places(self, features: ImageFeatures) -> Tensor:
+        """The class activation map."""
+        return activation_map(self.scores, features)
 
     def targets(self, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
         """Which labels are known, and their values."""

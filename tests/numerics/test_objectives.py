@@ -196,3 +196,15 @@ def test_configurations_of_published_systems_name_their_paper_and_their_departur
     sizes = Sizes(image=3, text=4, embed=4, labels=experiment.data.labels, tokens=tokens)
     for config in experiment.active_objectives:
         assert config.build(sizes).reads
+
+
+def test_the_class_activation_map_averages_to_the_images_logit():
+    torch.manual_seed(0)
+    head = LabelsConfig().build(SIZES)
+    tokens = torch.randn(4, 6, 3)
+    features = ImageFeatures(pooled_BD=tokens.mean(1), tokens_BPD=tokens, grid=(2, 3), maps=())
+    places = head.places(features)
+    assert places.shape == (4, 2, 6)
+    torch.testing.assert_close(places.logit().mean(2), head.scores(features))
+    alone = tokens[1, 4] @ head.head.weight.T + head.head.bias
+    torch.testing.assert_close(places[1, :, 4], alone.sigmoid())
