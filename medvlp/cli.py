@@ -22,6 +22,7 @@ from medvlp.cache import commands as cache_commands
 from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
 from medvlp.errors import MedvlpError
+from medvlp.structure import structure
 
 app = typer.Typer(
     name="medvlp",
@@ -278,7 +279,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-for keep in (verify, rekey, forget, splits):
+for keep in (structure, verify, rekey, forget, splits):
     app.command()(keep)
 app.add_typer(cache_commands, name="cache")
 
