@@ -295,5 +295,12 @@ def test_history_and_technique_of_a_report_say_nothing():
 
 
 def test_long_and_senseless_sentences_end():
-    for text in ("effusion and " * 300, "lobe and " * 500, "left " * 800, "a" * 20_000, "; , (", ""):
+    for text in (
+        "effusion and " * 300,
+        "lobe and " * 500,
+        "left " * 800,
+        "a" * 20_000,
+        "; , (",
+        "",
+    ):
         assert len(CXR.sentence(text)) <= 1
