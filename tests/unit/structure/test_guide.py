@@ -10,7 +10,6 @@ import pytest
 from medvlp.data.structure.extract import load_extractor
 
 CXR = load_extractor("cxr")
-GERMAN = load_extractor("cxr", "de")
 
 # Sentence -> "anatomy observation presence [side] [severity]; ..."
 GUIDE = """
@@ -143,7 +142,7 @@ Enlarged left ventricle. -> left_ventricle cardiomegaly 1
 """
 
 SEVERITIES = {
-    "mild": ("mild", "mildly severe-free mild", "minimal", "slight", "small", "tiny", "trace"),
+    "mild": ("mild", "minimal", "slight", "small", "tiny", "trace"),
     "moderate": ("moderate", "mild to moderate", "moderate-sized"),
     "severe": ("severe", "large", "marked", "massive", "extensive", "significant"),
 }
@@ -172,7 +171,7 @@ def test_the_guide(sentence, told):
 
 @pytest.mark.parametrize(
     ("severity", "word"),
-    [(s, w) for s, words in SEVERITIES.items() for w in words if "free" not in w],
+    [(severity, word) for severity, words in SEVERITIES.items() for word in words],
 )
 def test_severity(severity, word):
     place = "pleural_space pleural_effusion"
@@ -232,38 +231,9 @@ def test_every_triple_points_at_its_words():
     assert second.sentence == "Small left pleural effusion."
 
 
-@pytest.mark.parametrize(
-    ("sentence", "told"),
-    [
-        ("Kein Pleuraerguss, kein Pneumothorax.",
-         {"pleural_space pleural_effusion 0", "pleural_space pneumothorax 0"}),
-        ("Kein Nachweis von Infiltraten oder Ergüssen.",
-         {"lung infiltrate 0", "pleural_space pleural_effusion 0"}),
-        ("Herz normal groß.", {"heart cardiomegaly 0"}),
-        ("Das Herz ist nicht vergrößert.", {"heart cardiomegaly 0"}),
-        ("Herz deutlich vergrößert.", {"heart cardiomegaly 1 severe"}),
-        ("Geringer Pleuraerguss links.", {"pleural_space pleural_effusion 1 left mild"}),
-        ("Verschattung im rechten Unterlappen, am ehesten Pneumonie.",
-         {"lower_lobe opacity 1 right", "lower_lobe pneumonia -1 right"}),
-        ("Lunge frei, Mediastinum unauffällig.",
-         {"lung opacity 0", "mediastinum mediastinal_widening 0"}),
-        ("Verdacht auf Infiltrat rechts basal.", {"lung_base infiltrate -1 right"}),
-        ("Pneumonie nicht auszuschließen.", {"lung pneumonia -1"}),
-        ("Atelektase oder Infiltrat im Mittellappen.",
-         {"middle_lobe atelectasis -1", "middle_lobe infiltrate -1"}),
-        ("Knöcherner Thorax intakt.", {"bone abnormality 0"}),
-        ("ZVK von rechts mit Spitze in der Vena cava superior.",
-         {"superior_vena_cava central_line 1 right"}),
-    ],
-)  # fmt: skip
-def test_another_language_is_another_file(sentence, told):
-    assert rows(sentence, GERMAN) == told
-    assert rows(sentence) != told
-
-
 def phantom_bench():
-    path = Path(__file__).resolve().parents[3] / "benchmarks" / "bench_triples.py"
-    spec = importlib.util.spec_from_file_location("bench_triples", path)
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "triple_cases.py"
+    spec = importlib.util.spec_from_file_location("triple_cases", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
