@@ -143,10 +143,39 @@ def of_annotated(extractor: Extractor, data: OpenI, errors: Path | None) -> Iter
             counts = counted(reports, passes["second"], passes["first"], width, whole)
             yield f"| {level} | the passes, second against first | {scored(counts)} |"
     yield ""
+    yield from _unseen(data, reports, found, passes["first"], start)
+    yield ""
     yield from _kinds_of_error(reports, found, passes["first"])
     if errors is not None:
         lines = _differences(data, reports, found, passes["first"], start)
         errors.write_text("\n".join(lines) + "\n")
+
+
+def _unseen(
+    data: OpenI,
+    reports: Sequence[str],
+    found: Mapping[str, Mapping[int, set[Row]]],
+    truth: Mapping[str, Mapping[int, set[Row]]],
+    start: int,
+) -> Iterator[str]:
+    """The same, apart for sentences that stand word by word in a report outside the 200."""
+    held = set(reports)
+    others = {s for r, own in data.sentences.items() if r not in held for s in own}
+    yield "### Sentences that other reports hold, and those that none does"
+    yield ""
+    yield "| sentences | number | precision | recall | F1, whole row |"
+    yield "|---|---|---|---|---|"
+    for name, wanted in (("also in other reports", True), ("in these 200 alone", False)):
+        numbers = {
+            r: {n for n, s in enumerate(data.sentences[r], start) if (s in others) == wanted}
+            for r in reports
+        }
+        ours, theirs = (
+            {r: {n: own for n, own in rows.get(r, {}).items() if n in numbers[r]} for r in reports}
+            for rows in (found, truth)
+        )
+        count = sum(map(len, numbers.values()))
+        yield f"| {name} | {count} | {scored(counted(reports, ours, theirs, 5, False))} |"
 
 
 def _kinds_of_error(

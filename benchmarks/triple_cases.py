@@ -167,5 +167,5 @@ MESH = {
     "foreign_body": (("Foreign Bodies",), ("foreign_body",)),
     "stent": (("Stents",), ("stent",)),
 }
-"""Row of the table -> MeSH terms of Open-I that stand for it, and observations. A term is the head of
-a heading, or head and qualifier, joined by a comma. The commonest terms that name an observation."""
+"""Row of the table -> MeSH terms of Open-I that stand for it, and observations. A term is the head
+of a heading, or head and qualifier, joined by a comma. The commonest that name an observation."""
