@@ -18,124 +18,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from triple_cases import LEVELS, MESH, Row, phantom_scores
 
 from medvlp.archive.text.open_i_xml import parse_open_i
-from medvlp.cxr.phantom_findings import draw_findings
-from medvlp.cxr.phantom_words import STYLE
 from medvlp.data.sentences import sentences
 from medvlp.data.structure.extract import Extractor, Triple, load_extractor
-from medvlp.phantom.grammar import Finding
-from medvlp.phantom.patients import patient_generator
-from medvlp.phantom.report import write_report
 from medvlp.progress import track
 
 ANNOTATED = Path(__file__).resolve().parent / "open_i_triples"
 DRAWS = 1000
 SEED = 20261128
-LEVELS = {
-    "anatomy, observation, presence": 3,
-    "and side": 4,
-    "and side and severity": 5,
-}
-Row = tuple[str, str, int, str, str]
-"""Anatomy, observation, presence, side, severity."""
-
-# -- phantoms ----------------------------------------------------------------------------------
-
-PHANTOM = {
-    "cardiomegaly": "cardiomegaly", "pleural_effusion": "pleural_effusion",
-    "pneumothorax": "pneumothorax", "consolidation": "consolidation",
-    "airspace_disease": "consolidation", "pneumonia": "consolidation",
-    "atelectasis": "atelectasis", "nodule": "nodule", "mass": "nodule", "edema": "edema",
-    "vascular_congestion": "edema", "emphysema": "emphysema", "hyperinflation": "emphysema",
-    "fracture": "rib_fracture", "pacemaker": "pacemaker", "central_line": "central_line",
-    "endotracheal_tube": "endotracheal_tube",
-}  # fmt: skip
-"""The vocabulary's observations -> the phantom finding that they are words for."""
-
-DENIALS = {"costophrenic_blunting": "pleural_effusion", "abnormality": "rib_fracture"}
-"""The same of what is denied: "the costophrenic angles are sharp", "the bony thorax is intact"."""
-
-PLACES = {
-    "cardiomegaly": "heart", "pleural_effusion": "pleural_space", "pneumothorax": "pleural_space",
-    "edema": "lung", "emphysema": "lung", "rib_fracture": "rib", "pacemaker": "heart",
-    "central_line": "superior_vena_cava", "endotracheal_tube": "trachea",
-}  # fmt: skip
-ZONES = {"upper": "upper_zone", "mid": "mid_zone", "lower": "lower_zone", "": "lung"}
-SEVERITY = {"small": "mild", "large": "severe"}
-AMOUNTS = {"mild": ("mild", "small"), "moderate": ("moderate",), "severe": ("severe", "large")}
-PARTS = {
-    "right_ventricle": "heart", "pulmonary_vasculature": "lung", "perihilar_region": "lung",
-    "costophrenic_angle": "pleural_space", "bone": "rib",
-}  # fmt: skip
-"""Places at which the extractor may rightly be more exact than the phantom's truth."""
-
-
-def phantom_report(index: int, seed: int = 11) -> tuple[str, list[Finding], list[str]]:
-    """A phantom's report, its findings and those that it denies."""
-    findings = draw_findings(patient_generator("cxr", seed, index, "findings"))
-    rng = patient_generator("cxr", seed, index, "report")
-    text, denied = write_report(rng, STYLE, findings, view="PA", ratio="0.55")
-    return text, findings, denied
-
-
-def phantom_truth(text: str, findings: Sequence[Finding], denied: Sequence[str]) -> set[Row]:
-    """What the report says: a severity counts where the report tells it, and in doubt never."""
-    rows = set()
-    for f in findings:
-        zone = PLACES.get(f.name) or ZONES[f.place]
-        severity = SEVERITY.get(f.severity, f.severity)
-        # Of haze that is due to edema, the haze is mild.
-        noun = " pulmonary edema" if f.name == "edema" else ""
-        words = [word + noun for word in AMOUNTS.get(severity, ())]
-        told = f.presence > 0 and any(word in text.lower() for word in words)
-        rows.add((zone, f.name, int(f.presence), f.side, severity if told else ""))
-    for name in denied:
-        rows.add((PLACES.get(name, "lung"), name, 0, "", ""))
-    return rows
-
-
-def phantom_found(triples: Iterable[Triple]) -> set[Row]:
-    """The report's triples joined: one row a phantom finding, the strongest and most exact."""
-    of: dict[str, list[Triple]] = defaultdict(list)
-    for triple in triples:
-        name = PHANTOM.get(triple.observation)
-        if triple.presence == 0 and triple.anatomy in ("costophrenic_angle", "bone"):
-            name = DENIALS.get(triple.observation, name)
-        if name is not None:
-            of[name].append(triple)
-    return {_joined(name, found) for name, found in of.items()}
-
-
-def _joined(name: str, found: Sequence[Triple]) -> Row:
-    presence = next(v for v in (1, -1, 0) if any(t.presence == v for t in found))
-    own = [t for t in found if t.presence == presence]
-    places = [PARTS.get(t.anatomy, t.anatomy) for t in own]
-    place = next((p for p in places if p.endswith("_zone")), places[0])
-    sides = {t.side for t in own if t.side}
-    side = sides.pop() if len(sides) == 1 else "bilateral" if sides else ""
-    degrees = [t.severity for t in own if t.severity]
-    # Doubt is told with a degree of its own, and of edema "on both sides" is said at times.
-    severity = degrees[0] if degrees and presence == 1 and name not in _NO_DEGREE else ""
-    return place, name, presence, "" if name == "edema" else side, severity
-
-
-_NO_DEGREE = ("nodule", "consolidation", "atelectasis", "rib_fracture")
-
-
-def phantom_scores(extractor: Extractor, count: int) -> dict[str, float]:
-    """F1 of the rows of phantom reports, by how much of a row has to be right."""
-    hits: Counter[str] = Counter()
-    told: Counter[str] = Counter()
-    for i in track(range(count), "phantom reports"):
-        text, findings, denied = phantom_report(i)
-        truth = phantom_truth(text, findings, denied)
-        found = phantom_found(extractor.report(text))
-        for level, width in LEVELS.items():
-            a, b = {r[:width] for r in truth}, {r[:width] for r in found}
-            hits[level] += len(a & b)
-            told[level] += len(a) + len(b)
-    return {level: 2 * hits[level] / told[level] for level in LEVELS}
 
 
 def of_phantoms(extractor: Extractor, count: int) -> Iterator[str]:
@@ -251,10 +143,39 @@ def of_annotated(extractor: Extractor, data: OpenI, errors: Path | None) -> Iter
             counts = counted(reports, passes["second"], passes["first"], width, whole)
             yield f"| {level} | the passes, second against first | {scored(counts)} |"
     yield ""
+    yield from _unseen(data, reports, found, passes["first"], start)
+    yield ""
     yield from _kinds_of_error(reports, found, passes["first"])
     if errors is not None:
         lines = _differences(data, reports, found, passes["first"], start)
         errors.write_text("\n".join(lines) + "\n")
+
+
+def _unseen(
+    data: OpenI,
+    reports: Sequence[str],
+    found: Mapping[str, Mapping[int, set[Row]]],
+    truth: Mapping[str, Mapping[int, set[Row]]],
+    start: int,
+) -> Iterator[str]:
+    """The same, apart for sentences that stand word by word in a report outside the 200."""
+    held = set(reports)
+    others = {s for r, own in data.sentences.items() if r not in held for s in own}
+    yield "### Sentences that other reports hold, and those that none does"
+    yield ""
+    yield "| sentences | number | precision | recall | F1, whole row |"
+    yield "|---|---|---|---|---|"
+    for name, wanted in (("also in other reports", True), ("in these 200 alone", False)):
+        numbers = {
+            r: {n for n, s in enumerate(data.sentences[r], start) if (s in others) == wanted}
+            for r in reports
+        }
+        ours, theirs = (
+            {r: {n: own for n, own in rows.get(r, {}).items() if n in numbers[r]} for r in reports}
+            for rows in (found, truth)
+        )
+        count = sum(map(len, numbers.values()))
+        yield f"| {name} | {count} | {scored(counted(reports, ours, theirs, 5, False))} |"
 
 
 def _kinds_of_error(
@@ -307,46 +228,6 @@ def _differences(
 
 # -- MeSH --------------------------------------------------------------------------------------
 
-MESH: Mapping[str, tuple[str, ...]] = {
-    "Calcified Granuloma": ("granuloma",),
-    "Granulomatous Disease": ("granulomatous_disease", "granuloma"),
-    "Cardiomegaly": ("cardiomegaly",),
-    "Pulmonary Atelectasis": ("atelectasis",),
-    "Pleural Effusion": ("pleural_effusion",),
-    "Cicatrix": ("scarring",),
-    "Opacity": ("opacity", "airspace_disease", "interstitial_opacity"),
-    "Airspace Disease": ("airspace_disease",),
-    "Infiltrate": ("infiltrate",),
-    "Consolidation": ("consolidation",),
-    "Pneumonia": ("pneumonia",),
-    "Nodule": ("nodule",),
-    "Mass": ("mass",),
-    "Lung, hyperdistention": ("hyperinflation",),
-    "Pulmonary Emphysema": ("emphysema",),
-    "Emphysema": ("emphysema",),
-    "Pulmonary Disease, Chronic Obstructive": ("copd",),
-    "Pulmonary Congestion": ("vascular_congestion",),
-    "Pulmonary Edema": ("edema",),
-    "Pneumothorax": ("pneumothorax",),
-    "Costophrenic Angle": ("costophrenic_blunting",),
-    "Lung, hypoinflation": ("low_volume",),
-    "Spondylosis": ("degenerative_change",),
-    "Fractures, Bone": ("fracture", "compression_deformity"),
-    "Scoliosis": ("scoliosis",),
-    "Kyphosis": ("kyphosis",),
-    "Atherosclerosis": ("atherosclerosis",),
-    "Aorta, tortuous": ("tortuosity",),
-    "Hernia, Hiatal": ("hernia",),
-    "Diaphragmatic Eventration": ("diaphragm_eventration",),
-    "Bronchiectasis": ("bronchiectasis",),
-    "Catheters, Indwelling": ("central_line",),
-    "Surgical Instruments": ("surgical_clips",),
-    "Pneumoperitoneum": ("free_air",),
-    "Lymphadenopathy": ("lymphadenopathy",),
-}
-"""Head of a major MeSH term -> observations; the commonest that name one. ``Aorta, tortuous`` is
-``Aorta/tortuous`` in the data, and likewise the two of the lung."""
-
 
 def heads(majors: Iterable[str]) -> set[str]:
     """The heads of a report's terms, with what stands behind them where it makes the term."""
@@ -374,22 +255,19 @@ def of_mesh(extractor: Extractor, data: OpenI) -> Iterator[str]:
     yield f"({number / seconds:.0f} a second, repeated ones from memory). Weak labels: an indexer"
     yield "chose the most important of what a report says, so precision is a lower bound."
     yield ""
-    yield "| term | reports | found | precision | recall | F1 | kappa |"
+    yield "| observation | with a term | found | precision | recall | F1 | kappa |"
     yield "|---|---|---|---|---|---|---|"
     rng = np.random.default_rng(0)
     n = len(reports)
     weights = np.vstack([np.ones(n), rng.multinomial(n, np.full(n, 1 / n), DRAWS)])
     total = []
-    for term, names in MESH.items():
-        truth = np.array([term in t for t in told])
+    for term, (terms, names) in MESH.items():
+        truth = np.array([not t.isdisjoint(terms) for t in told])
         found = np.array([not s.isdisjoint(names) for s in said])
-        if truth.sum() < 10:
-            continue
         total.append((truth, found))
         yield f"| {term} | {_agreement(truth, found, weights)}"
     truth, found = (np.concatenate([pair[i] for pair in total]) for i in (0, 1))
-    pooled = np.repeat(weights, 1, axis=1)
-    yield f"| **all pairs** | {_agreement(truth, found, np.tile(pooled, len(total)))}"
+    yield f"| **all pairs** | {_agreement(truth, found, np.tile(weights, len(total)))}"
 
 
 def _agreement(truth: np.ndarray, found: np.ndarray, weights: np.ndarray) -> str:

@@ -23,6 +23,7 @@ from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
 from medvlp.errors import MedvlpError
 from medvlp.importing import import_weights
+from medvlp.structure import structure
 
 app = typer.Typer(
     name="medvlp",
@@ -279,7 +280,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-for keep in (verify, rekey, forget, splits):
+for keep in (structure, verify, rekey, forget, splits):
     app.command()(keep)
 app.command("import")(import_weights)
 app.add_typer(cache_commands, name="cache")

@@ -106,14 +106,13 @@ class Terms:
         kinds: dict[tuple[str, ...], set[str]] = {}
         for kind in _KINDS:
             for phrase in words.get(kind, ()):
-                words_of = tuple(t.word for t in _tokens(phrase))
-                if words_of:
-                    kinds.setdefault(words_of, set()).add(kind)
+                if told := tuple(t.word for t in _tokens(phrase)):
+                    kinds.setdefault(told, set()).add(kind)
         self._kinds = {phrase: frozenset(found) for phrase, found in kinds.items()}
         self._longest: dict[str, int] = {}
         """Words with which a phrase begins, and how many words the longest such phrase has."""
-        for phrase in self._kinds:
-            self._longest[phrase[0]] = max(len(phrase), self._longest.get(phrase[0], 0))
+        for first, *rest in self._kinds:
+            self._longest[first] = max(1 + len(rest), self._longest.get(first, 0))
 
     def hits(self, tokens: Sequence[_Token], blocked: range) -> list[_Hit]:
         """The longest terms from left to right, none of them inside the finding."""

@@ -17,6 +17,7 @@ from medvlp.data.structure.vocabulary import Vocabulary
 BOTH = "bilateral"
 _SEVERITY = ("", "mild", "moderate", "severe")
 _JOINTS = ("and", "or", "comma")
+_CLOSING = (*_JOINTS, "preposition", "break", "stop")
 _ADJECTIVES = ("word", "severity", "side", "place")
 _FARTHEST_SIDE = 3
 """Words that may stand between a side and its place: "the left lateral costophrenic angle"."""
@@ -157,8 +158,9 @@ class Scene:
         verb = False
         for at in range(last + 1, len(self.roles)):
             role = self.roles[at]
-            if role == "severity":
-                closed = self.roles[at + 1 : at + 2] not in (["word"], ["place"], ["state"])
+            if at in self._degree and at not in self._side:
+                follows = self.roles[at + 1 : at + 2]
+                closed = not follows or follows[0] in _CLOSING
                 return list(self._degree[at].names) if verb and closed else []
             if role in ("break", "stop", "finding", "and", "or"):
                 break

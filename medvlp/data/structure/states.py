@@ -54,7 +54,7 @@ def _subjects(
     scene: Scene, state: Found, used: set[int], before: Sequence[Found]
 ) -> Sequence[Found]:
     verb, left = _left(scene, state, used)
-    right = _right(scene, state)
+    right = _right(scene, state, alone=not left)
     for subjects in (left if verb or not right else [], right, left):
         if any(_applies(scene, state, subject) for subject in subjects):
             return subjects
@@ -99,12 +99,18 @@ def _ends(scene: Scene, at: int, found: Sequence[Found], used: set[int]) -> bool
     return role in ("finding", "stop")
 
 
-def _right(scene: Scene, state: Found) -> list[Found]:
-    """The nouns to which a state is an adjective."""
+def _right(scene: Scene, state: Found, alone: bool) -> list[Found]:
+    """The nouns to which a state is an adjective.
+
+    Args:
+        scene: The sentence.
+        state: The adjective.
+        alone: Whether nothing stands before it that it can be said of.
+    """
     found: list[Found] = []
     joint = 0
     at = state.last + 1
-    while at < len(scene.roles) and not _closes(scene, at, found):
+    while at < len(scene.roles) and not _closes(scene, at, found, alone):
         role = scene.roles[at]
         if role == "verb":
             # What stands before a verb is its subject.
@@ -118,13 +124,13 @@ def _right(scene: Scene, state: Found) -> list[Found]:
     return found
 
 
-def _closes(scene: Scene, at: int, found: Sequence[Found]) -> bool:
+def _closes(scene: Scene, at: int, found: Sequence[Found], alone: bool) -> bool:
     """Whether a token ends the nouns that a state before them describes."""
     role = scene.roles[at]
     if role in ("and", "or", "comma") and not found:
         # "normal and clear lungs", "normal size and shape of the heart"
         follows = scene.roles[at + 1 : at + 2]
-        return follows != ["state"] and (role != "and" or follows != ["word"])
+        return (role != "and" or follows != ["word"]) and (not alone or follows != ["state"])
     if role == "place":
         return bool(found) and scene.describes(at)
     if role in ("preposition", "state"):

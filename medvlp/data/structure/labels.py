@@ -1,0 +1,36 @@
+"""The labels that a report's triples make, as CheXpert defines them (arXiv:1901.07031)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from medvlp.data.structure.extract import ABSENT, PRESENT, UNCERTAIN, Triple
+from medvlp.data.structure.vocabulary import Vocabulary
+
+NO_FINDING = "No Finding"
+
+
+def labels_of(triples: Iterable[Triple], vocabulary: Vocabulary) -> dict[str, int]:
+    """Label -> 1, 0 or -1 for what the triples speak of, and `NO_FINDING`.
+
+    Of several triples, one that affirms outweighs doubt, and doubt outweighs denial. What is denied
+    denies its own label alone: that there is no pneumonia does not say that there is no opacity.
+    `NO_FINDING` is 1 where nothing but devices is affirmed or doubted.
+
+    Args:
+        triples: All of one report.
+        vocabulary: Whose observations name the labels.
+    """
+    found: dict[str, int] = {}
+    nothing = True
+    for triple in triples:
+        known = vocabulary.observations[triple.observation]
+        told = known.chexpert if triple.presence != ABSENT else known.chexpert[:1]
+        for label in told:
+            found[label] = _stronger(triple.presence, found.get(label))
+        nothing = nothing and (known.device or triple.presence == ABSENT)
+    return {**found, NO_FINDING: int(nothing)}
+
+
+def _stronger(value: int, other: int | None) -> int:
+    return next(v for v in (PRESENT, UNCERTAIN, ABSENT) if v in (value, other))
