@@ -7,7 +7,7 @@ The manifest is written anew as a whole, sealed and entered in its audit log, as
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -176,7 +176,11 @@ def _domains(names: Sequence[str]) -> list[str]:
 def _write(opened: Opened, found: _Found, asked: Asked) -> None:
     """Write the manifest anew with what was found."""
     manifest = opened.manifest
-    tables = {name: getattr(manifest, name).iter_rows(named=True) for name in TABLES}
+    tables: dict[str, Iterable[Row]] = {
+        name: getattr(manifest, name).iter_rows(named=True) for name in TABLES
+    }
+    # Gone through twice: once for the table, once for the domains.
+    tables["samples"] = manifest.samples.to_dicts()
     others = manifest.entities.filter(pl.col("source").ne_missing(found.source))
     tables["entities"] = chain(others.iter_rows(named=True), found.entities())
     if asked.labels:

@@ -82,6 +82,10 @@ def test_a_second_run_changes_nothing(manifest):
     structure_manifest(manifest, Asked(labels=True))
     first = Manifest.open(manifest)
     assert first.samples.equals(before.samples)
+    made = ("tables", "audit", "private", "mac")
+    assert {k: v for k, v in first.info.items() if k not in made} == {
+        k: v for k, v in before.info.items() if k not in made
+    }
     assert first.texts.equals(before.texts)
     assert first.digest != before.digest
     structure_manifest(manifest, Asked(labels=True))
