@@ -1,6 +1,6 @@
 """Fine-grained chest X-ray methods at one budget: the study of twelve methods and three seeds.
 
-    python benchmarks/fine_grained.py OUT [--steps 600] [--patients 1500] [--seeds 3] [--workers 2]
+    python benchmarks/fine_grained.py OUT [--steps 800] [--patients 1500] [--seeds 3] [--workers 2]
 
 Writes a phantom archive and its manifest, takes the reports apart (`medvlp structure`), trains
 every method with every seed from `configs/cxr/study.yaml`, evaluates all of them on the protocols
@@ -36,7 +36,9 @@ CONFIG = ROOT / "configs/cxr/study.yaml"
 PROTOCOLS = ROOT / "configs/evaluate/cxr-study"
 REFERENCE = "clip"
 MIX = "mixing={kind: medcutmix}"
-MEDSLIP = "{kind: medslip, width: 96, depth: 2, heads: 4}"
+MEDSLIP = (
+    "{kind: medslip, width: 96, depth: 2, heads: 4, hidden: 192, dropout: 0.0, position: sine}"
+)
 TEXT_TRAINED = {
     "clip": "[{kind: clip}]",
     "dlilp": "[{kind: clip, weight: 0.1}, {kind: label-text}]",
@@ -151,7 +153,7 @@ def table(out: Path, manifest: Path, names: Sequence[str], seeds: int) -> list[s
 
 def estimates(out: Path, manifest: Path, protocol: str, metric: str) -> dict[str, Spread]:
     """Model -> the draws of one metric of a protocol."""
-    loaded = load_protocol(PROTOCOLS / f"{protocol}.yaml", [f"data.manifests=[{manifest}]"])
+    loaded = load_protocol(PROTOCOLS / f"study-{protocol}.yaml", [f"data.manifests=[{manifest}]"])
     found: list[Estimate] = headline_estimates(loaded, out / "suite" / loaded.name, metric)
     return {one.model: one.spread for one in found}
 
@@ -181,7 +183,7 @@ def main() -> None:
     """Everything, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--patients", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)

@@ -23,7 +23,7 @@ from medvlp.evaluate.packed_heat import pack_heat
 from medvlp.evaluate.phrases import Question, embed_questions
 from medvlp.evaluate.predict import Scorer
 from medvlp.evaluate.predictions import ALL
-from medvlp.models.answers import pointing_head
+from medvlp.models.answers import aligns_words, pointing_head, word_grids
 from medvlp.progress import track
 
 __all__ = ["Maps", "Pointers", "case_of", "level_rows"]
@@ -56,7 +56,7 @@ class Pointers:
         smooth: Deviation of the Gaussian that blurs models' maps, in cells.
         train: Questions of the training split, for the mean location; none if there are none.
         native: Whether a model whose trained head points answers with that for the names that the
-            head knows.
+            head knows, and one that was trained to align words with places, by its words.
     """
 
     def __init__(
@@ -116,25 +116,16 @@ class Pointers:
         images = {item.sample: image for item, image in zip(seen, shown, strict=True)}
         asked = [i for i, q in enumerate(questions) if q.name not in known]
         told = [i for i, q in enumerate(questions) if q.name in known]
+        by_words = _read if self._native and aligns_words(scorer.bundle) else _asked
         found: dict[int, Answer] = {}
-        for indices, cosine in ((asked, True), (told, False)):
-            part = [questions[i] for i in indices]
-            grids = self._asked(scorer, part, images) if cosine else _told(scorer, part, images)
+        for indices, way in ((asked, by_words), (told, _told)):
+            grids = way(scorer, [questions[i] for i in indices], images)
+            cosine = way is _asked
             found |= {
                 i: (smoothed(grid, self._smooth), cosine)
                 for i, grid in zip(indices, grids, strict=True)
             }
         return [found[i] for i in range(len(questions))]
-
-    def _asked(
-        self, scorer: Scorer, questions: Sequence[Question], images: Mapping[str, Item]
-    ) -> Iterator[Floats]:
-        """Maps by words; questions of one image stand together, in the order of the images."""
-        text_QE = iter(embed_questions(scorer, questions))
-        parts = _by_image(questions)
-        texts = [np.stack([next(text_QE) for _ in part]) for part in parts]
-        shown = [images[part[0].item.sample] for part in parts]
-        return chain.from_iterable(heat_grids(scorer, shown, texts))
 
     def _masks(self, scorer: Scorer, questions: Sequence[Question]) -> list[Row]:
         rows = []
@@ -224,6 +215,28 @@ def _level(one: Maps, own: Sequence[int], kind: LevelKind) -> tuple[float, float
 
     span = min(one.heat[i]["low"] for i in own), max(one.heat[i]["high"] for i in own)
     return choose_level(cases(), kind, span)
+
+
+def _asked(
+    scorer: Scorer, questions: Sequence[Question], images: Mapping[str, Item]
+) -> Iterator[Floats]:
+    """Maps by texts; questions of one image stand together, in the order of the images."""
+    text_QE = iter(embed_questions(scorer, questions))
+    parts = _by_image(questions)
+    texts = [np.stack([next(text_QE) for _ in part]) for part in parts]
+    shown = [images[part[0].item.sample] for part in parts]
+    return chain.from_iterable(heat_grids(scorer, shown, texts))
+
+
+def _read(
+    scorer: Scorer, questions: Sequence[Question], images: Mapping[str, Item]
+) -> Iterator[Floats]:
+    """Maps by the words of texts."""
+    known = {q.texts: scorer.bundle.project_texts(q.texts) for q in questions}
+    parts = _by_image(questions)
+    shown = [images[part[0].item.sample] for part in parts]
+    for part, stored in zip(parts, scorer.stored(shown), strict=True):
+        yield from word_grids(scorer.bundle, stored, [known[q.texts] for q in part])
 
 
 def _told(

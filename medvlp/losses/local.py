@@ -189,6 +189,22 @@ def _log_sum(patch_BPE: Tensor, word_MTE: Tensor, real_MT: Tensor) -> Tensor:
     return agreement_BMT.masked_fill(~real_MT, -torch.inf).logsumexp(2)
 
 
+def word_places(patch_PE: Tensor, word_TE: Tensor) -> Tensor:
+    """Where a text's words look in one image, (P,), not negative; the sum is 1.
+
+    Each word's look, weighed by a softmax over words of how well it agrees with what it sees. The
+    paper shows single words; the sum over a text is ours.
+
+    Args:
+        patch_PE: Projected patches, not normalised.
+        word_TE: Projected words, not normalised; at least one.
+    """
+    look_PT = (WORD_SHARPNESS * (patch_PE @ word_TE.T).softmax(1)).softmax(0)
+    real_1T = torch.ones(1, len(word_TE), dtype=torch.bool, device=word_TE.device)
+    agreement_T = word_agreement(patch_PE[None], word_TE[None], real_1T)[0, 0]
+    return look_PT @ agreement_T.softmax(0)
+
+
 def word_agreement(patch_BPE: Tensor, word_MTE: Tensor, real_MT: Tensor) -> Tensor:
     """How well each word agrees with the places that it looks at, (B,M,T).
 

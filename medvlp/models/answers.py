@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from medvlp.data.preprocess import model_input
 from medvlp.encoding import ImageFeatures
+from medvlp.losses.local import LocalObjective, word_places
 from medvlp.losses.objective import AnsweringObjective, RelatingObjective
-from medvlp.models.bundle import Bundle
+from medvlp.models.bundle import Bundle, ProjectedText
 
 Floats = NDArray[np.float32]
 
@@ -34,6 +35,32 @@ def pointing_head(bundle: Bundle) -> AnsweringObjective | None:
     """The first trained head that shows where; None where the bundle has none."""
     heads = (o for o in bundle.objectives.values() if isinstance(o, AnsweringObjective))
     return next((head for head in heads if head.points), None)
+
+
+def aligns_words(bundle: Bundle) -> bool:
+    """Whether the model was trained to align words with places (`medvlp.losses.local`)."""
+    return any(isinstance(o, LocalObjective) for o in bundle.objectives.values())
+
+
+@torch.inference_mode()
+def word_grids(
+    bundle: Bundle, stored: NDArray[Any], words_K: Sequence[Sequence[ProjectedText]]
+) -> list[Floats]:
+    """Where the words of K questions look in an image, each the mean over the question's texts.
+
+    Args:
+        bundle: A model that `aligns_words`.
+        stored: The image.
+        words_K: `Bundle.project_texts` of each question.
+    """
+    image = model_input(bundle.preprocess, [stored], bundle.device)
+    features, _, patch_1PE = bundle.model.encode_image(image)
+    grids = []
+    for texts in words_K:
+        words = [torch.from_numpy(text.words_TE).to(bundle.device) for text in texts]
+        place_P = torch.stack([word_places(patch_1PE[0], word_TE) for word_TE in words]).mean(0)
+        grids.append(place_P.reshape(features.grid).cpu().numpy())
+    return grids
 
 
 def relating_head(bundle: Bundle) -> RelatingObjective | None:

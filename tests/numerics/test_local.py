@@ -9,7 +9,7 @@ from encoded import IDS, SIZES, altered, batch, encodings, gradients, permuted
 
 from medvlp.encoding import Sizes
 from medvlp.errors import ConfigError
-from medvlp.losses.local import LocalConfig, Words, contrast_local, text_agreement
+from medvlp.losses.local import LocalConfig, Words, contrast_local, text_agreement, word_places
 
 READ = ("patch_BPE", "token_BNTE")
 ABSENT = ((0, 1), (2, 0), (2, 1))
@@ -156,3 +156,30 @@ def test_half_precision_is_computed_in_single():
 def test_it_needs_to_know_what_a_word_is():
     with pytest.raises(ConfigError, match="special tokens are not known"):
         LocalConfig().build(Sizes(image=4, text=4, embed=4))
+
+
+def test_words_look_where_they_agree_and_their_looks_sum_to_one():
+    torch.manual_seed(3)
+    patch_PE, word_TE = (
+        torch.randn(9, 5, dtype=torch.float64),
+        torch.randn(4, 5, dtype=torch.float64),
+    )
+    place_P = word_places(patch_PE, word_TE)
+    assert place_P.shape == (9,)
+    assert place_P.min() >= 0
+    torch.testing.assert_close(place_P.sum(), torch.ones((), dtype=torch.float64))
+    # Literally.
+    expected = torch.zeros(9, dtype=torch.float64)
+    looks, agreements = [], []
+    for t in range(4):
+        found = torch.stack([torch.softmax(word_TE @ patch, 0)[t] for patch in patch_PE])
+        look = torch.softmax(4 * found, 0)
+        context = sum(look[p] * patch_PE[p] for p in range(9))
+        agreements.append(5 * torch.cosine_similarity(context, word_TE[t], dim=0))
+        looks.append(look)
+    for weight, look in zip(torch.softmax(torch.stack(agreements), 0), looks, strict=True):
+        expected += weight * look
+    torch.testing.assert_close(place_P, expected)
+    # Patches in another order are looked at in that order.
+    order = torch.randperm(9)
+    torch.testing.assert_close(word_places(patch_PE[order], word_TE), place_P[order])

@@ -48,7 +48,8 @@ class GroundingConfig:
 
     answer: Literal["text", "native"] = "text"
     """``text``: the cosines of patches with words. ``native``: where a model was trained with a
-    head that points and that knows the name, the places that the head looks at; else cosines."""
+    head that points and that knows the name, the places that the head looks at; where it was
+    trained to align words with places (`local`), those that the words look at; else cosines."""
 
     smooth: Annotated[float, Field(ge=0)] = 0.0
     """Deviation, in cells of the model's grid, of a Gaussian that blurs its maps; BioViL used
@@ -164,7 +165,7 @@ class GroundingConfig:
 
 
 def _ways(maps: Sequence[Maps]) -> dict[str, int]:
-    """How many models' maps come from their heads, and how many are of cosines."""
+    """How many models' maps come from their heads or words, and how many are of cosines."""
     cosine = [row["cosine"] for one in maps for row in one.heat]
     return {"maps_by_head": cosine.count(False), "maps_by_text": cosine.count(True)}
 
