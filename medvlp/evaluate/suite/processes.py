@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +92,7 @@ def _serve(pipe: Connection, work: Callable[[J], str | None], threads: int) -> N
     """
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         sys.stderr = nowhere
@@ -106,3 +108,11 @@ def _serve(pipe: Connection, work: Callable[[J], str | None], threads: int) -> N
                 frame = traceback.extract_tb(error.__traceback__)[-1]
                 reason = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             pipe.send(reason)
+
+
+def _end_with_parent() -> None:
+    """Nobody would take the result of a killed command, nor stop who works on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
