@@ -126,14 +126,21 @@ def evaluate(out: Path, manifest: Path, runs: Sequence[Training], workers: int) 
     medvlp("evaluate", file, "--out", out / "suite")
 
 
-def table(out: Path, manifest: Path, names: Sequence[str], seeds: int) -> list[str]:
+def table(
+    out: Path,
+    manifest: Path,
+    names: Sequence[str],
+    seeds: int,
+    columns: Sequence[tuple[str, str, str]] = COLUMNS,
+    overrides: Sequence[str] = (),
+) -> list[str]:
     """The means over seeds with intervals, then their differences from plain CLIP."""
     values: dict[tuple[str, str], list[Spread | None]] = {}
-    for protocol, metric, heading in COLUMNS:
-        found = estimates(out, manifest, protocol, metric)
+    for protocol, metric, heading in columns:
+        found = estimates(out, manifest, protocol, metric, overrides)
         for name in names:
             values[heading, name] = [found.get(f"{name}-{seed}") for seed in range(seeds)]
-    headings = [heading for _, _, heading in COLUMNS]
+    headings = [heading for _, _, heading in columns]
     rule = "|---|" + "---|" * len(headings)
     lines = [f"| method | {' | '.join(headings)} |", rule]
     for name in names:
@@ -151,9 +158,12 @@ def table(out: Path, manifest: Path, names: Sequence[str], seeds: int) -> list[s
     return lines
 
 
-def estimates(out: Path, manifest: Path, protocol: str, metric: str) -> dict[str, Spread]:
+def estimates(
+    out: Path, manifest: Path, protocol: str, metric: str, overrides: Sequence[str] = ()
+) -> dict[str, Spread]:
     """Model -> the draws of one metric of a protocol."""
-    loaded = load_protocol(PROTOCOLS / f"study-{protocol}.yaml", [f"data.manifests=[{manifest}]"])
+    changes = [f"data.manifests=[{manifest}]", *overrides]
+    loaded = load_protocol(PROTOCOLS / f"study-{protocol}.yaml", changes)
     found: list[Estimate] = headline_estimates(loaded, out / "suite" / loaded.name, metric)
     return {one.model: one.spread for one in found}
 
