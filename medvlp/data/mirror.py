@@ -17,10 +17,8 @@ import numpy as np
 from medvlp.data.items import Item
 from medvlp.data.relations import LEFT, RIGHT, UNTOLD, Names, Relation
 from medvlp.data.sides import SideWords, load_side_words
+from medvlp.data.views import SIDES
 from medvlp.errors import ConfigError
-
-_FRONTAL = frozenset({"PA", "AP", "FRONTAL"})
-"""Views on which left and right are the picture's sides."""
 
 
 class Mirror:
@@ -58,7 +56,8 @@ class Mirror:
 
     def item(self, item: Item) -> Item | None:
         """The item of the mirror image; None where something of it cannot change sides."""
-        if item.view and item.view.upper() not in _FRONTAL:
+        # On frontal views alone left and right are the picture's sides.
+        if item.view and SIDES.get(item.view.upper()) != "frontal":
             return None
         nodes = [
             dataclasses.replace(node, text=text)
