@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -58,6 +58,10 @@ class EntityConfig:
     united: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Columns, observations and places without their side, that stand for other names than their
     own, such as ``{nodule: [nodule, mass], lung: [lung, upper_lobe, lung_base]}``."""
+
+    other_side: Literal["untold", "absent"] = "untold"
+    """What an observation that is affirmed on one side alone is on the other: not told, or absent,
+    as reports mostly mean it."""
 
     source: str | None = None
     """The extractor whose rows count, such as ``rules``; every one if not given."""
@@ -129,6 +133,7 @@ class _Columns:
     """Names as the manifests have them -> the columns that they count for."""
 
     def __init__(self, config: EntityConfig) -> None:
+        self._other_absent = config.other_side == "absent"
         self.observation: dict[str, list[int]] = {}
         for i, name in enumerate(config.observations):
             for own in config.members(name):
@@ -150,6 +155,8 @@ class _Columns:
         yield from ((column, value) for column in plain)
         if bits:
             yield from ((column, value) for bit, column in sided if bit & bits)
+            if value == PRESENT and self._other_absent:
+                yield from ((column, ABSENT) for bit, column in sided if not bit & bits)
         elif not plain:
             open_value = value if value == ABSENT else UNCERTAIN
             yield from ((column, open_value) for _, column in sided)

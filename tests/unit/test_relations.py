@@ -157,6 +157,15 @@ def test_a_column_may_unite_names(tmp_path):
         dataclasses.replace(config, united={"elsewhere": ("lung",)})
 
 
+def test_one_side_alone_may_deny_the_other(tmp_path):
+    config = dataclasses.replace(RULES, other_side="absent")
+    told = RelationVectors(_manifest(tmp_path), config).of("x1")
+    assert relation_matrix(told, NAMES).tolist() == [[1, 0], [0, 0], [-1, -2]]
+    # What another sentence affirms there is affirmed.
+    both = [*told, _relation(((1, 1),), 0, 1)]
+    assert relation_matrix(both, NAMES).tolist()[1] == [1, 0]
+
+
 class _Blank:
     config = None
 

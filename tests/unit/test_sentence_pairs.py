@@ -264,3 +264,19 @@ def test_covered_corners_hide_a_marker_and_nothing_else():
     marked[2:6, 3:9] = 65535
     np.testing.assert_array_equal(corners_covered(marked), corners_covered(bare))
     np.testing.assert_array_equal(corners_covered(bare), bare)
+
+
+def test_only_the_entities_of_the_chosen_source_tell_sides():
+    items = [_item("a", []), _item("b", [])]
+    rows = [
+        ("a", "mass", 1.0, "left", "truth"), ("b", "mass", 1.0, "right", "truth"),
+        ("a", "opacity", 1.0, "left", "rules"), ("b", "opacity", 1.0, "right", "rules"),
+    ]  # fmt: skip
+    columns = ["sample", "observation", "presence", "laterality", "source"]
+    tables = Tables()
+    tables.entities = pl.DataFrame(rows, schema=columns, orient="row")
+    found = {
+        source: {p.finding for p in side_pairs(items, [tables], 0, mirror=False, source=source)}
+        for source in ("truth", "rules", None)
+    }
+    assert found == {"truth": {"mass"}, "rules": {"opacity"}, None: {"mass", "opacity"}}

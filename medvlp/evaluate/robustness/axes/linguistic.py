@@ -64,6 +64,10 @@ class LinguisticConfig:
     head that tells places apart, how likely that head finds what the sentence claims, which the
     domain's rule-based extractor reads (`medvlp.evaluate.robustness.structured`); else cosines."""
 
+    entities: str | None = None
+    """Whose entities tell the sides of findings in images, such as ``truth``; everybody's if not
+    given."""
+
     names: dict[str, str] = field(default_factory=dict)
     """The extractor's name of an anatomy or observation -> the models', where the two differ."""
 
@@ -139,10 +143,15 @@ class LinguisticConfig:
             asked = self.windows.names(study.manifests) if self.windows else names
             found += label_pairs(items, asked, self.seed)
         if self.axis == "laterality" and {"image", "mirror"} & set(self.sources):
-            found += _sided(items, study, self.seed, self.sources)
+            found += self._sided(items, study)
         if "report" in self.sources:
             found += edited_pairs(items, study.manifests, self.axis, self.seed)
         return found
+
+    def _sided(self, items: Sequence[Item], study: Study) -> list[Pair]:
+        mirror = "mirror" in self.sources
+        pairs = side_pairs(items, study.manifests, self.seed, mirror=mirror, source=self.entities)
+        return [p for p in pairs if "image" in self.sources or not p.family.startswith("image-")]
 
     def _items(self, study: Study, names: Sequence[str]) -> list[Item]:
         if self.windows is not None:
@@ -152,11 +161,6 @@ class LinguisticConfig:
     def measures(self, evidence: Evidence) -> Measures:
         """The share of right choices, ties counting half; thresholds play no part."""
         return share_measures(self.kind)
-
-
-def _sided(items: Sequence[Item], study: Study, seed: int, sources: Sequence[Source]) -> list[Pair]:
-    pairs = side_pairs(items, study.manifests, seed, mirror="mirror" in sources)
-    return [p for p in pairs if "image" in sources or not p.family.startswith("image-")]
 
 
 def _counts(pairs: Sequence[Pair]) -> dict[str, int]:

@@ -46,7 +46,12 @@ def label_pairs(items: Sequence[Item], names: Sequence[str], seed: int) -> list[
 
 
 def side_pairs(
-    items: Sequence[Item], manifests: Sequence[Manifest], seed: int, *, mirror: bool
+    items: Sequence[Item],
+    manifests: Sequence[Manifest],
+    seed: int,
+    *,
+    mirror: bool,
+    source: str | None = None,
 ) -> list[Pair]:
     """Laterality: "X on the left" against "X on the right", by the manifests' entities.
 
@@ -59,10 +64,11 @@ def side_pairs(
         manifests: Whose entities say on which side.
         seed: Of the draw.
         mirror: Whether mirror images are asked about, too.
+        source: Whose entities count, such as ``truth``; everybody's if None.
     """
     by_sample = {item.sample: item for item in items}
     found: list[Pair] = []
-    for name, sides in _sides(manifests).items():
+    for name, sides in _sides(manifests, source).items():
         of_side: dict[str, list[Item]] = {"left": [], "right": []}
         for sample, side in sides.items():
             if sample in by_sample:
@@ -74,11 +80,13 @@ def side_pairs(
     return found
 
 
-def _sides(manifests: Sequence[Manifest]) -> dict[str, dict[str, str]]:
+def _sides(manifests: Sequence[Manifest], source: str | None) -> dict[str, dict[str, str]]:
     """Observation -> sample -> side, where a sample has it on one side alone."""
     seen: dict[tuple[str, str], set[str | None]] = {}
     for manifest in manifests:
         present = manifest.entities.filter(pl.col("presence") == 1)
+        if source is not None:
+            present = present.filter(pl.col("source") == source)
         for row in present.select("observation", "sample", "laterality").iter_rows():
             seen.setdefault((row[0], row[1]), set()).add(row[2])
     found: dict[str, dict[str, str]] = {}
