@@ -37,8 +37,11 @@ PROTOCOLS = ROOT / "configs/evaluate/cxr-study"
 REFERENCE = "clip"
 MIX = "mixing={kind: medcutmix}"
 MEDSLIP = (
-    "{kind: medslip, width: 96, depth: 2, heads: 4, hidden: 192, dropout: 0.0, position: sine}"
+    "{kind: medslip, width: 96, depth: 2, heads: 4, hidden: 192, dropout: 0.0, position: sine, "
+    "negatives: unmentioned}"
 )
+# GLoRIA's words and places have projections of their own, as published.
+APART = "model={embed: 96, patch_projection: {kind: linear}, token_projection: {kind: linear}}"
 TEXT_TRAINED = {
     "clip": "[{kind: clip}]",
     "dlilp": "[{kind: clip, weight: 0.1}, {kind: label-text}]",
@@ -46,10 +49,17 @@ TEXT_TRAINED = {
     "make": "[{kind: multi-text}]",
     "medslip": f"[{MEDSLIP}]",
 }
+
+
+def settings(name: str) -> tuple[str, ...]:
+    """What a text-trained method changes."""
+    return (f"objectives={TEXT_TRAINED[name]}", *([APART] if name == "gloria" else []))
+
+
 METHODS: dict[str, tuple[str, ...]] = {
     "unimodal": ("objectives=[{kind: labels}]",),
-    **{name: (f"objectives={objectives}",) for name, objectives in TEXT_TRAINED.items()},
-    **{f"{name}+cutmix": (f"objectives={o}", MIX) for name, o in TEXT_TRAINED.items()},
+    **{name: settings(name) for name in TEXT_TRAINED},
+    **{f"{name}+cutmix": (*settings(name), MIX) for name in TEXT_TRAINED},
 }
 COLUMNS = (
     ("zero-shot", "auroc_macro", "zero-shot AUROC"),

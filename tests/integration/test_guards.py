@@ -202,7 +202,7 @@ def test_a_stop_iteration_in_the_model_is_no_end_of_data(
         train_run(experiment_file, [], tmp_path / "run")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_ranks_replace_the_samples_that_one_replaces(
     experiment_file: Path,
     bright_manifest: Path,

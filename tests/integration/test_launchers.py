@@ -34,7 +34,7 @@ SLURM = {
 Losses = Callable[[Path], list[float]]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_torchrun_gives_the_losses_of_one_process(
     experiment_file: Path, tmp_path: Path, read_losses: Losses
 ) -> None:

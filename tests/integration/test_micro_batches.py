@@ -97,7 +97,7 @@ def train_on_two_ranks(file: Path, folder: Path) -> None:
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_ranks_sharded_or_in_micro_batches_train_as_one(file: Path, tmp_path: Path) -> None:
     train_run(file, [], tmp_path / "one")
     train_on_two_ranks(file, tmp_path)

@@ -143,7 +143,7 @@ def test_a_cache_can_be_filled_for_every_stream(mixed_file: Path, tmp_path: Path
     assert {p: p.stat().st_mtime_ns for p in cache.rglob("*.npy")} == files
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_ranks_give_every_schedule_as_one_does(
     scheduled_file: Path, tmp_path: Path, medvlp_process
 ) -> None:

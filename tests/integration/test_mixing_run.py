@@ -163,7 +163,7 @@ def test_the_supervised_control_mixes_nothing(mixing_file: Path, tmp_path: Path)
     assert task.losses(batch).keys() == {"loss", "labels"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_ranks_mix_alike_whether_the_towers_are_sharded_or_not(
     mixing_file: Path, tmp_path: Path, medvlp_process
 ) -> None:
