@@ -3,8 +3,8 @@
 python benchmarks/main_job.py --shared ../shared \
     --video-bundle demo-output/video/clip/bundle --out benchmarks/results/DATE-main-job.md
 
-Small sets: the numbers show that the path works on real input, and nothing about a method. It trains,
-so it is no part of `make bench`.
+Small sets: the numbers show that the path works on real input, and nothing about a method. It
+trains, so it is no part of `make bench`.
 """
 
 from __future__ import annotations
