@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--sets", nargs="+", default=["cxr-nih-64", "phantoms"])
     parser.add_argument("--half", choices=("even", "odd"), default="odd")
-    parser.add_argument("--phantoms", type=int, default=60)
+    parser.add_argument("--phantoms", type=int, default=30)
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--growth", action="store_true", help="time and memory of larger indexes")
     parser.add_argument("--out", type=Path)

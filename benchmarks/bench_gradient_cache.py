@@ -1,6 +1,6 @@
 """Memory and time of a large contrastive batch of volumes, a micro-batch at a time.
 
-    python benchmarks/bench_gradient_cache.py [--batch 48] [--side 64] [--micro 4] [--out FILE]
+    python benchmarks/bench_gradient_cache.py [--batch 24] [--side 64] [--micro 4] [--out FILE]
 
 ``--batch 512 --side 96`` is the full size. Steps whose memory counts run in processes of their
 own, whose peak resident memory is read at the end: a plain step of one micro-batch (the memory to
@@ -209,7 +209,7 @@ def report(arguments: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--micro", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)

@@ -1,6 +1,6 @@
 """Identifiers: guessing record numbers, scrubbing generated and real reports.
 
-    python benchmarks/bench_identifiers.py [--numbers 1000000] [--reports 10000] [--out FILE.md]
+    python benchmarks/bench_identifiers.py [--numbers 1000000] [--reports 4000] [--out FILE.md]
 
 Real reports are read from the folder in MEDVLP_SHARED, where it is set; only counts are printed.
 """
@@ -120,7 +120,7 @@ def main() -> None:
     """Print the table, and write it if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--numbers", type=int, default=10**6)
-    parser.add_argument("--reports", type=int, default=10_000)
+    parser.add_argument("--reports", type=int, default=4_000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     lines = ["# Identifiers", "", "| what | figure |", "|---|---|"]

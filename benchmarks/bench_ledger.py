@@ -257,7 +257,7 @@ def bench_memory(folder: Path, sizes: list[int]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--files", type=int, default=2000)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--memory", default="1000,5000")
     parser.add_argument("--out", type=Path)
