@@ -1,6 +1,6 @@
 """What a killed, repeated or shared `medvlp index` costs, and the memory it takes.
 
-    python benchmarks/bench_ledger.py [--files 2000] [--kills 5] [--memory 1000,5000] [--out FILE]
+    python benchmarks/bench_ledger.py [--files 2000] [--kills 3] [--memory 1000,5000] [--out FILE]
 
 The archive is made of small valid radiographs, with some files that are refused and some that are
 none of ours. `tests/integration/test_resume.py` holds what is measured here to its promises.
