@@ -1,6 +1,6 @@
 """The same methods on real pixels: the NIH subset, classification and its radiologists' boxes.
 
-    python benchmarks/fine_grained_nih.py OUT --shared ../shared [--steps 800] [--workers 2]
+    python benchmarks/fine_grained_nih.py OUT --shared ../shared [--steps 2000] [--workers 2]
 
 Trains on the 1,000 images of 64 pixels, less those of patients who also stand in the other set;
 evaluates on the 104 images of 1,024 pixels with their 31 boxes. NIH never released its reports:
@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()

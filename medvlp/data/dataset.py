@@ -22,10 +22,10 @@ from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
 from medvlp.data.preprocess import Mirrors, Preprocess
+from medvlp.data.presence import UNTOLD
 from medvlp.data.randomness import generator
 from medvlp.data.relations import (
     NO_NAMES,
-    UNTOLD,
     Names,
     present_places,
     relation_matrix,

@@ -20,11 +20,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from medvlp.config import STRICT, read_yaml, validate
 from medvlp.data.assertions import Presence, Terms, assertion
 from medvlp.data.phrases import Phrases
+from medvlp.data.presence import ABSENT, PRESENT, UNCERTAIN, strongest
 from medvlp.data.sections import NOT_SEEN, Headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.errors import ConfigError
-
-PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
 
 NO_FINDING = "no_finding"
 """Present where a report speaks of findings and affirms or doubts none, devices aside."""
@@ -149,7 +148,7 @@ class Findings:
     def _with_kinds(self, name: str, own: Mapping[str, int | None]) -> int | None:
         kinds = [own[other] for other in self.words[name].includes]
         # That one kind is absent does not say that every kind is.
-        return _strongest([own[name], *(v for v in kinds if v != ABSENT)])
+        return strongest([own[name], *(v for v in kinds if v != ABSENT)])
 
     def _of_sentence(self, sentence: str) -> tuple[Mention, ...]:
         lowered = sentence.lower()
@@ -220,11 +219,7 @@ def _mention(
 
 def _joined(name: str, mentions: Sequence[Mention]) -> int | None:
     own = [m for m in mentions if m.finding == name]
-    return _strongest([m.value for m in own if not m.weak] or [m.value for m in own])
-
-
-def _strongest(values: Sequence[int | None]) -> int | None:
-    return next((value for value in (PRESENT, UNCERTAIN, ABSENT) if value in values), None)
+    return strongest([m.value for m in own if not m.weak] or [m.value for m in own])
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:

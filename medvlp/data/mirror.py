@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from medvlp.data.items import Item
-from medvlp.data.relations import LEFT, RIGHT, UNTOLD, Names, Relation
+from medvlp.data.presence import UNTOLD
+from medvlp.data.relations import LEFT, RIGHT, Names, Relation
 from medvlp.data.sides import SideWords, load_side_words
 from medvlp.data.views import SIDES
 from medvlp.errors import ConfigError

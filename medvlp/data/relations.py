@@ -20,17 +20,15 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.config import STRICT
 from medvlp.data.manifest import Manifest
+from medvlp.data.presence import ABSENT, BY_STRENGTH, PRESENT, UNCERTAIN, UNTOLD
 from medvlp.errors import ConfigError
-
-PRESENT, ABSENT, UNCERTAIN, UNTOLD = 1, 0, -1, -2
-"""Values of a relation; `UNTOLD` where the report does not speak of it."""
 
 LEFT, RIGHT = 1, 2
 """Bits of a text's side; both for bilateral."""
 
 _SIDES: Mapping[str, int] = {"left": LEFT, "right": RIGHT, "bilateral": LEFT | RIGHT}
-_STRENGTH = {UNTOLD: 0, ABSENT: 1, UNCERTAIN: 2, PRESENT: 3}
-_BY_STRENGTH = np.array(sorted(_STRENGTH, key=lambda value: _STRENGTH[value]), np.int8)
+_STRENGTH = {value: strength for strength, value in enumerate(BY_STRENGTH)}
+_BY_STRENGTH = np.array(BY_STRENGTH, np.int8)
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from medvlp.data.findings import PRESENT, Findings, side
+from medvlp.data.findings import Findings, side
+from medvlp.data.presence import PRESENT
 from medvlp.models.chexbert import CheXbert, load_chexbert
 from medvlp.progress import track
 

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch
-from medvlp.data.relations import ABSENT, PRESENT, UNCERTAIN, UNTOLD
+from medvlp.data.presence import PRESENT
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.contrastive import widened
 from medvlp.losses.objective import AnsweringObjective, Objective
+from medvlp.losses.told import known, strongest
 
 Count = Annotated[int, Field(gt=0)]
-_BY_STRENGTH = (UNTOLD, ABSENT, UNCERTAIN, PRESENT)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -102,7 +102,7 @@ class KnowledgeObjective(AnsweringObjective):
         if batch.relations_BAQ is None or batch.told_BNQ is None:
             raise ValueError("knowledge: the batch has no relations")
         told_BXQ = torch.cat([batch.relations_BAQ, batch.told_BNQ], 1).long()
-        known_BQ, image_BQ = _binary(strongest(told_BXQ))
+        known_BQ, image_BQ = _binary(strongest(told_BXQ, 1))
         told_BNQ, text_BNQ = _binary(batch.told_BNQ.long())
         count_2 = torch.stack([known_BQ.sum(), told_BNQ.sum()])
         return (known_BQ, image_BQ, told_BNQ, text_BNQ), count_2
@@ -186,20 +186,9 @@ class GraphAttention(nn.Module):
         return node_KW + F.elu((weight_HKK @ value_HKC).transpose(0, 1).flatten(1))
 
 
-def strongest(told_BXQ: Tensor) -> Tensor:
-    """The strongest value told of each observation (B,Q): present, uncertain, absent, untold.
-
-    >>> strongest(torch.tensor([[[-2, 0, 0], [-2, -1, 1]]])).tolist()
-    [[-2, -1, 1]]
-    """
-    by_strength = torch.tensor(_BY_STRENGTH, device=told_BXQ.device)
-    strength_BXQ = by_strength.argsort()[told_BXQ - UNTOLD]
-    return by_strength[strength_BXQ.amax(1)]
-
-
 def _binary(told: Tensor) -> tuple[Tensor, Tensor]:
     """Where something is affirmed or denied, and 1 where it is affirmed."""
-    return (told == PRESENT) | (told == ABSENT), told == PRESENT
+    return known(told), told == PRESENT
 
 
 def _cross_entropies(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medvlp.data.batch import Batch
-from medvlp.data.relations import ABSENT, PRESENT, UNCERTAIN, UNTOLD
+from medvlp.data.presence import ABSENT, PRESENT, UNCERTAIN, UNTOLD
 from medvlp.data.tables import LEVELS
 from medvlp.encoding import Encodings
 

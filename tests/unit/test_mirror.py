@@ -16,7 +16,8 @@ from medvlp.data.mirror import Mirror
 from medvlp.data.phantom_source import PhantomData
 from medvlp.data.placement import BoxRegion, Placement
 from medvlp.data.preprocess import contract_digest, model_input
-from medvlp.data.relations import LEFT, PRESENT, RIGHT, UNTOLD, EntityConfig, Names, Relation
+from medvlp.data.presence import PRESENT, UNTOLD
+from medvlp.data.relations import LEFT, RIGHT, EntityConfig, Names, Relation
 from medvlp.data.sides import load_side_words
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from medvlp.data.assertions import Presence, assertion
 from medvlp.data.phrases import Span
+from medvlp.data.presence import ABSENT, PRESENT, UNCERTAIN
 from medvlp.data.sections import NOT_SEEN, Headings, sections
 from medvlp.data.sentences import sentences
 from medvlp.data.structure.lexicon import Found, Lexicon
@@ -23,8 +24,6 @@ from medvlp.data.structure.states import Stated, stated
 from medvlp.data.structure.vocabulary import Vocabulary, load_vocabulary
 from medvlp.domain import get_domain
 from medvlp.errors import ConfigError
-
-PRESENT, ABSENT, UNCERTAIN = 1, 0, -1
 
 _VALUE = {"present": PRESENT, "absent": ABSENT, "uncertain": UNCERTAIN}
 _CACHED = 1 << 16

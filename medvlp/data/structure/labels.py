@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from medvlp.data.structure.extract import ABSENT, PRESENT, UNCERTAIN, Triple
+from medvlp.data.presence import ABSENT, strongest
+from medvlp.data.structure.extract import Triple
 from medvlp.data.structure.vocabulary import Vocabulary
 
 NO_FINDING = "No Finding"
@@ -21,16 +22,13 @@ def labels_of(triples: Iterable[Triple], vocabulary: Vocabulary) -> dict[str, in
         triples: All of one report.
         vocabulary: Whose observations name the labels.
     """
-    found: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
     nothing = True
     for triple in triples:
         known = vocabulary.observations[triple.observation]
         told = known.chexpert if triple.presence != ABSENT else known.chexpert[:1]
         for label in told:
-            found[label] = _stronger(triple.presence, found.get(label))
+            found.setdefault(label, []).append(triple.presence)
         nothing = nothing and (known.device or triple.presence == ABSENT)
-    return {**found, NO_FINDING: int(nothing)}
-
-
-def _stronger(value: int, other: int | None) -> int:
-    return next(v for v in (PRESENT, UNCERTAIN, ABSENT) if v in (value, other))
+    told_most = {label: strongest(values) for label, values in found.items()}
+    return {**{k: v for k, v in told_most.items() if v is not None}, NO_FINDING: int(nothing)}

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from medvlp.data.phrases import Span
-from medvlp.data.structure.extract import ABSENT, PRESENT, UNCERTAIN, Extractor, Triple
+from medvlp.data.presence import ABSENT, PRESENT, UNCERTAIN
+from medvlp.data.structure.extract import Extractor, Triple
 from medvlp.errors import ConfigError, InputError
 from medvlp.progress import track
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.data.relations import ABSENT, PRESENT
+from medvlp.data.presence import ABSENT, PRESENT
 from medvlp.evaluate.predict import Scorer
 from medvlp.evaluate.robustness.pairs.pair import Case, Pair
 from medvlp.evaluate.robustness.sentences import TowerScorer, seen_views

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from medvlp.data.batch import Batch
-from medvlp.data.relations import UNTOLD
+from medvlp.data.presence import UNTOLD
 from medvlp.losses.contrastive import widened
 from medvlp.losses.ties import text_groups
 

@@ -33,14 +33,13 @@ from medvlp.losses.medslip.decoder import Stream, grid_positions
 from medvlp.losses.medslip.terms import (
     draw_negatives,
     existence_total,
-    known,
     products,
     prototype_terms,
     prototype_total,
     relation_total,
-    told_anywhere,
 )
 from medvlp.losses.objective import Objective, RelatingObjective
+from medvlp.losses.told import known, strongest
 
 Share = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -185,7 +184,7 @@ class MedslipObjective(RelatingObjective):
                 unmentioned=self.config.negatives == "unmentioned",
             )
             drawn += [index_BMK, real_BMK]
-            counts[0] += known(told_anywhere(relations_BMN)).sum()
+            counts[0] += known(strongest(relations_BMN, 2)).sum()
             counts[1] += prototype_terms(relations_BMN, real_BMK).sum()
         counts[2] = known(relations_BAQ).sum()
         return tuple(drawn), counts
@@ -213,7 +212,7 @@ class MedslipObjective(RelatingObjective):
         existence, prototype = anatomy_BAd.new_zeros(()), anatomy_BAd.new_zeros(())
         for stream, found_BMd, book_ND, relations_BMN, (index_BMK, real_BMK) in sides:
             logits_BM2 = stream.exist(found_BMd)
-            existence = existence + existence_total(logits_BM2, told_anywhere(relations_BMN))
+            existence = existence + existence_total(logits_BM2, strongest(relations_BMN, 2))
             head = stream.prototype
             prototype = prototype + prototype_total(
                 stream.drop(found_BMd), head.weight, head.bias, book_ND, relations_BMN,

@@ -1,6 +1,6 @@
 """MeDSLIP's three sums as functions of tensors, and the draw of its negatives.
 
-Notation: R (B,A,Q) relations with values of `medvlp.data.relations`; a stream has M queries and N
+Notation: R (B,A,Q) relations with values of `medvlp.data.presence`; a stream has M queries and N
 names on the other side: (M,N) is (Q,A) for observations and (A,Q) for anatomies. Only present and
 absent are known; uncertain is neither.
 """
@@ -11,23 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medvlp.data.relations import ABSENT, PRESENT, UNCERTAIN, UNTOLD
-
-
-def known(relations: Tensor) -> Tensor:
-    """Where a relation is present or absent."""
-    return (relations == PRESENT) | (relations == ABSENT)
-
-
-def told_anywhere(relations_BMN: Tensor) -> Tensor:
-    """(B,M): present if present anywhere, else uncertain if that anywhere, else absent if denied.
-
-    Something that may be in one place is not absent because it is denied in another.
-    """
-    found = torch.full(relations_BMN.shape[:2], UNTOLD, device=relations_BMN.device)
-    for value in (ABSENT, UNCERTAIN, PRESENT):
-        found = found.masked_fill((relations_BMN == value).any(2), value)
-    return found
+from medvlp.data.presence import ABSENT, PRESENT, UNTOLD
+from medvlp.losses.told import known
 
 
 def existence_total(logits_BM2: Tensor, told_BM: Tensor) -> Tensor:
