@@ -25,7 +25,7 @@ PROMPTS = {
     "labels": {"left": {"positive": ["opacity on the left side"], "negative": ["normal lungs"]}},
 }
 TASKS = {
-    "labels": {"kind": "zero-shot", "prompts": PROMPTS},
+    "labels": {"kind": "zero-shot", "prompts": PROMPTS, "rule": "native"},
     "search": {"kind": "retrieval", "levels": ["sentence"], "k": [1, 10]},
 }
 
@@ -75,6 +75,7 @@ def test_joined_cells_are_a_single_evaluation(ran, place, tmp_path):
             json.loads((folder / name / "metrics.json").read_text()) for folder in (tmp_path, ran)
         )
         assert alone["rows"] == together["rows"]
+        assert alone["counts"] == together["counts"]
 
 
 def test_metrics_of_a_suite_can_be_made_again(ran):

@@ -19,6 +19,9 @@ from medvlp.evaluate.suite.cells import place
 from medvlp.evaluate.suite.plan import Cell
 from medvlp.plain_files import read_json
 
+OF_MODELS = ("models_", "maps_by_", "pairs_unknown_to_heads")
+"""Beginnings of counts over a cell's own model; all others are over the data, equal in each."""
+
 
 def join_cells(protocol: Protocol, cells: Sequence[Cell], out: Path) -> None:
     """Write ``OUT/<protocol>/`` from finished cells, unless it holds these very cells already.
@@ -67,8 +70,12 @@ def _by_name(entries: Any) -> list[dict[str, Any]]:
 
 def _facts(studies: Sequence[dict[str, Any]], held: Sequence[dict[str, str]]) -> dict[str, Any]:
     counts: dict[str, int] = {}
-    for study in reversed(studies):
-        counts |= study["counts"]
+    for study in studies:
+        for name, count in study["counts"].items():
+            if name.startswith(OF_MODELS):
+                counts[name] = counts.get(name, 0) + count
+            else:
+                counts.setdefault(name, count)
     return {
         **studies[0],
         "counts": counts,
