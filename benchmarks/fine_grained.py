@@ -1,6 +1,6 @@
-"""Fine-grained chest X-ray methods at one budget: the study of twelve methods and three seeds.
+"""Fine-grained chest X-ray methods at one budget: the study of eleven methods and three seeds.
 
-    python benchmarks/fine_grained.py OUT [--steps 2000] [--patients 1500] [--seeds 3] [--workers 2]
+    python benchmarks/fine_grained.py OUT [--steps 1500] [--patients 1500] [--seeds 3] [--workers 2]
 
 Writes a phantom archive and its manifest, takes the reports apart (`medvlp structure`), trains
 every method with every seed from `configs/cxr/study.yaml`, evaluates all of them on the protocols
@@ -194,7 +194,7 @@ def main() -> None:
     """Everything, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--patients", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
