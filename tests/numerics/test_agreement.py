@@ -23,6 +23,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
+from medvlp.evaluate.metrics.calibration import CalibrationError
 from medvlp.evaluate.metrics.operating import (
     BalancedAccuracy,
     Lift,
@@ -36,7 +37,6 @@ from medvlp.evaluate.metrics.statistics import (
     F1,
     Auroc,
     AveragePrecision,
-    CalibrationError,
     Median,
     Ratio,
 )

@@ -13,6 +13,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from medvlp.evaluate.metrics.calibration import CalibrationError
 from medvlp.evaluate.metrics.intervals import interval
 from medvlp.evaluate.metrics.resampling import (
     BLOCK,
@@ -25,7 +26,6 @@ from medvlp.evaluate.metrics.statistics import (
     F1,
     Auroc,
     AveragePrecision,
-    CalibrationError,
     Median,
     Ratio,
 )

@@ -56,7 +56,7 @@ class Row:
     """Standard deviation of the value over trainings, which the interval does not hold."""
 
     interval: str | None = None
-    """What the interval was made by: percentile, bca, basic or wilson; null where there is none,
+    """What the interval was made by: percentile, bca, inverted or wilson; null where there is none,
     or where no draw of patients moves the value."""
 
     undefined_draws: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medvlp.evaluate.metrics.calibration import CalibrationError
 from medvlp.evaluate.metrics.estimate import Measure, Measures
 from medvlp.evaluate.metrics.operating import (
     BalancedAccuracy,
@@ -23,7 +24,6 @@ from medvlp.evaluate.metrics.statistics import (
     Auroc,
     AveragePrecision,
     Bools,
-    CalibrationError,
     Floats,
     Ratio,
     Statistic,

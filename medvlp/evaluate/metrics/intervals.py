@@ -40,9 +40,8 @@ def interval(spread: Spread, confidence: float, method: Method = "bca") -> Inter
     - ``bca``: quantiles moved by the draws' bias and the jackknife's skewness (bias-corrected and
       accelerated; Efron 1987, doi:10.1080/01621459.1987.10478410).
 
-    A statistic that says it is biased upwards (`reflected`) gets the reflected percentile interval
-    (``basic``; Davison & Hinkley 1997, section 5.2), which may lie below the estimate altogether:
-    two estimates less the upper and the lower quantile, and not below 0 for a proportion.
+    Draws that are of the truth itself (`Spread.inverted`) give their quantiles (``inverted``); the
+    estimate of a statistic that is biased may lie outside.
 
     Draws that leave the statistic undefined do not count. Where no draw differs from the estimate:
 
@@ -64,17 +63,10 @@ def interval(spread: Spread, confidence: float, method: Method = "bca") -> Inter
     if not varies(spread):
         return _certain(spread, confidence)
     z = _expanded(confidence, spread.support)
-    if spread.reflected:
-        return _basic(spread, kept, z)
-    ends = norm.cdf([-z, z]) if method == "percentile" else _bca_levels(spread, kept, z)
+    plain = spread.inverted or method == "percentile"
+    ends = norm.cdf([-z, z]) if plain else _bca_levels(spread, kept, z)
     low, high = np.quantile(kept, ends)
-    return Interval(float(low), float(high), method)
-
-
-def _basic(spread: Spread, kept: Floats, z: float) -> Interval:
-    high, low = 2 * spread.value - np.quantile(kept, norm.cdf([-z, z]))
-    least = 0.0 if spread.proportion else -math.inf
-    return Interval(max(least, float(low)), max(least, float(high)), "basic")
+    return Interval(float(low), float(high), "inverted" if spread.inverted else method)
 
 
 def varies(spread: Spread) -> bool:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medvlp.evaluate.metrics.calibration import CalibrationError
 from medvlp.evaluate.metrics.estimate import Measure, mean_measure
 from medvlp.evaluate.metrics.segments import edit_score, relax, segment_matches
-from medvlp.evaluate.metrics.statistics import CalibrationError, Floats, Ints, Ratio
+from medvlp.evaluate.metrics.statistics import Floats, Ints, Ratio
 from medvlp.evaluate.metrics.windows import Windows, windows_of
 from medvlp.evaluate.predictions import ALL
 

@@ -24,6 +24,9 @@ Weights = NDArray[np.float32]
 BLOCK = 64
 """Draws computed at once: enough to fill the vector units, few enough to stay in the cache."""
 
+INVERTED = 1024
+"""Draws that tell how an estimate varies about a supposed truth."""
+
 GROUPS = 200
 """Groups of patients that the jackknife leaves out, one after the other, of more patients."""
 
@@ -43,8 +46,8 @@ class Spread:
     proportion: bool = False
     """Whether it lies between 0 and 1 by nature."""
 
-    reflected: bool = False
-    """Whether the draws are above the estimate by about what the estimate is above the truth."""
+    inverted: bool = False
+    """Whether the draws are of the truth itself, which may lie away from the estimate."""
 
     @property
     def undefined(self) -> int:
@@ -68,7 +71,7 @@ def mean_spread(members: Sequence[Spread]) -> Spread:
         _mean_defined([m.jackknife_G for m in members]),
         support,
         all(m.proportion for m in members),
-        all(m.reflected for m in members),
+        all(m.inverted for m in members),
     )
 
 
@@ -90,6 +93,7 @@ def combined(spreads: Sequence[Spread], way: Callable[[Floats], Floats]) -> Spre
         way(np.stack([s.draws_R for s in spreads])),
         way(np.stack([s.jackknife_G for s in spreads])),
         min(s.support for s in spreads),
+        inverted=any(s.inverted for s in spreads),
     )
 
 
@@ -152,17 +156,25 @@ def bootstrap(
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         parts = list(track(pool.map(block, starts), "bootstrap", total=len(starts)))
         without = list(pool.map(values, left_out(patients, seed))) if draws else []
-    return {
-        key: Spread(
+    found = {}
+    for i, (key, statistic) in enumerate(statistics.items()):
+        drawn_R = _joined(part[i] for part in parts)
+        invert = getattr(statistic, "inverted", None) if draws else None
+        found[key] = Spread(
             float(value[i][0]),
-            _joined(part[i] for part in parts),
+            drawn_R if invert is None else invert(drawn_R, _first(patients, draws, seed)),
             _joined(part[i] for part in without),
             getattr(statistic, "support", patients),
             getattr(statistic, "proportion", False),
-            getattr(statistic, "reflected", False),
+            invert is not None,
         )
-        for i, (key, statistic) in enumerate(statistics.items())
-    }
+    return found
+
+
+def _first(patients: int, draws: int, seed: int) -> Iterator[Weights]:
+    """The weights of the first `INVERTED` draws, block by block."""
+    for start in range(0, min(draws, INVERTED), BLOCK):
+        yield draw_weights(patients, start // BLOCK, min(BLOCK, draws - start), seed)
 
 
 def _joined(parts: Iterator[Floats]) -> Floats:

@@ -4,13 +4,13 @@ A *statistic* takes a matrix of weights, one row a patient and one column a draw
 value a draw, NaN where it is undefined. The point estimate is the same function at weight one
 for every patient, so that an estimate and its interval cannot differ in definition.
 
-A statistic may say three things of itself, which its interval is better for:
+A statistic may say more of itself, which its interval is better for:
 
 - `support`: how many patients it rests on, such as those with the finding for a sensitivity;
   for AUROC, the fewer of those with and those without. If it does not say, all patients.
 - `proportion`: whether it lies between 0 and 1 by nature, so that 0 and 1 are never certain.
-- `reflected`: whether its estimate is above the truth by about as much as its draws are above the
-  estimate.
+- `inverted`: what true values its draws speak for, where they do not lie about the truth as
+  they are (`calibration`).
 
 Shape letters here: N rows of predictions, P patients, R draws, K distinct scores of positives,
 C classes.
@@ -138,50 +138,6 @@ class Ratio:
     def __call__(self, weight_PR: Floats) -> Floats:
         """(R,) ratios; NaN where the denominator is zero."""
         return divide(self.numerator_P @ weight_PR, self.denominator_P @ weight_PR)
-
-
-class CalibrationError:
-    """Expected calibration error (Naeini et al. 2015, AAAI).
-
-    The mean over rows of the gap between a bin's mean probability and its share of positives;
-    the binary form, where the probability is that of the positive class. The plug-in estimate is
-    above the true error, and the more so the fewer rows a bin holds; so are its draws.
-
-    Args:
-        probability_N: Of the positive class.
-        positive_N: The truth.
-        patient_N: Whose row it is.
-        patients: P.
-        bins: How many.
-        equal_mass: Bins that hold equally many rows (Nixon et al. 2019, arXiv:1904.01685), as far
-            as ties allow, in place of bins equally wide. They are those of the sample itself and
-            stay in every draw.
-    """
-
-    proportion = True
-    reflected = True
-
-    def __init__(
-        self,
-        probability_N: Floats,
-        positive_N: Bools,
-        patient_N: Ints,
-        patients: int,
-        bins: int = 15,
-        *,
-        equal_mass: bool = False,
-    ) -> None:
-        edges = np.linspace(0, 1, bins + 1)[1:-1]
-        if equal_mass:
-            edges = np.quantile(probability_N, edges, method="inverted_cdf")
-        row_N = np.searchsorted(edges, probability_N, side="left")
-        gap_N = probability_N - positive_N
-        self.gap_BP = sparse.csr_matrix((gap_N, (row_N, patient_N)), shape=(bins, patients))
-        self.count_P = np.bincount(patient_N, minlength=patients)
-
-    def __call__(self, weight_PR: Floats) -> Floats:
-        """(R,) errors."""
-        return divide(np.abs(self.gap_BP @ weight_PR).sum(axis=0), self.count_P @ weight_PR)
 
 
 class F1:
