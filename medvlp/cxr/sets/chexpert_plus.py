@@ -17,21 +17,19 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import (
+    Cells,
+    compare,
+    leave_rest,
+    table_rows,
+    the_file,
+    with_suffix,
+)
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.archive.text.document import checked_text, is_wordless
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import (
-    PICTURES,
-    Cells,
-    compare,
-    leave_rest,
-    table_rows,
-    take_images,
-    the_file,
-    with_suffix,
-)
 from medvlp.cxr.sets.chexpert_places import (
     FINDINGS,
     Labels,
@@ -42,7 +40,7 @@ from medvlp.cxr.sets.chexpert_places import (
     told_place,
     view_told,
 )
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, PICTURES, Xray, take_images
 
 SOURCE = "chexpert-plus"
 IMAGES = {"train": 223_228, "valid": 234}

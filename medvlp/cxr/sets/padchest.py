@@ -16,22 +16,21 @@ from typing import Any
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.text.document import checked_text
-from medvlp.archive.text.plaintext import Text
-from medvlp.archive.verdict import Ignore, Reject
-from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import (
+from medvlp.archive.tables.accounts import (
     Cells,
     compare,
     leave_rest,
     table_rows,
-    take_images,
     the_file,
     with_suffix,
 )
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
-from medvlp.cxr.sets.padchest_words import listed_words
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.archive.tables.listed import listed_words
+from medvlp.archive.tables.lists import ListOptions, SplitLists
+from medvlp.archive.text.document import checked_text
+from medvlp.archive.text.plaintext import Text
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.config import STRICT
+from medvlp.cxr.sets.xrays import Xray, take_images
 
 SOURCE = "padchest"
 IMAGES = 160_868
