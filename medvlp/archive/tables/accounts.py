@@ -15,6 +15,8 @@ from typing import TypeVar
 from medvlp.archive.intake import Intake
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.tablefile import open_table
+from medvlp.archive.text.document import checked_text
+from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.errors import ArchiveError
 from medvlp.progress import track
@@ -129,6 +131,15 @@ def _read_alike(
     for name, reading in readings:
         alike.setdefault(reading.key, (reading, []))[1].append(name)
     return alike.values()
+
+
+def row_text(intake: Intake, table: Path, row: int, text: str) -> Text | None:
+    """A row's report; one without words is listed, and its image stays."""
+    try:
+        return checked_text(text)
+    except Reject as verdict:
+        intake.reject_row(table, row, verdict.code)
+        return None
 
 
 def leave_rest(intake: Intake) -> None:

@@ -21,12 +21,13 @@ from medvlp.archive.tables.accounts import (
     Cells,
     compare,
     leave_rest,
+    row_text,
     table_rows,
     the_file,
     with_suffix,
 )
 from medvlp.archive.tables.tablefile import table_text
-from medvlp.archive.text.document import checked_text, is_wordless
+from medvlp.archive.text.document import is_wordless
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
@@ -175,11 +176,7 @@ def _text(intake: Intake, table: Path, row: int, cells: Cells, options: PlusOpti
     parts = [f"{_SECTIONS[column]}:\n{cells[column]}" for column in _SECTIONS if column in told]
     divided = not told.isdisjoint(_TOLD)
     wanted = divided and (options.text == "sections" or is_wordless(cells["report"]))
-    try:
-        return checked_text("\n\n".join(parts) if wanted else cells["report"])
-    except Reject as verdict:
-        intake.reject_row(table, row, verdict.code)
-        return None
+    return row_text(intake, table, row, "\n\n".join(parts) if wanted else cells["report"])
 
 
 def _labels(intake: Intake, files: Sequence[Path], wanted: str) -> dict[Place, Labels]:
