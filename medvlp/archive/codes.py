@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from medvlp.config import read_yaml, validate
+from medvlp.data.flags import name_of
 
 _FILE = Path(__file__).with_name("codes.yaml")
 _TITLES = {
@@ -44,7 +45,7 @@ def _meaning(line: str) -> Meaning:
 def explain(verdict: str) -> Meaning:
     """What a verdict such as ``REJECT:depth`` or ``FLAG:tilt`` means; empty words if unknown."""
     word, _, code = verdict.partition(":")
-    return codes().get(word.lower(), {}).get(code, Meaning("", ""))
+    return codes().get(word.lower(), {}).get(name_of(code), Meaning("", ""))
 
 
 def page() -> str:

@@ -17,6 +17,7 @@ from medvlp.data.cache_entry import (
     window_of,
     write_entry,
 )
+from medvlp.data.flags import with_values
 from medvlp.data.items import Item
 from medvlp.data.preprocess import Span
 from medvlp.digest import digest_plain
@@ -30,7 +31,7 @@ _MOST_MAPPED = 16_384
 
 
 class ArrayCache:
-    """Stored arrays by (file content, span, preprocessing contract).
+    """Stored arrays by (file content, span, preprocessing contract, numbers in flags).
 
     An entry is one file (`medvlp.data.cache_entry`), named by both digests; its bytes are checked
     when a process first reads it, and it stays mapped from then on. A damaged entry is written
@@ -82,8 +83,10 @@ class ArrayCache:
 
     def key(self, item: Item) -> str:
         """The name of the item's entry."""
+        told = with_values(item.flags)
+        how = [item.span, self.contract, *([told] if told else [])]
         # The content's digest comes first: whoever withdraws can be found by it.
-        return f"{item.sha256}-{digest_plain([item.span, self.contract])[:32]}"
+        return f"{item.sha256}-{digest_plain(how)[:32]}"
 
     def files(self, item: Item) -> list[Path]:
         """The item's files, sound or not: usually one, none before it is read."""

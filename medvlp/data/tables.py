@@ -46,9 +46,10 @@ SAMPLES = pa.schema(
         ("flags", pa.list_(pa.string())),
     ]
 )
-"""One row a sample. `kind`: dicom, series, nifti, image, video, frames, or report where there are
-words but no pixels. `shape`: array order of the domain's reader, (rows, columns) or (slices, rows,
-columns) or (frames, rows, columns). `flags`: remarks such as ``no_text``, ``no_patient_id``.
+"""One row a sample. `kind`: dicom, series, nifti, array, image, video, frames, or report where
+there are words but no pixels. `shape`: array order of the domain's reader, (rows, columns) or
+(slices, rows, columns) or (frames, rows, columns). `flags`: remarks such as ``no_text``,
+``no_patient_id``; some carry numbers, see `medvlp.data.flags`.
 `view`: for X-rays a word of `medvlp.data.views`. `acquired`: ISO date, shifted per patient.
 `study_order`: the place of the study among its patient's as the source counts them, where it does:
 later studies have larger numbers, gaps mean nothing; see `medvlp.data.priors`. `split`: one of

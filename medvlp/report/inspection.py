@@ -14,6 +14,7 @@ from rich.table import Table
 from medvlp.archive.codes import explain
 from medvlp.archive.examine import ACCEPT, Finding
 from medvlp.archive.view import Curve
+from medvlp.data.flags import name_of
 from medvlp.report.canvas import PALETTE, canvas
 from medvlp.report.page import render, write_text
 
@@ -73,7 +74,8 @@ def summary_table(found: Sequence[Finding], *, names: bool) -> Table:
 def summary_rows(found: Sequence[Finding]) -> list[dict[str, Any]]:
     """How often each verdict and flag was given, with its meaning and remedy."""
     verdicts = Counter(f.verdict for f in found)
-    flags = Counter(f"FLAG:{flag}" for f in found if f.verdict == ACCEPT for flag in f.flags)
+    told = (name_of(flag) for f in found if f.verdict == ACCEPT for flag in f.flags)
+    flags = Counter(f"FLAG:{name}" for name in told)
     return [
         {
             "word": word,

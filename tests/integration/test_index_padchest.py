@@ -7,9 +7,9 @@ from minisets import Indexed, write
 from PIL import Image
 
 from medvlp.archive.index import index_archive
+from medvlp.archive.tables.listed import listed_words
 from medvlp.archive.verdict import Reject
 from medvlp.cxr.read import read_xray
-from medvlp.cxr.sets.padchest_words import listed_words
 from medvlp.data.priors import priors
 from medvlp.errors import ArchiveError
 

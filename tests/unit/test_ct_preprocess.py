@@ -9,7 +9,7 @@ from medvlp.archive.verdict import Reject
 from medvlp.config import plain, validate
 from medvlp.data.preprocess import model_input
 from medvlp.errors import ConfigError, InputError
-from medvlp_volumetric.nifti import is_label_map, read_nifti
+from medvlp_volumetric.nifti import read_nifti
 from medvlp_volumetric.preprocess import (
     Change,
     CtPreprocessConfig,
@@ -18,6 +18,7 @@ from medvlp_volumetric.preprocess import (
     resample,
 )
 from medvlp_volumetric.read import probe, resolve
+from medvlp_volumetric.values import is_label_map
 
 
 def save(path, values_WHD, affine=None):

@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from pydantic.dataclasses import dataclass
 
-from medvlp.archive.dicom.pixels import stored_digest
-from medvlp.archive.duplicates.fingerprint import fingerprint
 from medvlp.archive.intake import Intake
-from medvlp.archive.measure import Measured, measured
+from medvlp.archive.measure import Measured
 from medvlp.archive.probe import Probe
 from medvlp.archive.series.geometry import Provenance, Volume
-from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_code
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.annotations import Annotations
@@ -30,12 +27,15 @@ from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
 from medvlp.domain import Ref
 from medvlp_volumetric.nifti_file import NiftiHeader, Stream, open_nifti
+from medvlp_volumetric.told import NOTHING, Told
+from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
 
 SUFFIXES = (".nii", ".nii.gz")
 _STEP = 1 << 20
 """Voxels read at a time."""
 
-_FARTHEST_HU = 70_000
+Scale = tuple[float, float]
+"""Slope and intercept."""
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
 
@@ -59,32 +59,41 @@ def probe_nifti(path: Path) -> Probe:
     return Probe(shape=(d, h, w), spacing_mm=(dz, dy, dx), reader="nibabel", flags=header.flags)
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, told: Told = NOTHING) -> Volume:
     """A volume in the orientation it is stored in, its rescale applied.
 
     Flags: those of the header (`medvlp_volumetric.nifti_file`), ``trailing_bytes``,
     ``no_information`` where all voxels are equal, else ``not_hu`` where the values cannot be
     Hounsfield units.
 
+    Args:
+        path: The file.
+        told: What its set's tables tell of it: a scale is applied after the header's own, an
+            affine stands in place of the header's.
+
     Raises:
         Reject: Not NIfTI, cut off, inflating without bound, not three-dimensional, not finite, or
             without a usable affine.
     """
-    with open_nifti(path) as file:
+    with open_nifti(path, told.matrix) as file:
         file.check_size()
         header = file.header
-        values_WHD = _values(header, file.stream)
+        scale = _joined(header.scale, told.scale)
+        values_WHD = _values(header, scale, file.stream)
         flags = (*header.flags, *file.check_end())
-    if values_WHD.min() == values_WHD.max():
-        flags = (*flags, "no_information")
-    elif not looks_like_hu(values_WHD):
-        flags = (*flags, "not_hu")
-    steps = ("rescaled",) if header.scale else ()
+    steps = ("rescaled",) if scale else ()
     history = Provenance(reader="nibabel", files=(path,), steps=steps)
-    return Volume.from_whd(values_WHD, header.affine, flags, history)
+    return Volume.from_whd(values_WHD, header.affine, (*flags, *value_flags(values_WHD)), history)
 
 
-def _values(header: NiftiHeader, stream: Stream) -> NDArray[np.float32]:
+def _joined(first: Scale | None, then: Scale | None) -> Scale | None:
+    """Two scales, one after the other, as one."""
+    if first is None or then is None:
+        return first or then
+    return first[0] * then[0], first[1] * then[0] + then[1]
+
+
+def _values(header: NiftiHeader, scale: Scale | None, stream: Stream) -> NDArray[np.float32]:
     """The voxels, scaled while they are read, so that they are in memory once."""
     try:
         values = np.empty(math.prod(header.shape_WHD), np.float32)
@@ -95,33 +104,17 @@ def _values(header: NiftiHeader, stream: Stream) -> NDArray[np.float32]:
         data = stream.read(len(part) * header.dtype.itemsize)
         if len(data) < len(part) * header.dtype.itemsize:
             raise Reject("truncated_pixels")
-        part[:] = _scaled(np.frombuffer(data, header.dtype), header.scale)
+        part[:] = _scaled(np.frombuffer(data, header.dtype), scale)
     return values.reshape(header.shape_WHD, order="F")
 
 
-def _scaled(stored: NDArray[Any], scale: tuple[float, float] | None) -> NDArray[np.float64]:
+def _scaled(stored: NDArray[Any], scale: Scale | None) -> NDArray[np.float64]:
     if not np.isfinite(stored).all():
         raise Reject("nonfinite_pixels")
     values = stored if scale is None else stored * np.float64(scale[0]) + scale[1]
     if np.abs(values).max() > np.finfo(np.float32).max:
         raise Reject("nonfinite_rescale" if scale else "nonfinite_pixels")
     return values
-
-
-def looks_like_hu(values: NDArray[np.float32]) -> bool:
-    """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone.
-
-    Nor are they further out than 16 bits of any slope that scanners write.
-    """
-    low, high = float(values.min()), float(values.max())
-    return -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
-
-
-def is_label_map(values: NDArray[np.float32]) -> bool:
-    """Whether the values are a mask's: whole, from 0, and at most 255."""
-    if float(values.min()) < 0 or float(values.max()) > 255:
-        return False
-    return bool((values == np.rint(values)).all())
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -191,27 +184,7 @@ def examine_nifti(paths: Sequence[Path]) -> Measured:
     volume = read_nifti(path)
     if is_label_map(volume.hu_DHW):
         raise Ignore("label_map")
-    d, h, w = volume.hu_DHW.shape
-    axial = volume.canonical().hu_DHW
-    found = Probe(
-        shape=(d, h, w),
-        spacing_mm=volume.spacing_mm,
-        modality="CT",
-        reader="nibabel",
-        pixels_digest=stored_digest(volume.hu_DHW),
-        fingerprint=fingerprint(axial[len(axial) // 2]),
-        flags=(*volume.flags, *_scale_flags(volume)),
-    )
-    return measured(paths, found)
-
-
-def _scale_flags(volume: Volume) -> tuple[str, ...]:
-    """What the histogram says: ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``."""
-    if volume.units != "HU":
-        return ()
-    counts = count_volume(volume.hu_DHW)
-    code = scale_code(counts)
-    return (code,) if code else absent_peaks(counts)
+    return measured_volume(paths, volume)
 
 
 READING = Reading(

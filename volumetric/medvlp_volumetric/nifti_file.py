@@ -121,11 +121,16 @@ class NiftiFile:
 
 
 @contextmanager
-def open_nifti(path: Path) -> Iterator[NiftiFile]:
+def open_nifti(path: Path, affine: NDArray[np.float64] | None = None) -> Iterator[NiftiFile]:
     """A NIfTI file whose header can be believed.
 
     Whether the file is compressed is told by its bytes; a name that says otherwise is flagged
     ``wrong_suffix``.
+
+    Args:
+        path: The file.
+        affine: As `NiftiHeader.affine`, from whoever knows it better than the header, whose own is
+            then not looked at.
 
     Raises:
         Reject: What is wrong with the header.
@@ -136,17 +141,19 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream: Stream = GzipReader(file, size) if packed else file
-            header = _header(stream, path, packed)
+            header = _header(stream, path, packed, affine)
             yield NiftiFile(header=header, stream=stream, size=size, packed=packed)
     except OSError:
         raise Reject("unreadable") from None
 
 
-def _header(stream: Stream, path: Path, packed: bool) -> NiftiHeader:
+def _header(
+    stream: Stream, path: Path, packed: bool, told: NDArray[np.float64] | None
+) -> NiftiHeader:
     fields = _fields(stream)
     shape = _shape(fields)
     dtype, dtype_flags = _dtype(fields)
-    affine, affine_flags = _affine(fields, shape)
+    affine, affine_flags = _affine(fields, shape) if told is None else (told, ())
     scale, scale_flags = _scale(fields)
     offset = _offset(fields)
     between = stream.read(offset - int(fields["sizeof_hdr"]))

@@ -19,9 +19,8 @@ from medvlp.config import STRICT
 from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
+from medvlp_volumetric.grid import same_grid
 from medvlp_volumetric.read import read_volume
-
-_SAME_PLACE_MM = 0.01
 
 Length = Annotated[int, Ge(1)]
 Millimetres = Annotated[float, Gt(0)]
@@ -170,16 +169,19 @@ def _overlap(shift: Sequence[int], shape: Sequence[int]) -> tuple[tuple[slice, .
 
 def _read_mask(paths: Sequence[Path], volume: Volume) -> NDArray[np.float32]:
     """A mask's values in the axes of the volume that it belongs to."""
-    mask, wanted = read_volume(paths).canonical(), volume.canonical()
-    apart = np.abs(mask.affine - wanted.affine).max()
-    if mask.hu_DHW.shape != wanted.hu_DHW.shape or apart > _SAME_PLACE_MM:
+    mask = read_volume(paths)
+    if not same_grid(
+        mask.hu_DHW.shape[::-1], mask.affine_whd, volume.hu_DHW.shape[::-1], volume.affine_whd
+    ):
         raise InputError(
             f"a mask of shape {mask.hu_DHW.shape} does not lie on the voxels of its volume "
-            f"{wanted.hu_DHW.shape}",
+            f"{volume.hu_DHW.shape}",
             remedy="resample the mask onto its volume, or leave it out",
         )
     axes, flipped = volume.turned()
-    values_DHW = np.flip(mask.hu_DHW, tuple(k for k, flip in enumerate(flipped) if flip))
+    values_DHW = np.flip(
+        mask.canonical().hu_DHW, tuple(k for k, flip in enumerate(flipped) if flip)
+    )
     native: NDArray[np.float32] = values_DHW.transpose(np.argsort(axes))
     return native
 

@@ -1,4 +1,4 @@
-"""CT volumes from NIfTI files and from DICOM series."""
+"""CT volumes from NIfTI files, DICOM series, arrays and stacks of pictures."""
 
 from __future__ import annotations
 
@@ -18,24 +18,31 @@ from medvlp.archive.series.read import choose, read_headers, read_series
 from medvlp.archive.verdict import Verdict
 from medvlp.errors import InputError
 from medvlp.progress import track
+from medvlp_volumetric.arrays import PICTURES, is_array, read_array, read_stack
 from medvlp_volumetric.nifti import is_nifti, probe_nifti, read_nifti
+from medvlp_volumetric.told import Told
 
 
 def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
-    """One volume, in the orientation it is stored in: a NIfTI file or a DICOM series' files.
+    """One volume, in the orientation it is stored in.
 
     Args:
-        paths: The volume's files.
-        flags: The sample's, which say how its series was repaired when it was taken in, and which
-            volume of its files it is.
+        paths: The volume's files: a NIfTI file, an array, pictures of its slices in order, or a
+            DICOM series'.
+        flags: The sample's, which say how its series was repaired when it was taken in, which
+            volume of its files it is, and what its files do not tell (`medvlp_volumetric.told`).
 
     Raises:
         Reject: The files make no sound volume.
         Ignore: They hold no volume.
     """
-    if _one_nifti(paths):
-        return read_nifti(paths[0])
     known = tuple(flags)
+    if _one_nifti(paths):
+        return read_nifti(paths[0], Told.of(known))
+    if len(paths) == 1 and is_array(paths[0]):
+        return read_array(paths[0], Told.of(known))
+    if paths and all(path.suffix.lower() in PICTURES for path in paths):
+        return read_stack(paths, Told.of(known))
     return read_series(paths, Policy.of(known), part_of(known), legacy=NO_PREAMBLE in known)
 
 

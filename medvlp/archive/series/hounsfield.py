@@ -192,8 +192,8 @@ def _code(
 ) -> str:
     if low < high and (bits_stored <= 8 or (low >= 0 and high <= _EIGHT_BIT)):
         return "not_hu"
-    never = max(_body(total_B, 1000.0), _body(total_B, 1024.0))
-    if low >= 0 and min(intercepts) > _RESCALED and never >= max(_TWICE_SHARE, _body(total_B, 0.0)):
+    never = max(body_share(total_B, 1000.0), body_share(total_B, 1024.0))
+    if low >= 0 and min(intercepts) > _RESCALED and never >= max(_TWICE_SHARE, body_share(total_B)):
         return "not_hu"
     return scale_code(total_B, intercepts)
 
@@ -207,16 +207,25 @@ def scale_code(counts: Sequence[int] | NDArray[np.int64], intercepts: Sequence[f
     """
     total_B = np.asarray(counts, dtype=np.int64)
     shifts = {-1000.0, -1024.0, *(shift for shift in intercepts if shift < _RESCALED)}
-    twice = max(_body(total_B, shift) for shift in shifts)
-    here = _body(total_B, 0.0)
+    twice = max(body_share(total_B, shift) for shift in shifts)
+    here = body_share(total_B)
     tissue = _share(total_B, _SOFT) + _share(total_B, _FAT)
     # A small body in a scan with padding looks a little like a moved one, but keeps its tissue.
     moved = twice >= max(_TWICE_SHARE, _TWICE_RATIO * here) and tissue < _NO_TISSUE
     return "double_rescale" if moved else ""
 
 
-def _body(total_B: NDArray[np.int64], shift: float) -> float:
-    """How much looks like a body in air, were the scale moved by `shift`: the lesser share."""
+def body_share(counts: Sequence[int] | NDArray[np.int64], shift: float = 0.0) -> float:
+    """How much of a histogram looks like a body in air, were the scale moved by `shift`.
+
+    Args:
+        counts: Over `HU_EDGES`.
+        shift: In HU.
+
+    Returns:
+        The lesser of two fractions of all voxels: at air, and at fat and soft tissue.
+    """
+    total_B = np.asarray(counts, dtype=np.int64)
     air = _share(total_B, (_AIR[0] + shift, _AIR[1] + shift))
     tissue = _share(total_B, (_SOFT[0] + shift, _SOFT[1] + shift))
     fat = _share(total_B, (_FAT[0] + shift, _FAT[1] + shift))

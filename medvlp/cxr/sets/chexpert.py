@@ -15,18 +15,16 @@ from typing import Literal
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.verdict import Reject
-from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import (
-    PICTURES,
+from medvlp.archive.tables.accounts import (
     Cells,
     compare,
     leave_rest,
     presence,
     table_rows,
-    take_images,
     with_suffix,
 )
+from medvlp.archive.verdict import Reject
+from medvlp.config import STRICT
 from medvlp.cxr.sets.chexpert_places import (
     FINDINGS,
     Labels,
@@ -37,7 +35,7 @@ from medvlp.cxr.sets.chexpert_places import (
     told_place,
     view_told,
 )
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 from medvlp.errors import ArchiveError
 
 IMAGES = {"train": 223_414, "valid": 234, "test": 668}

@@ -17,21 +17,20 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.tables.tablefile import table_text
-from medvlp.archive.text.document import checked_text, is_wordless
-from medvlp.archive.text.plaintext import Text
-from medvlp.archive.verdict import Reject
-from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import (
-    PICTURES,
+from medvlp.archive.tables.accounts import (
     Cells,
     compare,
     leave_rest,
+    row_text,
     table_rows,
-    take_images,
     the_file,
     with_suffix,
 )
+from medvlp.archive.tables.tablefile import table_text
+from medvlp.archive.text.document import is_wordless
+from medvlp.archive.text.plaintext import Text
+from medvlp.archive.verdict import Reject
+from medvlp.config import STRICT
 from medvlp.cxr.sets.chexpert_places import (
     FINDINGS,
     Labels,
@@ -42,7 +41,7 @@ from medvlp.cxr.sets.chexpert_places import (
     told_place,
     view_told,
 )
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, PICTURES, Xray, take_images
 
 SOURCE = "chexpert-plus"
 IMAGES = {"train": 223_228, "valid": 234}
@@ -177,11 +176,7 @@ def _text(intake: Intake, table: Path, row: int, cells: Cells, options: PlusOpti
     parts = [f"{_SECTIONS[column]}:\n{cells[column]}" for column in _SECTIONS if column in told]
     divided = not told.isdisjoint(_TOLD)
     wanted = divided and (options.text == "sections" or is_wordless(cells["report"]))
-    try:
-        return checked_text("\n\n".join(parts) if wanted else cells["report"])
-    except Reject as verdict:
-        intake.reject_row(table, row, verdict.code)
-        return None
+    return row_text(intake, table, row, "\n\n".join(parts) if wanted else cells["report"])
 
 
 def _labels(intake: Intake, files: Sequence[Path], wanted: str) -> dict[Place, Labels]:

@@ -16,17 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import compare, leave_rest, the_file, with_suffix
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import (
-    PICTURES,
-    compare,
-    leave_rest,
-    take_images,
-    the_file,
-    with_suffix,
-)
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 
 SOURCE = "covidx-cxr4"
 COVID = "COVID-19"

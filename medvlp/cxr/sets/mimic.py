@@ -16,11 +16,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import leave_rest, table_rows, with_suffix
 from medvlp.archive.text.plaintext import Text, read_text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
 from medvlp.cxr.select import EACH, select_exclusive
-from medvlp.cxr.sets.accounts import leave_rest, table_rows, take_images, with_suffix
 from medvlp.cxr.sets.mimic_tables import (
     STUDY,
     SUBJECT,
@@ -32,7 +32,7 @@ from medvlp.cxr.sets.mimic_tables import (
     place_of,
     study_id,
 )
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
 from medvlp.data.views import SIDES, view_word
 
 _PICTURES = (*sorted(DICOM_SUFFIXES), ".jpg", ".jpeg", ".png")

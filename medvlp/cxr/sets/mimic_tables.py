@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import Cells, compare, presence, table_rows, the_file
 from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import Cells, compare, presence, table_rows, the_file
 
 IMAGES = 377_110
 LABELLED = 227_827

@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import compare, leave_rest, with_suffix
 from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import compare, leave_rest, take_images, with_suffix
 from medvlp.cxr.sets.mimic_tables import (
     METADATA,
     Image,
@@ -25,7 +25,7 @@ from medvlp.cxr.sets.mimic_tables import (
     study_id,
 )
 from medvlp.cxr.sets.ms_cxr_tables import Box, Marks, Phrase, load_marks
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
 
 SOURCE = "ms-cxr"
 PAIRS = 1_162

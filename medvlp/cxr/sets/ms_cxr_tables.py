@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import Cells, Numbered, number, table_rows, the_file
 from medvlp.archive.text.document import checked_text
 from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import Cells, Numbered, number, table_rows, the_file
 from medvlp.errors import ArchiveError, ConfigError
 from medvlp.plain_files import read_json
 

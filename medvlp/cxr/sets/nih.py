@@ -19,11 +19,11 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import compare, leave_rest, with_suffix
+from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.config import STRICT, read_yaml
-from medvlp.cxr.sets.accounts import PICTURES, compare, leave_rest, take_images, with_suffix
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 from medvlp.data.randomness import generator
 from medvlp.errors import ArchiveError
 

@@ -11,19 +11,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import (
+from medvlp.archive.tables.accounts import (
     PATIENT_IS_IMAGE,
-    PICTURES,
     compare,
     leave_rest,
     number,
     table_rows,
-    take_images,
     with_suffix,
 )
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.archive.tables.lists import ListOptions, SplitLists
+from medvlp.archive.verdict import Reject
+from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 from medvlp.data.regions import fault_of
 from medvlp.errors import ArchiveError
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from medvlp.archive.containers import members
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import leave_rest
 from medvlp.archive.text.open_i_xml import LARGEST, parse_open_i
 from medvlp.archive.verdict import Reject, Verdict
-from medvlp.cxr.sets.accounts import leave_rest
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, reading_xrays
 from medvlp.digest import digest_bytes
 from medvlp.errors import ArchiveError

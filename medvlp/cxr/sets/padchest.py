@@ -16,22 +16,21 @@ from typing import Any
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.text.document import checked_text
-from medvlp.archive.text.plaintext import Text
-from medvlp.archive.verdict import Ignore, Reject
-from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import (
+from medvlp.archive.tables.accounts import (
     Cells,
     compare,
     leave_rest,
+    row_text,
     table_rows,
-    take_images,
     the_file,
     with_suffix,
 )
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
-from medvlp.cxr.sets.padchest_words import listed_words
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.archive.tables.listed import listed_words
+from medvlp.archive.tables.lists import ListOptions, SplitLists
+from medvlp.archive.text.plaintext import Text
+from medvlp.archive.verdict import Ignore, Reject
+from medvlp.config import STRICT
+from medvlp.cxr.sets.xrays import Xray, take_images
 
 SOURCE = "padchest"
 IMAGES = 160_868
@@ -163,18 +162,9 @@ def _load(intake: Intake, table: Path) -> dict[str, _Image]:
         except Reject as verdict:
             intake.reject_row(table, row, verdict.code)
             continue
-        text = _text(intake, table, row, cells)
+        text = row_text(intake, table, row, cells["Report"])
         kept = {name: cells.get(name, "") for name in _KEPT}
         images[cells["ImageID"]] = _Image(kept, labels, text)
     compare(intake, "rows", len(images), IMAGES)
     intake.notes["rows_without_labels"] += sum(i.labels is None for i in images.values())
     return images
-
-
-def _text(intake: Intake, table: Path, row: int, cells: Cells) -> Text | None:
-    """A row's report; one without words is listed, and its image stays."""
-    try:
-        return checked_text(cells["Report"])
-    except Reject as verdict:
-        intake.reject_row(table, row, verdict.code)
-        return None

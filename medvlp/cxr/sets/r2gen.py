@@ -13,17 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import compare, leave_rest, the_file, with_suffix
 from medvlp.archive.text.document import checked_text
 from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import (
-    PICTURES,
-    compare,
-    leave_rest,
-    take_images,
-    the_file,
-    with_suffix,
-)
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 from medvlp.errors import ArchiveError, ConfigError
 from medvlp.plain_files import read_json
 

@@ -12,20 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import (
+from medvlp.archive.tables.accounts import (
     PATIENT_IS_IMAGE,
     Cells,
     compare,
     leave_rest,
     number,
     table_rows,
-    take_images,
     the_file,
     with_suffix,
 )
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.archive.tables.lists import ListOptions, SplitLists
+from medvlp.archive.verdict import Reject
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
 
 SOURCE = "rsna-pneumonia"
 PNEUMONIA = "Pneumonia"

@@ -15,18 +15,17 @@ import numpy as np
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.pictures import read_grey
-from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import (
+from medvlp.archive.tables.accounts import (
     PATIENT_IS_IMAGE,
     compare,
     leave_rest,
     table_rows,
-    take_images,
     with_suffix,
 )
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
+from medvlp.archive.tables.lists import ListOptions, SplitLists
+from medvlp.archive.verdict import Reject
 from medvlp.cxr.sets.siim_rle import decode_rle, is_empty
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
 from medvlp.data.regions import mask_runs
 from medvlp.errors import ArchiveError
 

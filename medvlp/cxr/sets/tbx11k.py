@@ -12,17 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
-from medvlp.cxr.sets.accounts import (
-    PATIENT_IS_IMAGE,
-    PICTURES,
-    compare,
-    leave_rest,
-    take_images,
-    with_suffix,
-)
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
+from medvlp.archive.tables.accounts import PATIENT_IS_IMAGE, compare, leave_rest, with_suffix
+from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.cxr.sets.tbx11k_tables import Marks, coco_marks, list_splits, simplified_marks
-from medvlp.cxr.sets.xrays import Xray
+from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 
 SOURCE = "tbx11k"
 WITHHELD = "labels_withheld"

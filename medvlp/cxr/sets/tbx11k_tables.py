@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import Cells, number, table_rows
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.archive.verdict import Reject
-from medvlp.cxr.sets.accounts import Cells, number, table_rows
 from medvlp.errors import ArchiveError, ConfigError
 from medvlp.plain_files import read_json
 

@@ -15,9 +15,7 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.verdict import Reject
-from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import (
+from medvlp.archive.tables.accounts import (
     PATIENT_IS_IMAGE,
     Cells,
     compare,
@@ -25,13 +23,14 @@ from medvlp.cxr.sets.accounts import (
     number,
     presence,
     table_rows,
-    take_images,
     the_file,
     with_suffix,
 )
-from medvlp.cxr.sets.lists import ListOptions, SplitLists
+from medvlp.archive.tables.lists import ListOptions, SplitLists
+from medvlp.archive.verdict import Reject
+from medvlp.config import STRICT
 from medvlp.cxr.sets.vindr_fusion import Box, Fusion, agreed, fused_boxes
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray
+from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
 
 SOURCE = "vindr-cxr"
 CLASSES = (

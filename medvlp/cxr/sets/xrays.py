@@ -1,20 +1,26 @@
-"""The reading that published sets share: one X-ray file with what its DICOM header tells."""
+"""What published sets share: the reading of one X-ray file with what its DICOM header tells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medvlp.archive.dicom.files import open_image, read_bytes
 from medvlp.archive.dicom.values import Fields
+from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measure
 from medvlp.archive.stage.reading import Reading
+from medvlp.archive.tables.accounts import take_files
 from medvlp.cxr.read import PICTURE_SUFFIXES
 from medvlp.domain import Ref
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+PICTURES = (".png", ".jpg", ".jpeg")
+
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
 
 _VERSION = 2
 _MOST_YEARS = 130
@@ -64,6 +70,26 @@ def reading_xrays(*, burned_in: str = "allow") -> Reading[Xray]:
         version=_VERSION,
         settings={"burned_in": burned_in},
     )
+
+
+def take_images(
+    intake: Intake,
+    images: Iterable[Path],
+    rows: Mapping[K, R],
+    key: Callable[[Path], K | None],
+    accept: Callable[[Path, R, Xray], None],
+) -> None:
+    """`take_files` of X-rays.
+
+    Args:
+        intake: Accounts for every image.
+        images: The set's images.
+        rows: What is known of each image.
+        key: By what an image finds its row.
+        accept: Takes the image in; may raise a verdict.
+    """
+    reading = reading_xrays()
+    take_files(intake, images, rows, key, lambda row: reading, accept, "Reading X-rays")
 
 
 def read_facts(paths: Sequence[Path], *, burned_in: str = "allow") -> Xray:

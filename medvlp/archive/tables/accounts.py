@@ -1,6 +1,6 @@
-"""Rows and images of a published set, joined so that each of both is accounted for.
+"""Rows and files of a published set, joined so that each of both is accounted for.
 
-An image is accepted, quarantined with a code, or ignored with a code. A row is used, listed as
+A file is accepted, quarantined with a code, or ignored with a code. A row is used, listed as
 refused, or counted in a note.
 """
 
@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.tablefile import open_table
+from medvlp.archive.text.document import checked_text
+from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject, Verdict
-from medvlp.cxr.sets.xrays import Xray, reading_xrays
 from medvlp.errors import ArchiveError
 from medvlp.progress import track
 
-PICTURES = (".png", ".jpg", ".jpeg")
-
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
+T = TypeVar("T")
 
 PATIENT_IS_IMAGE = "patient_is_image"
 """Flag where a set names no patients, so that each image counts as a patient of its own."""
@@ -81,26 +82,30 @@ def the_file(files: Iterable[Path], pattern: str) -> Path:
     return found[0]
 
 
-def take_images(
+def take_files(
     intake: Intake,
-    images: Iterable[Path],
+    files: Iterable[Path],
     rows: Mapping[K, R],
     key: Callable[[Path], K | None],
-    accept: Callable[[Path, R, Xray], None],
+    reading: Callable[[R], Reading[T]],
+    accept: Callable[[Path, R, T], None],
+    label: str,
 ) -> None:
-    """Read each image that a row is about, and hand both over; all others are accounted for.
+    """Read each file that a row is about, and hand both over; all others are accounted for.
 
     Args:
-        intake: Where images without a row are quarantined (``no_row``), and files that carry the
-            key of one before them (``duplicate_sample``); rows that no image has are counted in
+        intake: Where files without a row are quarantined (``no_row``), and files that carry the
+            key of one before them (``duplicate_sample``); rows that no file has are counted in
             the note ``rows_without_image``.
-        images: The set's images.
-        rows: What is known of each image.
-        key: By what an image finds its row.
-        accept: Takes the image in; may raise a verdict.
+        files: The set's images, one file each.
+        rows: What is known of each.
+        key: By what a file finds its row.
+        reading: How a file is read, given its row; files that are read alike are read together.
+        accept: Takes the file in; may raise a verdict.
+        label: What the progress bar says.
     """
     places: dict[K, Path] = {}
-    for path in images:
+    for path in files:
         name = key(path)
         if name is None or name not in rows:
             intake.reject(path, "join", "no_row")
@@ -109,12 +114,32 @@ def take_images(
         else:
             places[name] = path
     intake.notes["rows_without_image"] += len(rows) - len(places)
-    found = intake.read(reading_xrays(), ((path,) for path in places.values()), "Reading X-rays")
-    for (name, path), (_, xray) in zip(places.items(), found, strict=True):
-        with intake.judge([path], "read"):
-            if isinstance(xray, Verdict):
-                raise xray
-            accept(path, rows[name], xray)
+    for how, names in _read_alike((name, reading(rows[name])) for name in places):
+        found = intake.read(how, ((places[name],) for name in names), label)
+        for name, (_, result) in zip(names, found, strict=True):
+            with intake.judge([places[name]], "read"):
+                if isinstance(result, Verdict):
+                    raise result
+                accept(places[name], rows[name], result)
+
+
+def _read_alike(
+    readings: Iterable[tuple[K, Reading[T]]],
+) -> Iterable[tuple[Reading[T], Sequence[K]]]:
+    """What has one reading, together, in the order of the first of each."""
+    alike: dict[str, tuple[Reading[T], list[K]]] = {}
+    for name, reading in readings:
+        alike.setdefault(reading.key, (reading, []))[1].append(name)
+    return alike.values()
+
+
+def row_text(intake: Intake, table: Path, row: int, text: str) -> Text | None:
+    """A row's report; one without words is listed, and its image stays."""
+    try:
+        return checked_text(text)
+    except Reject as verdict:
+        intake.reject_row(table, row, verdict.code)
+        return None
 
 
 def leave_rest(intake: Intake) -> None:

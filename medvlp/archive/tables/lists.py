@@ -9,15 +9,17 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
+from medvlp.archive.tables.accounts import compare
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.config import STRICT
-from medvlp.cxr.sets.accounts import PICTURES, compare
-from medvlp.cxr.sets.xrays import DICOM_SUFFIXES
 from medvlp.errors import ArchiveError
 
 IN_NO_LIST = "in_no_list"
 
-_SUFFIXES = (*PICTURES, *DICOM_SUFFIXES)
+_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".nii.gz", ".nii", ".npz", ".npy",
+)  # fmt: skip
+
 _NAMES = {"train": ("train",), "valid": ("val", "valid", "validate"), "test": ("test",)}
 
 
@@ -27,7 +29,7 @@ class ListOptions:
 
     lists: Path | None = None
     """A folder with ``train.txt``, ``val.txt`` and ``test.txt``: an image's name at the head of
-    each line (folders before it, the ending of a picture, and words after it are passed over).
+    each line (folders before it, the ending of an image, and words after it are passed over).
     They take the place of the set's own split."""
 
 
@@ -105,7 +107,7 @@ class SplitLists:
 
 
 def _bare(path: str) -> str:
-    """The name without folders and without the ending of a picture; other dots stay."""
+    """The name without folders and without the ending of an image; other dots stay."""
     name = path.replace("\\", "/").rpartition("/")[2]
-    stem, dot, ending = name.rpartition(".")
-    return stem if f"{dot}{ending}".lower() in _SUFFIXES else name
+    ending = next((end for end in _ENDINGS if name.lower().endswith(end)), "")
+    return name[: len(name) - len(ending)]

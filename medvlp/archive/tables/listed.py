@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from medvlp.archive.tables.accounts import number
 from medvlp.archive.verdict import Reject
 
 _WORD = re.compile(r"""\s*(?:'((?:[^'\\]|\\['"\\])*)'|"((?:[^"\\]|\\['"\\])*)")\s*(,|\Z)""")
@@ -40,3 +41,19 @@ def listed_words(cell: str) -> tuple[str, ...] | None:
             words[" ".join(word.split())] = None
         place = found.end()
     return tuple(words)
+
+
+def listed_numbers(cell: str, count: int) -> tuple[float, ...]:
+    """The finite numbers of a list, quoted or not.
+
+    Raises:
+        Reject: ``not_a_number``, also where there are more or fewer than `count`.
+
+    >>> listed_numbers("[0.7, 0.7]", 2), listed_numbers("['-150', '-163.5', '20']", 3)
+    ((0.7, 0.7), (-150.0, -163.5, 20.0))
+    """
+    parts = cell.strip().removeprefix("[").removesuffix("]").split(",")
+    found = tuple(number(part.strip().strip("'\"")) for part in parts)
+    if len(found) != count:
+        raise Reject("not_a_number", f"{len(found)} numbers")
+    return found

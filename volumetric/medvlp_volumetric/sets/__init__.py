@@ -1,0 +1,1 @@
+"""Readers of published CT data sets in their own on-disk layouts."""

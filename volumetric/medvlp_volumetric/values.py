@@ -1,0 +1,73 @@
+"""What a volume's values say of themselves, and what is noted of a volume that was read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlp.archive.dicom.pixels import stored_digest
+from medvlp.archive.duplicates.fingerprint import fingerprint
+from medvlp.archive.measure import Measured, measured
+from medvlp.archive.probe import Probe
+from medvlp.archive.series.geometry import Volume
+from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_code
+
+_FARTHEST_HU = 70_000
+
+
+def looks_like_hu(values: NDArray[np.float32]) -> bool:
+    """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone.
+
+    Nor are they further out than 16 bits of any slope that scanners write.
+    """
+    low, high = float(values.min()), float(values.max())
+    return -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
+
+
+def is_label_map(values: NDArray[np.float32]) -> bool:
+    """Whether the values are a mask's: whole, from 0, and at most 255."""
+    if float(values.min()) < 0 or float(values.max()) > 255:
+        return False
+    return bool((values == np.rint(values)).all())
+
+
+def value_flags(values: NDArray[np.float32]) -> tuple[str, ...]:
+    """``no_information`` where all voxels are equal, else ``not_hu`` where they cannot be HU."""
+    if values.min() == values.max():
+        return ("no_information",)
+    return () if looks_like_hu(values) else ("not_hu",)
+
+
+def measured_volume(paths: Sequence[Path], volume: Volume) -> Measured:
+    """Size, scale, digest and flags of a volume, its histogram among them.
+
+    Flags: those of the volume, ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``.
+
+    Args:
+        paths: Its files.
+        volume: As it was read from them.
+    """
+    d, h, w = volume.hu_DHW.shape
+    axial = volume.canonical().hu_DHW
+    found = Probe(
+        shape=(d, h, w),
+        spacing_mm=volume.spacing_mm,
+        modality="CT",
+        reader=volume.provenance.reader,
+        pixels_digest=stored_digest(volume.hu_DHW),
+        fingerprint=fingerprint(axial[len(axial) // 2]),
+        flags=(*volume.flags, *_scale_flags(volume)),
+    )
+    return measured(paths, found)
+
+
+def _scale_flags(volume: Volume) -> tuple[str, ...]:
+    """What the histogram says: ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``."""
+    if volume.units != "HU":
+        return ()
+    counts = count_volume(volume.hu_DHW)
+    code = scale_code(counts)
+    return (code,) if code else absent_peaks(counts)
