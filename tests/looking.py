@@ -1,4 +1,4 @@
-"""The local contrast of GLoRIA by loops: one image and one text, one word and one place at a time."""
+"""The local contrast of GLoRIA by loops, one word and one place at a time."""
 
 import torch
 

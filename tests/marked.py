@@ -13,9 +13,7 @@ IDS = TokenIds(count=30, mask=3, special=(0, 1, 2, 3, 4), begin=BEGIN, end=2, se
 SENTENCES, TEXT, EMBED = 3, 5, 4
 GRIDS = ((2, 2, 2), (1, 2, 2), (1, 1, 2), (1, 1, 1))
 WIDTHS = (2, 3, 4, 5)
-SIZES = Sizes(
-    image=5, text=TEXT, embed=EMBED, tokens=IDS, maps=WIDTHS, sentences=SENTENCES
-)
+SIZES = Sizes(image=5, text=TEXT, embed=EMBED, tokens=IDS, maps=WIDTHS, sentences=SENTENCES)
 
 Said = tuple[int, ...] | None
 """Words of each sentence of a text; None for an absent text."""
