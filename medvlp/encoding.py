@@ -53,6 +53,9 @@ class ImageEncoder(nn.Module):
     """D of `tokens_BPD`, where it is another one; the patches then need a projection of their
     own."""
 
+    map_widths: tuple[int, ...] = ()
+    """C of each of `ImageFeatures.maps`, fine to coarse; empty where the tower does not say."""
+
     portable: Any = None
     """A configuration that rebuilds this tower without the files that its first weights came
     from; None where the tower's own configuration already does."""
@@ -93,6 +96,9 @@ class TextFeatures:
 
     pooled_MD: Tensor
     tokens_MTD: Tensor
+    sentence_MSD: Tensor | None = None
+    """Sentences in reading order (`sentence_numbers`), S for every text; rows of those that a text
+    does not have are zero. None from towers that tell none apart."""
 
 
 class TextEncoder(nn.Module):
@@ -104,12 +110,26 @@ class TextEncoder(nn.Module):
     max_tokens: int
     """The longest text that it takes, in tokens."""
 
+    max_sentences: int | None = None
+    """S of `sentence_MSD`, the most sentences that it takes; None where it tells none apart."""
+
     portable: Any = None
     """As `ImageEncoder.portable`."""
 
     def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
         """Encode token ids; rows that `mask_MT` blanks out wholly give finite, meaningless rows."""
         raise NotImplementedError
+
+
+def sentence_numbers(ids_MT: Tensor, mask_MT: Tensor, sentence_id: int) -> Tensor:
+    """The sentence that each token belongs to, from 1 on (M,T); 0 before the first and in padding.
+
+    Args:
+        ids_MT: Token ids.
+        mask_MT: True where a token is real.
+        sentence_id: The id with which each sentence begins.
+    """
+    return ((ids_MT == sentence_id) & mask_MT).cumsum(1) * mask_MT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +151,12 @@ class Sizes:
     tokens: TokenIds | None = None
     max_tokens: int | None = None
     """The longest text that the text tower takes."""
+
+    maps: tuple[int, ...] = ()
+    """`ImageEncoder.map_widths`."""
+
+    sentences: int | None = None
+    """`TextEncoder.max_sentences`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +190,12 @@ class Encodings:
     read: Callable[[Tensor, Tensor], TextFeatures]
     """The text tower itself, for objectives that read altered texts."""
 
+    state_BNTD: Tensor | None = None
+    """Text tokens as the tower gives them, for objectives with a projection of their own."""
+
+    sentence_BNSD: Tensor | None = None
+    """`TextFeatures.sentence_MSD`."""
+
     def rows(self, index_K: Tensor) -> Encodings:
         """The encodings of some of the batch's samples."""
         return dataclasses.replace(
@@ -173,4 +205,6 @@ class Encodings:
             patch_BPE=self.patch_BPE[index_K],
             text_BNE=self.text_BNE[index_K],
             token_BNTE=self.token_BNTE[index_K],
+            state_BNTD=None if self.state_BNTD is None else self.state_BNTD[index_K],
+            sentence_BNSD=None if self.sentence_BNSD is None else self.sentence_BNSD[index_K],
         )

@@ -151,5 +151,8 @@ class TokenIds:
     end: int | None = None
     """The id with which a text ends, if the tokenizer has one."""
 
+    sentence: int | None = None
+    """The id with which each sentence begins, where the tokenizer marks sentences."""
+
     encode: Callable[[Sequence[str]], tuple[Tensor, Tensor]] | None = None
     """Texts to padded (M,T) ids and mask, for objectives that ask by words of their own."""

@@ -33,7 +33,7 @@ from medvlp.data.relations import (
 )
 from medvlp.data.tables import LEVELS
 from medvlp.data.text_policy import TextPolicy
-from medvlp.data.tokenizer import encode
+from medvlp.data.tokenizer import drawn_parts, encode_parts, joined
 from medvlp.digest import digest_bytes
 
 _RESERVE = 16
@@ -82,10 +82,12 @@ class PairDataset(Dataset[Example | BadSample]):
         policy: How a text is chosen among an item's.
         seed: The run's seed.
         max_tokens: Longer texts are cut.
-        augment: Whether an augmentation of the image is drawn (training).
+        augment: Whether an augmentation of the image is drawn (training), and which sentences of
+            a text with too many are left out; otherwise the last ones are.
         names: The columns of relations, if any.
         stream: The data stream that the items belong to.
         mirror: What mirrors some of the samples, if any; `preprocess` then is one that `Mirrors`.
+        max_sentences: Of texts whose sentences the tokenizer marks; None for no limit.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class PairDataset(Dataset[Example | BadSample]):
         names: Names = NO_NAMES,
         stream: str = ONE_STREAM,
         mirror: Mirror | None = None,
+        max_sentences: int | None = None,
     ) -> None:
         self.items = items
         self.preprocess = preprocess
@@ -114,7 +117,8 @@ class PairDataset(Dataset[Example | BadSample]):
         self.names = names
         self.stream = stream
         self.mirror = mirror
-        self._encoded: dict[str, list[int]] = {}
+        self.max_sentences = max_sentences
+        self._encoded: dict[str, list[list[int]]] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -147,7 +151,7 @@ class PairDataset(Dataset[Example | BadSample]):
             # A reader may give a view of memory that is not its own.
             image=torch.from_numpy(np.require(self._stored(item), requirements=("C", "W"))),
             drawn_K=drawn_K,
-            ids=tuple(self._ids(node.text) for node in nodes),
+            ids=tuple(self._ids(item, epoch, node) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
             labels_L=torch.from_numpy(item.labels_L),
             sample=item.sample,
@@ -171,14 +175,20 @@ class PairDataset(Dataset[Example | BadSample]):
             "place_NA": _rows(places, len(self.names.anatomies)),
         }
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, item: Item, epoch: int, node: TextNode) -> list[int]:
+        parts, rng = self._parts(node.text), None
+        if self.augment and self.max_sentences is not None and len(parts) > self.max_sentences + 1:
+            rng = generator(self.seed, epoch, f"{item.key}|{node.node}", "sentences")
+        return joined(drawn_parts(parts, self.max_sentences, rng), self.max_tokens)
+
+    def _parts(self, text: str) -> list[list[int]]:
         """A text's token ids, kept: with decoded images at hand, it is most of a sample's time."""
-        ids = self._encoded.get(text)
-        if ids is None:
-            ids = encode(self.tokenizer, text, self.max_tokens)
+        parts = self._encoded.get(text)
+        if parts is None:
+            parts = encode_parts(self.tokenizer, text, self.max_tokens)
             if len(self._encoded) < _MOST_ENCODED:
-                self._encoded[text] = ids
-        return ids
+                self._encoded[text] = parts
+        return parts
 
     def _stored(self, item: Item) -> NDArray[Any]:
         read = self.preprocess.read
@@ -230,7 +240,8 @@ def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> li
         drawn = rng.permutation(len(nodes))[: policy.n]
         return [nodes[i] for i in drawn]
     if policy.choose == "join":
-        return [_join(nodes)] if nodes else []
+        # A blank line parts sentences, also those without a full stop.
+        return [_join(nodes, "\n\n" if policy.mark_sentences else " ")] if nodes else []
     return nodes[: policy.n]
 
 
@@ -320,13 +331,13 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "code", type(error).__name__))
 
 
-def _join(nodes: Sequence[TextNode]) -> TextNode:
+def _join(nodes: Sequence[TextNode], between: str) -> TextNode:
     first = nodes[0]
     return TextNode(
         node=first.node,
         level=first.level,
         source=first.source,
-        text=" ".join(node.text.strip() for node in nodes),
+        text=between.join(node.text.strip() for node in nodes),
         start_s=first.start_s,
         end_s=first.end_s,
     )

@@ -31,6 +31,11 @@ class TextPolicy:
     n: Positive = 1
     """Texts of a sample in a batch (N)."""
 
+    mark_sentences: bool = False
+    """Whether a token ``[SEN]`` stands before each sentence of a text, and none at its end, for
+    towers and objectives that tell sentences apart. The tokenizer gains the token, and the bundle
+    reads all that it is given in the same way. `text.max_sentences` limits a text's sentences."""
+
     required: bool = True
     """Whether a sample without such a text is left out; otherwise it joins in with absent texts,
     for objectives that look at images alone."""

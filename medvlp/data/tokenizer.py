@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.batch import TokenIds
+from medvlp.data.sentences import sentences
 from medvlp.digest import digest_bytes
-from medvlp.errors import InputError
+from medvlp.errors import ConfigError, InputError
 from medvlp.plain_files import read_json, read_text
 
 TOKENIZER = "tokenizer.json"
@@ -29,6 +33,10 @@ _TOKENS = (
 _SIDES = ("padding_side", "truncation_side")
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+SENTENCE = "[SEN]"
+"""Stands before each sentence. A tokenizer that has it as a special token *marks sentences*: begin,
+then this token and the sentence's words, sentence by sentence, and no end."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -92,6 +100,28 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def mark_sentences(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Give the tokenizer `SENTENCE`, behind its other tokens unless it has it.
+
+    Raises:
+        ConfigError: It puts nothing at a text's beginning.
+    """
+    if _begin(tokenizer) is None:
+        raise ConfigError(
+            "data.texts.mark_sentences: the tokenizer has no token for a text's beginning",
+            remedy="use one with a cls_token, or set data.texts.mark_sentences=false",
+        )
+    tokenizer.add_special_tokens({"extra_special_tokens": [SENTENCE]})
+
+
+def sentence_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The id of `SENTENCE`; None for a tokenizer that marks no sentences."""
+    if SENTENCE not in tokenizer.all_special_tokens:
+        return None
+    found: int | None = tokenizer.backend_tokenizer.token_to_id(SENTENCE)
+    return found
+
+
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write ``tokenizer.json`` and its config to `folder`."""
     tokenizer.save_pretrained(folder)
@@ -112,10 +142,15 @@ def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
         count=len(tokenizer),
         mask=tokenizer.mask_token_id,
         special=tuple(sorted(tokenizer.all_special_ids)),
-        begin=_first(tokenizer.cls_token_id, tokenizer.bos_token_id),
+        begin=_begin(tokenizer),
         end=_first(tokenizer.sep_token_id, tokenizer.eos_token_id),
+        sentence=sentence_id(tokenizer),
         encode=functools.partial(encode_padded, tokenizer),
     )
+
+
+def _begin(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    return _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
 
 
 def _first(*ids: int | None) -> int | None:
@@ -123,19 +158,107 @@ def _first(*ids: int | None) -> int | None:
 
 
 def encode_padded(
-    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    max_tokens: int | None = None,
+    max_sentences: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(M,T) ids and mask of whole texts, padded to the longest."""
+    """(M,T) ids and mask of texts, padded to the longest; whole ones where there is no limit."""
+    if sentence_id(tokenizer) is not None:
+        rows = [encode(tokenizer, text, max_tokens, max_sentences) for text in texts]
+        ids_MT = pad_sequence(
+            [torch.tensor(row) for row in rows],
+            batch_first=True,
+            padding_value=float(tokenizer.pad_token_id),
+        )
+        length_M1 = torch.tensor([len(row) for row in rows])[:, None]
+        return ids_MT, torch.arange(ids_MT.shape[1]) < length_M1
     with panics_named():
-        encoded = tokenizer(list(texts), padding=True, return_tensors="pt")
+        encoded = tokenizer(
+            list(texts),
+            padding=True,
+            truncation=max_tokens is not None,
+            max_length=max_tokens,
+            return_tensors="pt",
+        )
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, text: str, max_tokens: int) -> list[int]:
-    """Token ids with special tokens, at most `max_tokens`."""
+def encode(
+    tokenizer: PreTrainedTokenizerFast,
+    text: str,
+    max_tokens: int | None,
+    max_sentences: int | None = None,
+) -> list[int]:
+    """Token ids with special tokens, as many as the limits allow from the beginning on."""
+    return joined(drawn_parts(encode_parts(tokenizer, text, max_tokens), max_sentences), max_tokens)
+
+
+def encode_words(
+    tokenizer: PreTrainedTokenizerFast,
+    text: str,
+    max_tokens: int,
+    max_sentences: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The ids of `encode` (T,), and which of them the tokenizer has not put there itself."""
+    mark = sentence_id(tokenizer)
+    if mark is not None:
+        ids_T = torch.tensor(encode(tokenizer, text, max_tokens, max_sentences))
+        return ids_T, (ids_T != mark) & (torch.arange(len(ids_T)) > 0)
     with panics_named():
-        ids: list[int] = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-    return ids
+        encoded = tokenizer(
+            text, truncation=True, max_length=max_tokens, return_special_tokens_mask=True
+        )
+    return torch.tensor(encoded["input_ids"]), torch.tensor(encoded["special_tokens_mask"]) == 0
+
+
+def encode_parts(
+    tokenizer: PreTrainedTokenizerFast, text: str, max_tokens: int | None
+) -> list[list[int]]:
+    """A text's token ids in parts that may be left out; `joined` makes one list of them.
+
+    Where sentences are marked: the beginning, and each sentence behind its mark. Otherwise one
+    part, the whole text with its special tokens, at most `max_tokens`.
+    """
+    mark = sentence_id(tokenizer)
+    with panics_named():
+        if mark is None:
+            limit = max_tokens is not None
+            return [tokenizer(text, truncation=limit, max_length=max_tokens)["input_ids"]]
+        said = sentences(text)
+        words = tokenizer(said, add_special_tokens=False)["input_ids"] if said else []
+    # A report may spell the mark itself.
+    parts = [[mark, *(token for token in ids if token != mark)] for ids in words]
+    begin = _begin(tokenizer)
+    assert begin is not None
+    return [[begin], *parts]
+
+
+def joined(parts: Sequence[Sequence[int]], max_tokens: int | None) -> list[int]:
+    """The token ids of a text's parts, at most `max_tokens`; no sentence is left without a word."""
+    ids = [token for part in parts for token in part][:max_tokens]
+    # Where the limit falls on a mark, it would stand for nothing.
+    marks = {part[0] for part in parts[1:]}
+    return ids[:-1] if len(parts) > 1 and ids[-1] in marks else ids
+
+
+def drawn_parts(
+    parts: list[list[int]], max_sentences: int | None, rng: np.random.Generator | None = None
+) -> list[list[int]]:
+    """A text's parts with at most `max_sentences` sentences, in their order.
+
+    Args:
+        parts: Of `encode_parts`.
+        max_sentences: None for no limit.
+        rng: Draws which are left out; the last ones without it.
+    """
+    first, *rest = parts
+    if max_sentences is None or len(rest) <= max_sentences:
+        return parts
+    if rng is None:
+        return [first, *rest[:max_sentences]]
+    kept = rng.choice(len(rest), max_sentences, replace=False)
+    return [first, *(rest[i] for i in sorted(kept.tolist()))]
 
 
 @contextmanager
@@ -169,9 +292,13 @@ def _from_folder(folder: Path) -> PreTrainedTokenizerFast:
             told |= read_json(folder / name, _LARGEST)
     tokens = {name: _token(told[name]) for name in _TOKENS if told.get(name) is not None}
     sides = {name: told[name] for name in _SIDES if told.get(name) in ("left", "right")}
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(rules), **tokens, **sides
     )
+    added = tokenizer.added_tokens_decoder.values()
+    if SENTENCE in {token.content for token in added if token.special}:
+        mark_sentences(tokenizer)
+    return tokenizer
 
 
 def _token(value: Any) -> str:

@@ -7,6 +7,8 @@ On one rank nothing is gathered.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from medvlp.losses.contrastive import widened
 from medvlp.losses.ties import Ties, exclusion, group_slots
-from medvlp.losses.tiled import Exclusion, cross_logsumexp, cross_softplus
+from medvlp.losses.tiled import TILE, Exclusion, cross_logsumexp, cross_softplus
 
 NO_TIES = Ties()
 
@@ -56,6 +58,8 @@ def contrast_clip(
     owner_M: Tensor,
     scale: Tensor | float,
     ties: Ties = NO_TIES,
+    *,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Symmetric InfoNCE over all ranks, where an image may have several texts, or none.
 
@@ -71,6 +75,8 @@ def contrast_clip(
         owner_M: Row of `image_BE` to which each text belongs.
         scale: The inverse temperature.
         ties: Weights, and which pairs are no negatives.
+        smoothing: Share of each image's and each text's target mass that is spread evenly over
+            all its pairs, those left out excepted.
     """
     with torch.autocast(image_BE.device.type, enabled=False):
         image_BE, text_ME = widened(image_BE), widened(text_ME)
@@ -92,6 +98,10 @@ def contrast_clip(
         target_ME = pool.mean(None) * (share_M / image_count)[:, None]
         target_ME = target_ME + pool.mean(pool.weight_N) / text_count
         positive = (scale * (image_BE[owner_M] * target_ME).sum(1)).double().sum()
+        if smoothing:
+            even_BE = pool.even(image_weight_B / image_count, pool.weight_N / text_count)
+            even = (scale * (image_BE * even_BE).sum(1)).double().sum()
+            positive = (1 - smoothing) * positive + smoothing * even
         negative = (image_weight_B * row_B).sum() / image_count
         negative = negative + (pool.weight_M * column_M).sum() / text_count
         loss: Tensor = world()[1] * (negative - positive) / 2
@@ -182,6 +192,41 @@ class _Pool:
             return text_NE[self.mine]
         size_G = self.group_N.bincount()
         return (_group_sum(text_NE, self.group_N) / size_G[:, None])[self.group_M]
+
+    def even(self, weight_B: Tensor, weight_N: Tensor) -> Tensor:
+        """For each image, its mean over all its texts, and its part of each text's over images.
+
+        ``Σ_n k_bn (w_b / Σ_m k_bm + u_n / Σ_a k_an) y_n`` (B,E), where k is 1 for pairs that are
+        not left out and 0 for the others. Tiles that hold some are kept for backward.
+
+        Args:
+            weight_B: w.
+            weight_N: u.
+        """
+        kept_B = self.weight_B.new_full((len(self.weight_B),), len(self.text_NE))
+        kept_N = self.weight_N.new_full((len(self.text_NE),), len(self.weight_B))
+        for rows, columns, out_RC in self._left_out():
+            kept_B[rows] -= out_RC.sum(1)
+            kept_N[columns] -= out_RC.sum(0)
+        share_B = weight_B / kept_B.clamp(min=1)
+        share_N = weight_N / global_sum(kept_N).clamp(min=1)
+        even_BE = share_B[:, None] * self.text_NE.sum(0) + share_N @ self.text_NE
+        for rows, columns, out_RC in self._left_out():
+            part_RC = out_RC * (share_B[rows, None] + share_N[columns])
+            even_BE[rows] -= part_RC @ self.text_NE[columns]
+        return even_BE
+
+    def _left_out(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Tiles with pairs that are left out: 1 for those, 0 for the others."""
+        if self.excluded is None:
+            return
+        for i, j in itertools.product(
+            range(0, len(self.weight_B), TILE), range(0, len(self.text_NE), TILE)
+        ):
+            rows, columns = slice(i, i + TILE), slice(j, j + TILE)
+            mask = self.excluded.mask(rows, columns)
+            if mask is not None:
+                yield rows, columns, mask.to(self.text_NE.dtype)
 
     def positives(self, owner_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted sums of each local text's positives and of their weights; 0 for repetitions."""

@@ -25,6 +25,8 @@ from medvlp.losses.gather import (
 )
 from medvlp.losses.objective import Objective
 
+Aggregate = Literal["mean", "sum"]
+
 WORD_SHARPNESS = 4.0
 """GLoRIA's γ1: how sharply a word looks at places."""
 
@@ -50,8 +52,12 @@ class LocalConfig:
     Words are the tokenizer's tokens; the paper sums the pieces of a word.
     """
 
+    reads_tokens: ClassVar[str] = "looks at each word"
+
     kind: Literal["local"] = "local"
     weight: float = 1.0
+    aggregate: Aggregate = "sum"
+    """Of the words' agreements with an image; the paper sums."""
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective.
@@ -64,7 +70,7 @@ class LocalConfig:
                 "objective local: the tokenizer's special tokens are not known",
                 remedy="build the objective with the run's tokenizer",
             )
-        return LocalObjective(sizes.tokens.special)
+        return LocalObjective(sizes.tokens.special, self.aggregate)
 
 
 class LocalObjective(Objective):
@@ -75,22 +81,21 @@ class LocalObjective(Objective):
         {"patch_BPE", "token_BNTE", "text_BNT", "text_mask_BNT"}
     )
 
-    def __init__(self, special: tuple[int, ...]) -> None:
+    def __init__(self, special: tuple[int, ...], aggregate: Aggregate = "sum") -> None:
         super().__init__()
         self.special = special
+        self.aggregate = aggregate
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
-        special = torch.tensor(self.special, device=batch.text_BNT.device)
-        word_BNT = batch.text_mask_BNT & ~torch.isin(batch.text_BNT, special)
-        # A text without a word of its own, such as an absent one, says nothing of any place.
-        spoken_BN = word_BNT.any(2)
-        words = Words(
-            word_KE=encodings.token_BNTE[word_BNT],
-            length_M=word_BNT.sum(2)[spoken_BN],
-            owner_M=spoken_BN.nonzero()[:, 0],
-        )
-        return contrast_local(encodings.patch_BPE, words)
+        words = Words.of(encodings.token_BNTE, own_words(batch, self.special))
+        return contrast_local(encodings.patch_BPE, words, aggregate=self.aggregate)
+
+
+def own_words(batch: Batch, special: tuple[int, ...]) -> Tensor:
+    """Where a batch's texts have a word of their own (B,N,T): no padding, no special token."""
+    special_V = torch.tensor(special, device=batch.text_BNT.device)
+    return batch.text_mask_BNT & ~torch.isin(batch.text_BNT, special_V)
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,20 @@ class Words:
     owner_M: Tensor
     """The image to which each text belongs."""
 
+    @classmethod
+    def of(cls, token_BNTE: Tensor, real_BNT: Tensor) -> Words:
+        """Those of a batch's texts that are real.
+
+        A text without any, such as an absent one, says nothing of any place and is left out.
+        """
+        length_BN = real_BNT.sum(2)
+        spoken_BN = length_BN > 0
+        return cls(
+            word_KE=token_BNTE[real_BNT],
+            length_M=length_BN[spoken_BN],
+            owner_M=spoken_BN.nonzero()[:, 0],
+        )
+
     def padded(self) -> tuple[Tensor, Tensor]:
         """The words (M,T,E), zero where a text has fewer than T, and where there is one (M,T)."""
         longest = int(self.length_M.max())
@@ -115,7 +134,13 @@ class Words:
         return padded.index_put((real_MT,), self.word_KE), real_MT
 
 
-def contrast_local(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES) -> Tensor:
+def contrast_local(
+    patch_BPE: Tensor,
+    words: Words,
+    *,
+    aggregate: Aggregate = "sum",
+    values: int = PAIR_VALUES,
+) -> Tensor:
     """Symmetric InfoNCE over all ranks with `text_agreement` in the place of a cosine.
 
     An image may have several texts: its loss is the mean over them of ``-log softmax`` over all
@@ -125,6 +150,7 @@ def contrast_local(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES
     Args:
         patch_BPE: This rank's projected patches, not normalised.
         words: This rank's texts. All ranks' are gathered.
+        aggregate: See `text_agreement`.
         values: See `PAIR_VALUES`; the result does not depend on it.
     """
     with torch.autocast(patch_BPE.device.type, enabled=False):
@@ -138,7 +164,8 @@ def contrast_local(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES
             return patch_BPE.sum() * 0.0 + word_KE.sum() * 0.0
         start = rows_before(words.length_M)
         mine = slice(start, start + len(words.length_M))
-        logit_BN = CONTRAST_SHARPNESS * text_agreement(patch_BPE, pool, values=values)
+        agreement_BN = text_agreement(patch_BPE, pool, aggregate=aggregate, values=values)
+        logit_BN = CONTRAST_SHARPNESS * agreement_BN
         column_M = global_logsumexp(logit_BN.logsumexp(0))[mine]
         row_B = logit_BN.logsumexp(1)
         own_BN = rank_rows(patch_BPE)[:, None] == pool.owner_M
@@ -152,16 +179,24 @@ def contrast_local(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES
         return loss
 
 
-def text_agreement(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES) -> Tensor:
+def text_agreement(
+    patch_BPE: Tensor,
+    words: Words,
+    *,
+    aggregate: Aggregate = "sum",
+    values: int = PAIR_VALUES,
+) -> Tensor:
     """How well each text's words agree with the places they look at, (B,M).
 
-    ``log Σ_w exp(γ2·cos(w, c_w))``, see `word_agreement`. Texts of about the same length are taken
-    a few at a time; where all pairs are too many to be kept, backward computes each few anew, so
-    that memory does not grow with the number of pairs.
+    ``log Σ_w exp(γ2·cos(w, c_w))``, see `word_agreement`, less ``log T`` under ``mean``. Texts
+    of about the same length are taken a few at a time; where all pairs are too many to be kept,
+    backward computes each few anew, so that memory does not grow with the number of pairs.
 
     Args:
         patch_BPE: Projected patches, not normalised.
         words: At least one text; whose image it is plays no part.
+        aggregate: ``sum`` over the words, by which an image agrees more with longer texts, or
+            their ``mean``.
         values: See `PAIR_VALUES`.
     """
     word_MTE, real_MT = words.padded()
@@ -181,7 +216,8 @@ def text_agreement(patch_BPE: Tensor, words: Words, *, values: int = PAIR_VALUES
             if kept
             else checkpoint(_log_sum, *few, use_reentrant=False, preserve_rng_state=False)
         )
-    return torch.cat(parts, 1)[:, order_M.argsort()]
+    agreement_BM = torch.cat(parts, 1)[:, order_M.argsort()]
+    return agreement_BM - words.length_M.log() if aggregate == "mean" else agreement_BM
 
 
 def _log_sum(patch_BPE: Tensor, word_MTE: Tensor, real_MT: Tensor) -> Tensor:

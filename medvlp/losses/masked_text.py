@@ -21,6 +21,8 @@ from medvlp.losses.objective import Objective, SampleObjective
 class MaskedTextConfig:
     """Masked language modelling (arXiv:1810.04805, section 3.1)."""
 
+    reads_tokens: ClassVar[str] = "alters texts"
+
     kind: Literal["masked-text"] = "masked-text"
     weight: float = 1.0
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15

@@ -59,6 +59,9 @@ class ClipConfig(PairsConfig):
 
     kind: Literal["clip"] = "clip"
     weight: float = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target mass that goes evenly to all pairs in the sums (arXiv:1512.00567,
+    section 7)."""
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective; `sizes` plays no part."""
@@ -140,7 +143,14 @@ class ClipObjective(Objective):
         """The loss over all ranks."""
         text_ME, owner_M = present_texts(encodings, batch)
         ties = batch_ties(self.config, batch)
-        return contrast_clip(encodings.image_BE, text_ME, owner_M, encodings.scale, ties)
+        return contrast_clip(
+            encodings.image_BE,
+            text_ME,
+            owner_M,
+            encodings.scale,
+            ties,
+            smoothing=self.config.label_smoothing,
+        )
 
 
 class SigLipObjective(Objective):

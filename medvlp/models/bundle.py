@@ -16,7 +16,7 @@ from medvlp.archive.verdict import Verdict
 from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
-from medvlp.data.tokenizer import load_tokenizer, panics_named
+from medvlp.data.tokenizer import encode_padded, load_tokenizer
 from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
@@ -127,15 +127,11 @@ class Bundle:
         listed = [texts] if isinstance(texts, str) else list(texts)
         parts = [np.empty((0, self.model.config.embed), np.float32)]
         for chunk in chunks(listed, batch_size):
-            with panics_named():
-                encoded = self.tokenizer(
-                    chunk,
-                    padding=True,
-                    truncation=True,
-                    max_length=self.model.text.max_tokens,
-                    return_tensors="pt",
-                ).to(self.device)
-            text_ME, _ = self.model.encode_text(encoded.input_ids, encoded.attention_mask.bool())
+            text = self.model.text
+            ids_MT, mask_MT = encode_padded(
+                self.tokenizer, chunk, text.max_tokens, text.max_sentences
+            )
+            text_ME, _ = self.model.encode_text(ids_MT.to(self.device), mask_MT.to(self.device))
             parts.append(text_ME.cpu().numpy())
         return np.concatenate(parts)
 
@@ -217,9 +213,9 @@ class Bundle:
 
     @property
     def decoder(self) -> TextDecoder | None:
-        """The trained decoder of text; None where the model has none."""
-        held = (o.decoder for o in self.objectives.values() if isinstance(o, FusionObjective))
-        return next(held, None)
+        """The trained decoder of text; None where the model has none that has learnt to write."""
+        held = (o for o in self.objectives.values() if isinstance(o, FusionObjective))
+        return next((o.decoder for o in held if o.writes), None)
 
     def write(
         self,

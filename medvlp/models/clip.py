@@ -54,8 +54,8 @@ class ClipTextConfig:
     checkpoint_activations: bool = False
     """As `TextTowerConfig.checkpoint_activations`."""
 
-    def build(self, vocab_size: int, pad_id: int) -> TextEncoder:
-        """The tower for a tokenizer of `vocab_size` tokens.
+    def build(self, vocab_size: int, pad_id: int, sentence_id: int | None = None) -> TextEncoder:
+        """The tower for a tokenizer of `vocab_size` tokens; it tells no sentences apart.
 
         Raises:
             ConfigError: It knows fewer tokens or positions than asked for.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medvlp.config import validate
-from medvlp.data.tokenizer import token_ids
+from medvlp.data.tokenizer import sentence_id, token_ids
 from medvlp.domain import Domain, Ref
 from medvlp.errors import BundleError
 from medvlp.losses.objectives import CORE_OBJECTIVES
@@ -50,8 +50,8 @@ def drawn(
         name: config_of(values, CORE_OBJECTIVES, domain.objectives, "objectives")
         for name, values in info.objectives.items()
     }
-    towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
-    model = TwoTower(info.model, *towers)
+    known = info.vocab_size, info.pad_id, sentence_id(tokenizer)
+    model = TwoTower(info.model, image.build(channels), text.build(*known))
     sizes = model.sizes(info.names, token_ids(tokenizer))
     return model, nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
 

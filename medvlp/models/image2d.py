@@ -173,6 +173,7 @@ class _ResNet2d(Backbone):
                 remedy="count stages from the last, which is -1",
             )
         self.width = widths[-1]
+        self.map_widths = tuple(widths)
         self.token_width = widths[config.token_stage]
         self._token_stage = config.token_stage
         self._enlarge = config.enlarge_to

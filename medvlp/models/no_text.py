@@ -23,7 +23,7 @@ class NoTextConfig:
     max_tokens: int = 1
     cache: bool = False
 
-    def build(self, vocab_size: int, pad_id: int) -> TextEncoder:
+    def build(self, vocab_size: int, pad_id: int, sentence_id: int | None = None) -> TextEncoder:
         """The tower, for any tokenizer."""
         return NoText(self)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medvlp.data.tokenizer import panics_named
+from medvlp.data.tokenizer import encode_words
 from medvlp.models.two_tower import TwoTower
 
 
@@ -32,16 +32,9 @@ def project_text(model: TwoTower, tokenizer: Any, text: str, device: torch.devic
         text: Cut off at the text tower's longest.
         device: Of the model.
     """
-    with panics_named():
-        encoded = tokenizer(
-            [text],
-            truncation=True,
-            max_length=model.text.max_tokens,
-            return_special_tokens_mask=True,
-            return_tensors="pt",
-        ).to(device)
-    features = model.text(encoded.input_ids, encoded.attention_mask.bool())
-    word_T = encoded.special_tokens_mask[0] == 0
+    ids_T, word_T = encode_words(tokenizer, text, model.text.max_tokens, model.text.max_sentences)
+    ids_1T = ids_T[None].to(device)
+    features = model.text(ids_1T, torch.ones_like(ids_1T, dtype=torch.bool))
     tokens_TE = model.project_tokens(features.tokens_MTD[0]).float()
     return ProjectedText(
         pooled_E=model.text_projection(features.pooled_MD)[0].double().cpu().numpy(),

@@ -20,6 +20,7 @@ from medvlp.models.pooling import last_token, never_blank
 from medvlp.models.pretrained import describe, from_description, load_pretrained
 from medvlp.models.recompute import recompute_blocks
 from medvlp.models.siglip import SiglipTextConfig
+from medvlp.models.tribert import TribertConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -60,8 +61,8 @@ class TextTowerConfig:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
 
-    def build(self, vocab_size: int, pad_id: int) -> TextEncoder:
-        """The tower for a tokenizer of `vocab_size` tokens.
+    def build(self, vocab_size: int, pad_id: int, sentence_id: int | None = None) -> TextEncoder:
+        """The tower for a tokenizer of `vocab_size` tokens; it tells no sentences apart.
 
         Raises:
             ConfigError: A pretrained folder that cannot be used, or that knows fewer tokens or
@@ -94,6 +95,7 @@ class TextTowerConfig:
 
 CORE_TEXT_TOWERS: dict[str, type] = {
     "bert": TextTowerConfig,
+    "tribert": TribertConfig,
     "clip-text": ClipTextConfig,
     "none": NoTextConfig,
     "siglip-text": SiglipTextConfig,

@@ -18,6 +18,7 @@ from medvlp.encoding import (
     ImageFeatures,
     Sizes,
     TextEncoder,
+    TextFeatures,
 )
 from medvlp.models.projection import LinearProjection, Projection
 
@@ -108,6 +109,8 @@ class TwoTower(nn.Module):
             observations=names.observations,
             tokens=tokens,
             max_tokens=self.text.max_tokens,
+            maps=self.image.map_widths,
+            sentences=self.text.max_sentences,
         )
 
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
@@ -127,7 +130,10 @@ class TwoTower(nn.Module):
 
     def encode_text(self, ids_MT: Tensor, mask_MT: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised embedding (M,E), zero for absent texts, and projected tokens (M,T,E)."""
-        features = self.text(ids_MT, mask_MT)
+        return self.project_text(self.text(ids_MT, mask_MT), mask_MT)
+
+    def project_text(self, features: TextFeatures, mask_MT: Tensor) -> tuple[Tensor, Tensor]:
+        """What `encode_text` gives for texts with these features."""
         text_ME = F.normalize(self.text_projection(features.pooled_MD).float(), dim=-1)
         present_M1 = mask_MT.any(1, keepdim=True)
         return text_ME * present_M1, self.project_tokens(features.tokens_MTD).float()
@@ -144,9 +150,12 @@ class TwoTower(nn.Module):
             self._hold_scale()
         features, image_BE, patch_BPE = self.encode_image(batch.image)
         count, texts = batch.text_BNT.shape[:2]
-        text_ME, token_MTE = self.encode_text(
-            batch.text_BNT.flatten(0, 1), batch.text_mask_BNT.flatten(0, 1)
-        )
+        mask_MT = batch.text_mask_BNT.flatten(0, 1)
+        told: TextFeatures = self.text(batch.text_BNT.flatten(0, 1), mask_MT)
+        text_ME, token_MTE = self.project_text(told, mask_MT)
+        sentence_BNSD = None
+        if told.sentence_MSD is not None:
+            sentence_BNSD = told.sentence_MSD.view(count, texts, *told.sentence_MSD.shape[1:])
         return Encodings(
             image=features,
             image_BE=image_BE,
@@ -157,6 +166,8 @@ class TwoTower(nn.Module):
             bias=self.logit_bias,
             see=self.image,
             read=self.text,
+            state_BNTD=told.tokens_MTD.view(count, texts, *told.tokens_MTD.shape[1:]),
+            sentence_BNSD=sentence_BNSD,
         )
 
     @torch.no_grad()

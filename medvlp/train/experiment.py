@@ -24,6 +24,7 @@ from medvlp.data.items import DataConfig
 from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import mirror_share
 from medvlp.data.prompts import PromptSet
+from medvlp.data.text_policy import TextPolicy
 from medvlp.domain import Domain, Ref, get_domain
 from medvlp.errors import ConfigError
 from medvlp.losses.objectives import CORE_OBJECTIVES, LABEL_HEADS
@@ -130,6 +131,7 @@ class Experiment:
             *_schedule_faults(self),
             *_objective_faults(self),
             *_stream_faults(self),
+            *_sentence_faults(self),
             *_mixing_faults(self),
             *_mirror_faults(self),
         ):
@@ -247,8 +249,24 @@ def _stream_faults(e: Experiment) -> list[str]:
     return faults
 
 
-_TOKEN_READERS = {"masked-text": "alters texts", "local": "looks at each word"}
-"""Objectives that a text tower cannot serve from memory, and why."""
+def marks_sentences(e: Experiment) -> bool:
+    """Whether the run's texts, and all that its bundle reads, have their sentences marked."""
+    return any(policy.mark_sentences for policy in _policies(e))
+
+
+def _policies(e: Experiment) -> list[TextPolicy]:
+    streams = () if e.data.mix is None else e.data.mix.streams.values()
+    return [stream.texts or e.data.texts for stream in streams] or [e.data.texts]
+
+
+def _sentence_faults(e: Experiment) -> list[str]:
+    marked = {policy.mark_sentences for policy in _policies(e)}
+    faults = []
+    if len(marked) > 1:
+        faults.append("data.mix: mark_sentences must be the same in the texts of all streams")
+    if e.text.kind == "tribert" and marked != {True}:
+        faults.append("text: tribert reads marked sentences; set data.texts.mark_sentences=true")
+    return faults
 
 
 def _objective_faults(e: Experiment) -> list[str]:
@@ -256,11 +274,9 @@ def _objective_faults(e: Experiment) -> list[str]:
     faults = []
     if "siglip" in kinds and e.model.init_bias == 0:
         faults.append("objectives: siglip needs a bias; set model.init_bias, such as -10")
-    for kind, does in _TOKEN_READERS.items():
-        if kind in kinds and e.text.cache:
-            faults.append(f"objectives: {kind} {does}; set text.cache=false")
-    if e.text.cache and any(o.kind == "fusion" and o.matching for o in e.objectives):
-        faults.append("objectives: fusion's matching reads texts' tokens; set text.cache=false")
+    for objective in e.objectives if e.text.cache else ():
+        if does := getattr(objective, "reads_tokens", None):
+            faults.append(f"objectives: {objective.kind} {does}; set text.cache=false")
     if e.text.cache and e.trainer.strategy == "fsdp":
         faults.append("text.cache: ranks that know other texts cannot share a tower's weights")
     faults += [
@@ -286,11 +302,8 @@ def _control_faults(e: Experiment) -> list[str]:
 def _mixing_faults(e: Experiment) -> list[str]:
     if e.mixing is None:
         return []
-    mix = e.data.mix
-    streams = () if mix is None else mix.streams.values()
-    texts = [stream.texts or e.data.texts for stream in streams] or [e.data.texts]
     faults = list(e.mixing.faults(e.data.names))
-    if not any(policy.n >= 2 and "sentence" in policy.levels for policy in texts):
+    if not any(policy.n >= 2 and "sentence" in policy.levels for policy in _policies(e)):
         faults.append(
             "mixing: sentences are exchanged; set data.texts.levels=[sentence] and data.texts.n=2 "
             "or more"

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from medvlp.archive.duplicates.footprint import Footprint, footprint_of
 from medvlp.config import plain
 from medvlp.data.prompts import load_prompts
-from medvlp.data.tokenizer import token_ids
+from medvlp.data.tokenizer import sentence_id, token_ids
 from medvlp.errors import RunError
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.lora import add_adapters, merge_adapters
@@ -108,7 +108,8 @@ def build_model(experiment: Experiment, prepared: Prepared) -> TwoTower:
     torch.manual_seed(experiment.seed)
     image = experiment.image.build(experiment.preprocess.channels)
     tokenizer = prepared.tokenizer
-    text = experiment.text.build(len(tokenizer), tokenizer.pad_token_id)
+    known = len(tokenizer), tokenizer.pad_token_id, sentence_id(tokenizer)
+    text = experiment.text.build(*known)
     model = TwoTower(experiment.model, image, text)
     if experiment.init is not None:
         _start_from(model, load(experiment.init).model, experiment.init)

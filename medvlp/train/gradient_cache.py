@@ -34,7 +34,10 @@ from medvlp.errors import ConfigError
 from medvlp.losses.objective import Objective, SampleObjective, share
 from medvlp.models.two_tower import TwoTower
 
-_EMBEDDINGS = ("image_BE", "patch_BPE", "text_BNE", "token_BNTE")
+_EMBEDDINGS = (
+    *("image_BE", "patch_BPE", "text_BNE", "token_BNTE"),
+    *("state_BNTD", "sentence_BNSD"),
+)
 _READABLE = {*_EMBEDDINGS, "image", "scale", "bias", *(f.name for f in dataclasses.fields(Batch))}
 
 
@@ -74,7 +77,8 @@ class GradientCache:
     def reads(self) -> frozenset[str]:
         """What the objectives over the whole batch read."""
         whole = (o for o in self.objectives.values() if not isinstance(o, SampleObjective))
-        return frozenset[str]().union(*(o.reads for o in whole))
+        found = frozenset[str]().union(*(o.reads for o in whole))
+        return found if self.model.text.max_sentences else found - {"sentence_BNSD"}
 
     def of(self, weights: Mapping[str, float], preprocess: Preprocess | None) -> GradientCache:
         """The same with the objectives that have a weight in `weights`, and those weights."""

@@ -31,14 +31,16 @@ from medvlp.data.prompts import PromptSet
 from medvlp.data.sides import load_side_words
 from medvlp.data.tokenizer import (
     load_tokenizer,
+    mark_sentences,
     save_tokenizer,
+    sentence_id,
     tokenizer_digest,
     train_tokenizer,
 )
 from medvlp.errors import ConfigError
 from medvlp.models.bundle import load
 from medvlp.train.curriculum import stream_objectives, weights_at
-from medvlp.train.experiment import Experiment
+from medvlp.train.experiment import Experiment, marks_sentences
 from medvlp.train.loader import WatchedLoader, build_loader
 from medvlp.train.phantom_data import phantom_manifest
 
@@ -288,6 +290,7 @@ class PairData(LightningDataModule):
             names=stream.data.names,
             stream=stream.name,
             mirror=stream.mirror,
+            max_sentences=getattr(e.text, "max_sentences", None),
         )
 
 
@@ -311,6 +314,13 @@ def _tokenizer(
     else:
         texts = [node.text for item in items for node in item.texts]
         tokenizer = train_tokenizer(texts, config.vocab_size)
+    if marks_sentences(experiment):
+        mark_sentences(tokenizer)
+    elif sentence_id(tokenizer) is not None:
+        raise ConfigError(
+            "data.texts: the tokenizer marks sentences, and the texts' are not to be marked",
+            remedy="set data.texts.mark_sentences=true, or use another tokenizer",
+        )
     part = folder.with_name(".tokenizer.part")
     save_tokenizer(tokenizer, part)
     part.rename(folder)

@@ -50,7 +50,10 @@ ties = {
 tied = {
     "": Ties(), " left out": Ties(**ties), " shared": Ties(**ties, share=True)
 }
-for name in [loss + tie for loss in ("clip", "siglip") for tie in tied] + ["labels", "medslip"]:
+tied |= {f" smoothed{name}": value for name, value in tied.items()}
+names = [loss + tie for loss in ("clip", "siglip") for tie in tied]
+names = [name for name in names if "siglip smoothed" not in name]
+for name in [*names, "labels", "medslip"]:
     for weight in weights:
         weight.grad = None
     image = torch.nn.functional.normalize(layer(raw_image[rows]), dim=1)
@@ -58,7 +61,8 @@ for name in [loss + tie for loss in ("clip", "siglip") for tie in tied] + ["labe
     own = owner[texts] - rows.start
     kind, _, tie = name.partition(" ")
     if kind == "clip":
-        loss = contrast_clip(image, text, own, scale, tied[name[4:]])
+        smoothing = 0.1 if "smoothed" in name else 0.0
+        loss = contrast_clip(image, text, own, scale, tied[name[4:]], smoothing=smoothing)
     elif kind == "siglip":
         loss = contrast_siglip(image, text, own, scale, bias, tied[name[6:]])
     elif kind == "medslip":
@@ -100,7 +104,9 @@ def run(folder, ranks):
 def test_two_ranks_equal_one(tmp_path):
     one, two = run(tmp_path, 1), run(tmp_path, 2)
     contrasts = {
-        f"{loss}{tie}" for loss in ("clip", "siglip") for tie in ("", " left out", " shared")
+        f"{loss}{tie}"
+        for loss in ("clip", "siglip", "clip smoothed")
+        for tie in ("", " left out", " shared")
     }
     assert one.keys() == two.keys() == contrasts | {"labels", "medslip"}
     for name, value in one.items():

@@ -21,6 +21,8 @@ from medvlp.losses.local import LocalConfig
 from medvlp.losses.multi_text import MultiTextConfig
 from medvlp.losses.prompt_pool import PromptPoolConfig
 from medvlp.losses.unicl import UniclConfig
+import marked
+from medvlp_volumetric.losses.hierarchical import HierarchicalConfig
 
 folder, rank, ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if ranks > 1:
@@ -32,6 +34,7 @@ levels = ("section", "sentence", "sentence")
 few = ((0, 0), (1, 2), (4, 0), (4, 1), (4, 2))
 configs = {
     "local": LocalConfig(),
+    "local mean": LocalConfig(aggregate="mean"),
     "multi-text": MultiTextConfig(anchor="section"),
     "multi-text left out": MultiTextConfig(own="leave-out", threshold=0.5),
     "label-text": LabelTextConfig(),
@@ -43,6 +46,18 @@ here = torch.arange(6)
 if ranks > 1:
     here = here[:2] if rank == 0 else here[2:]
 results = {}
+
+
+def keep(name, loss, weights):
+    grads = torch.autograd.grad(loss, weights, allow_unused=True)
+    grads = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads)]
+    result = torch.cat([value.detach().flatten().double() for value in (loss, *grads)])
+    if ranks > 1:
+        dist.all_reduce(result)
+        result /= ranks
+    results[name] = result
+
+
 for case, absent in (("some", few), ("none", tuple((i, n) for i in range(2) for n in range(3)))):
     for name, config in configs.items():
         torch.manual_seed(0)
@@ -62,13 +77,15 @@ for case, absent in (("some", few), ("none", tuple((i, n) for i in range(2) for 
             *(getattr(whole, n) for n in ("image_BE", "patch_BPE", "text_BNE", "token_BNTE")),
             whole.scale, whole.image.pooled_BD, *objective.parameters(),
         ]
-        grads = torch.autograd.grad(loss, weights, allow_unused=True)
-        grads = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, grads)]
-        result = torch.cat([value.detach().flatten().double() for value in (loss, *grads)])
-        if ranks > 1:
-            dist.all_reduce(result)
-            result /= ranks
-        results[f"{name}, {case}"] = result
+        keep(f"{name}, {case}", loss, weights)
+# In the second case, rank 0 has no text.
+for case, reports in (("some", marked.REPORTS), ("none", ((None, None),) * 2 + marked.REPORTS[2:])):
+    torch.manual_seed(0)
+    objective = HierarchicalConfig().build(marked.SIZES).double()
+    data = marked.batch(reports)
+    whole = marked.encodings(data)
+    weights = [*whole.image.maps, whole.state_BNTD, whole.sentence_BNSD, *objective.parameters()]
+    keep(f"hierarchical, {case}", objective(whole.rows(here), data.rows(here)), weights)
 if rank == 0:
     torch.save(results, f"{folder}/{ranks}.pt")
 if ranks > 1:
@@ -93,7 +110,7 @@ def run(folder, ranks):
 def test_two_ranks_equal_one(tmp_path):
     one, two = run(tmp_path, 1), run(tmp_path, 2)
     assert one.keys() == two.keys()
-    assert len(one) == 12
+    assert len(one) == 16
     for name, value in one.items():
         assert value[0] > 0, name
         torch.testing.assert_close(two[name], value, msg=name)

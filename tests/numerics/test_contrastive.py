@@ -1,5 +1,6 @@
 """Contrastive losses: hand cases, literal references in float64, invariances."""
 
+import itertools
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 
 import medvlp
 from medvlp.losses.gather import contrast_clip, contrast_siglip
+from medvlp.losses.ties import Ties
 
 
 def unit(rows, width, seed, dtype=torch.float64):
@@ -147,6 +149,56 @@ def test_multi_text_losses_equal_their_literal_formula():
     torch.testing.assert_close(
         contrast_siglip(image, text, torch.tensor(owner), 9.0, -1.0), sigmoid
     )
+
+
+def literal_smoothed(image, text, owner, scale, share, left_out):
+    """As `literal_multi`, but that a share of each target goes to every pair not left out."""
+    images = texts = 0.0
+    having = sorted(set(owner))
+    for i in having:
+        mine = [m for m, o in enumerate(owner) if o == i]
+        pairs = [m for m in range(len(owner)) if (i, m) not in left_out]
+        chance = {m: scale * (text[m] @ image[i]) for m in pairs}
+        whole = torch.stack(list(chance.values())).logsumexp(0)
+        images = images - (1 - share) * sum(chance[m] - whole for m in mine) / len(mine)
+        images = images - share * sum(chance[m] - whole for m in pairs) / len(pairs)
+    for m, o in enumerate(owner):
+        pairs = [i for i in range(len(image)) if (i, m) not in left_out]
+        chance = {i: scale * (text[m] @ image[i]) for i in pairs}
+        whole = torch.stack(list(chance.values())).logsumexp(0)
+        texts = texts - (1 - share) * (chance[o] - whole)
+        texts = texts - share * sum(chance[i] - whole for i in pairs) / len(pairs)
+    return (images / len(having) + texts / len(owner)) / 2
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_smoothed_targets_equal_their_literal_formula(tied):
+    image, text = unit(4, 6, 9).requires_grad_(), unit(5, 6, 10).requires_grad_()
+    owner, patients, groups = [0, 0, 1, 3, 3], [7, 7, 8, 9], [5, 6, 6, 5, 4]
+    left_out = set()
+    for i, (m, o) in itertools.product(range(4), enumerate(owner)) if tied else ():
+        own = {groups[k] for k, other in enumerate(owner) if other == i}
+        if i != o and (patients[i] == patients[o] or groups[m] in own):
+            left_out.add((i, m))
+    ties = Ties(group_M=torch.tensor(groups), patient_B=torch.tensor(patients)) if tied else Ties()
+    mine = contrast_clip(image, text, torch.tensor(owner), 9.0, ties, smoothing=0.1)
+    reference = literal_smoothed(image, text, owner, 9.0, 0.1, left_out)
+    torch.testing.assert_close(mine, reference)
+    for a, b in zip(
+        torch.autograd.grad(mine, [image, text]),
+        torch.autograd.grad(reference, [image, text]),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+    assert bool(left_out) == tied
+
+
+def test_smoothed_targets_are_those_of_the_cross_entropy():
+    image, text = unit(6, 8, 2), unit(6, 8, 3)
+    logits, own = 14.3 * image @ text.T, torch.arange(6)
+    expected = [F.cross_entropy(x, own, label_smoothing=0.1) for x in (logits, logits.T)]
+    found = contrast_clip(image, text, own, 14.3, smoothing=0.1)
+    torch.testing.assert_close(found, sum(expected) / 2)
 
 
 def test_one_text_an_image_is_the_plain_loss():

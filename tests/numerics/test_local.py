@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from encoded import IDS, SIZES, altered, batch, encodings, gradients, permuted
+from looking import literal_contrast
 
 from medvlp.encoding import Sizes
 from medvlp.errors import ConfigError
@@ -15,23 +16,7 @@ READ = ("patch_BPE", "token_BNTE")
 ABSENT = ((0, 1), (2, 0), (2, 1))
 
 
-def literal_agreement(patches, words):
-    """log Σ_w exp(5 cos(w, c_w)) of one image and one text, by loops."""
-    total = 0.0
-    found = [[0.0] * len(patches) for _ in words]
-    for p, patch in enumerate(patches):
-        shares = torch.stack([(word * patch).sum() for word in words]).exp()
-        for w in range(len(words)):
-            found[w][p] = shares[w] / shares.sum()
-    for w, word in enumerate(words):
-        look = torch.stack([(4 * f).exp() for f in found[w]])
-        context = sum((a / look.sum()) * patch for a, patch in zip(look, patches, strict=True))
-        cosine = (context * word).sum() / (context.norm() * word.norm())
-        total = total + (5 * cosine).exp()
-    return torch.as_tensor(total).log()
-
-
-def literal_loss(one, data):
+def literal_loss(one, data, aggregate):
     texts = []
     for i, row in enumerate(data.text_BNT.tolist()):
         for n, ids in enumerate(row):
@@ -39,28 +24,16 @@ def literal_loss(one, data):
             places = [t for t, x in enumerate(ids) if real[t] and x not in IDS.special]
             if places:
                 texts.append((i, [one.token_BNTE[i, n, t] for t in places]))
-    logit = [
-        [10 * literal_agreement(list(patches), words) for _, words in texts]
-        for patches in one.patch_BPE
-    ]
-    images, per_text = [], []
-    for i, row in enumerate(logit):
-        whole = torch.stack(row).logsumexp(0)
-        own = [whole - row[m] for m, (owner, _) in enumerate(texts) if owner == i]
-        if own:
-            images.append(sum(own) / len(own))
-    for m, (owner, _) in enumerate(texts):
-        column = torch.stack([row[m] for row in logit])
-        per_text.append(column.logsumexp(0) - column[owner])
-    return (sum(images) / len(images) + sum(per_text) / len(per_text)) / 2
+    return literal_contrast(one.patch_BPE, texts, aggregate)
 
 
 @pytest.mark.parametrize("absent", [(), ABSENT])
-@pytest.mark.parametrize("texts", [1, 2])
-def test_equals_literal_loops(texts, absent):
+@pytest.mark.parametrize(("texts", "aggregate"), [(1, "sum"), (2, "sum"), (2, "mean")])
+def test_equals_literal_loops(texts, aggregate, absent):
     absent = tuple(pair for pair in absent if pair[1] < texts)
     one, data = encodings(4, texts), batch(4, texts, absent=absent)
-    found, expected = LocalConfig().build(SIZES)(one, data), literal_loss(one, data)
+    found = LocalConfig(aggregate=aggregate).build(SIZES)(one, data)
+    expected = literal_loss(one, data, aggregate)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients(found, one, *READ), gradients(expected, one, *READ))
 
@@ -78,6 +51,20 @@ def test_one_word_and_one_place_by_hand():
     rows = [math.log1p(math.exp(logit[0][1] - logit[0][0])), math.log1p(math.exp(-50 * half))]
     columns = [math.log1p(math.exp(-50.0)), math.log(2)]
     assert contrast_local(patch, words).item() == pytest.approx(sum(rows + columns) / 4, rel=1e-5)
+
+
+def test_repeated_words_count_in_the_sum_and_not_in_the_mean():
+    """All words see the only place: as many again add log 2 to the sum, and nothing to the mean."""
+    torch.manual_seed(1)
+    patch = torch.randn(2, 1, 3)
+    word = torch.randn(2, 3)
+    once = Words(word_KE=word, length_M=torch.tensor([1, 1]), owner_M=torch.arange(2))
+    twice = Words(
+        word_KE=word.repeat_interleave(2, 0), length_M=torch.tensor([2, 2]), owner_M=torch.arange(2)
+    )
+    for aggregate, more in (("sum", math.log(2)), ("mean", 0.0)):
+        found = [text_agreement(patch, words, aggregate=aggregate) for words in (once, twice)]
+        torch.testing.assert_close(found[1], found[0] + more)
 
 
 def test_special_tokens_and_padding_say_nothing():

@@ -52,6 +52,7 @@ class FrameEncoder(ImageEncoder):
         super().__init__()
         self.frame = config.frame.build(channels)
         self.width = self.frame.width
+        self.map_widths = self.frame.map_widths
         self.pool = AttentionPool(self.width, config) if config.pool == "attention" else None
         if self.frame.portable is not None:
             self.portable = dataclasses.replace(config, frame=self.frame.portable)

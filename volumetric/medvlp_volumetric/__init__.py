@@ -33,5 +33,6 @@ DOMAIN = Domain(
         "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders:Vit3dConfig"),
     },
+    objectives={"hierarchical": Ref("medvlp_volumetric.losses.hierarchical:HierarchicalConfig")},
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),
 )

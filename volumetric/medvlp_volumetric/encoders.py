@@ -75,6 +75,7 @@ class ResNet3d(ImageEncoder):
     def __init__(self, config: ResNet3dConfig, channels: int) -> None:
         super().__init__()
         self.width = config.widths[-1]
+        self.map_widths = config.widths
         self.pool = config.pool
         stem: list[nn.Module] = [
             nn.Conv3d(
@@ -190,6 +191,7 @@ class Vit3d(ImageEncoder):
     def __init__(self, config: Vit3dConfig, channels: int) -> None:
         super().__init__()
         self.width = config.width
+        self.map_widths = (config.width,)
         self.patch = config.patch
         self.embed = nn.Conv3d(channels, config.width, config.patch, stride=config.patch)
         self.blocks = nn.ModuleList(

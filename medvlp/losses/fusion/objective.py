@@ -1,4 +1,4 @@
-"""The objective `fusion`: one decoder that judges, writes and answers."""
+"""The objective `fusion`: one decoder that judges, writes, answers and restores words."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from medvlp.encoding import Encodings, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.contrastive import widened
 from medvlp.losses.fusion.decoder import DecoderConfig, TextDecoder, next_token_losses
+from medvlp.losses.fusion.masking import Masker
 from medvlp.losses.fusion.matching import barred_pairs, draw_pairs
 from medvlp.losses.fusion.questions import LabelQuestions, QuestionWords
 from medvlp.losses.objective import Objective, share
@@ -25,7 +26,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FusionConfig:
-    """Image-text matching, report writing and answering by one decoder.
+    """Image-text matching, report writing, answering and restoring words by one decoder.
 
     After BLIP (arXiv:2201.12086) and MISS (arXiv:2401.05163), whose contrastive third is the
     objective `clip` or `siglip` beside it. Departures: all of the decoder's weights serve all
@@ -46,31 +47,53 @@ class FusionConfig:
     answering: Weight = 0.0
     """Weight of the answers to questions about the batch's labels, one a sample and step."""
 
+    masking: Weight = 0.0
+    """Weight of restoring words that were hidden from the text tower, which reads the altered
+    texts once more: not with ``trainer.micro_batch``."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share of the words' tokens that are hidden, as by `MaskedTextConfig.fraction`."""
+
     questions: QuestionWords = QuestionWords()
     decoder: DecoderConfig = DecoderConfig()
 
     def __post_init__(self) -> None:
-        if not self.matching + self.writing + self.answering:
-            raise ValueError("matching, writing and answering have no weight")
+        if not self.matching + self.writing + self.answering + self.masking:
+            raise ValueError("matching, writing, answering and masking have no weight")
+
+    @property
+    def reads_tokens(self) -> str | None:
+        """Why the text tower cannot serve it from memory, if it cannot."""
+        if self.matching or self.masking:
+            return "reads texts' tokens in matching and masking"
+        return None
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective with its decoder.
 
         Raises:
-            ConfigError: The tokenizer marks no beginning and end of a text, or `answering` finds
-                no label.
+            ConfigError: What is written would have no beginning and end, there is no mask token
+                for `masking`, or `answering` finds no label.
         """
-        if not _marks_ends(sizes.tokens):
+        tokens = sizes.tokens
+        if tokens is None or (self.writing + self.answering and not _marks_ends(tokens)):
             raise ConfigError(
                 "objective fusion: the tokenizer does not put marks around a text",
-                remedy="use a tokenizer that does, such as one trained on the reports",
+                remedy="use a tokenizer that does, such as one trained on the reports, without "
+                "data.texts.mark_sentences; or set writing=0 and answering=0",
             )
-        assert sizes.tokens is not None
-        return FusionObjective(self, sizes, sizes.tokens)
+        if self.masking and tokens.mask is None:
+            raise ConfigError(
+                "objective fusion: the tokenizer has no mask token",
+                remedy="use a tokenizer with a mask_token, or set masking=0",
+            )
+        return (RestoringObjective if self.masking else FusionObjective)(self, sizes, tokens)
 
 
 class FusionObjective(Objective):
     """The weighted sum of three means: over pairs, over texts' tokens, over answers' tokens.
+
+    `RestoringObjective` adds the fourth.
 
     Matching needs partners, and what it shares with writing is the decoder: so all of it is of
     scope ``batch``. Under cached gradients the towers go by micro-batches, the decoder does not.
@@ -92,9 +115,16 @@ class FusionObjective(Objective):
             longest = config.decoder.max_tokens
             self.questions = LabelQuestions(config.questions, sizes.labels, tokens, longest)
 
+    @property
+    def writes(self) -> bool:
+        """Whether the decoder learns to write."""
+        return bool(self.config.writing or self.config.answering)
+
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The value over all ranks."""
-        memory_BPW = self.decoder.look(encodings.image)
+        return self._terms(encodings, batch, self.decoder.look(encodings.image))
+
+    def _terms(self, encodings: Encodings, batch: Batch, memory_BPW: Tensor) -> Tensor:
         # A batch without texts still depends on the image tower's weights.
         loss = 0.0 * widened(memory_BPW).sum()
         if self.matcher is not None:
@@ -150,6 +180,21 @@ class FusionObjective(Objective):
         return _mean(next_token_losses(self.decoder, ids_KT, learnt_KT, memory_BPW[row_K]))
 
 
+class RestoringObjective(FusionObjective):
+    """With the mean over hidden words, for which it reads altered texts."""
+
+    reads: ClassVar[frozenset[str]] = FusionObjective.reads | {"read"}
+
+    def __init__(self, config: FusionConfig, sizes: Sizes, tokens: TokenIds) -> None:
+        super().__init__(config, sizes, tokens)
+        self.masker = Masker(config.decoder.width, sizes.text, config.fraction, tokens)
+
+    def _terms(self, encodings: Encodings, batch: Batch, memory_BPW: Tensor) -> Tensor:
+        restored_K = self.masker(self.decoder, encodings, batch, memory_BPW)
+        rest = super()._terms(encodings, batch, memory_BPW)
+        return rest + self.config.masking * _mean(restored_K)
+
+
 class Matcher(nn.Module):
     """Judges pairs through the decoder's layers, from a token of its own before the text.
 
@@ -182,8 +227,8 @@ def _mean(loss_K: Tensor) -> Tensor:
     return share(count) * loss_K.sum()
 
 
-def _marks_ends(tokens: TokenIds | None) -> bool:
-    if tokens is None or tokens.encode is None or None in (tokens.begin, tokens.end):
+def _marks_ends(tokens: TokenIds) -> bool:
+    if tokens.encode is None or None in (tokens.begin, tokens.end):
         return False
     ids = tokens.encode(["a"])[0][0].tolist()
     return bool(ids[0] == tokens.begin and ids[-1] == tokens.end)

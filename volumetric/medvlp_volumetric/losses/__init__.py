@@ -1,0 +1,1 @@
+"""Objectives of 3D CT, beside the core's."""
