@@ -30,7 +30,7 @@ from medvlp.losses.objectives import ClipConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.train.gradient_cache import GradientCache
-from medvlp_volumetric.encoders import ResNet3dConfig
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
 
 CPU = torch.device("cpu")
 TOKENS = 16

@@ -33,6 +33,13 @@ class ImageFeatures:
     maps: tuple[Tensor, ...]
     """Multi-scale maps, fine to coarse, each (B,C,*grid)."""
 
+    mask_BP: Tensor | None = None
+    """True where a token stands for a place; those that do not are zero. None where all do: only
+    volumes of different depth, in one batch, have others."""
+
+    share_BD: Tensor | None = None
+    """Share of each slice in `pooled_BD`, which sum to 1, from towers that weigh slices."""
+
     def rows(self, index_K: Tensor) -> ImageFeatures:
         """The features of some of the batch's samples."""
         return ImageFeatures(
@@ -40,6 +47,8 @@ class ImageFeatures:
             tokens_BPD=self.tokens_BPD[index_K],
             grid=self.grid,
             maps=tuple(level[index_K] for level in self.maps),
+            mask_BP=None if self.mask_BP is None else self.mask_BP[index_K],
+            share_BD=None if self.share_BD is None else self.share_BD[index_K],
         )
 
 
@@ -169,7 +178,7 @@ class Encodings:
 
     patch_BPE: Tensor
     """Patch tokens through the image projection, not normalised: their mean, normalised, is
-    `image_BE` wherever the tower pools by the mean."""
+    `image_BE` wherever the tower pools by the mean. Zero where a token stands for no place."""
 
     text_BNE: Tensor
     """L2-normalised; rows of absent texts are zero."""

@@ -90,6 +90,11 @@ class Picture:
     flags: tuple[str, ...]
 
 
+def is_picture(path: Path) -> bool:
+    """Whether the name says PNG, JPEG or TIFF."""
+    return path.suffix.lower() in {suffix for group in _SUFFIXES.values() for suffix in group}
+
+
 def read_grey(path: Path) -> Picture:
     """A picture as grey levels of full depth.
 

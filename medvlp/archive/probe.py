@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from medvlp.archive.dicom.pixels import stored_digest
+from medvlp.archive.duplicates.fingerprint import fingerprint
+from medvlp.archive.pictures import read_grey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +41,20 @@ class Probe:
 
     bad_frames: tuple[int, ...] = ()
     """Places of a video's frames that do not decode, as far as it was looked at."""
+
+
+def probe_picture(path: Path) -> Probe:
+    """Shape (rows, columns) of a PNG, JPEG or TIFF, which is decoded to see that it can be.
+
+    Raises:
+        Reject: See `read_grey`.
+    """
+    picture = read_grey(path)
+    height, width = picture.values.shape
+    return Probe(
+        shape=(height, width),
+        reader="pillow",
+        pixels_digest=stored_digest(picture.values),
+        fingerprint=fingerprint(picture.values),
+        flags=picture.flags,
+    )

@@ -13,11 +13,9 @@ from medvlp.archive.dicom.files import may_be_dicom, open_image, read_bytes, rea
 from medvlp.archive.dicom.part10 import NO_PREAMBLE
 from medvlp.archive.dicom.pixels import stored_digest
 from medvlp.archive.duplicates.fingerprint import fingerprint
-from medvlp.archive.pictures import read_grey
-from medvlp.archive.probe import Probe
+from medvlp.archive.pictures import is_picture, read_grey
+from medvlp.archive.probe import Probe, probe_picture
 from medvlp.errors import InputError
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 
 
 def resolve(path: Path) -> list[tuple[Path, ...]]:
@@ -40,8 +38,8 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
 
 
 def _may_be_xray(path: Path) -> bool:
-    picture = path.suffix.lower() in PICTURE_SUFFIXES
-    return (picture or may_be_dicom(path)) and path.is_file() and not path.name.startswith(".")
+    may_be = is_picture(path) or may_be_dicom(path)
+    return may_be and path.is_file() and not path.name.startswith(".")
 
 
 def probe(paths: Sequence[Path]) -> Probe:
@@ -52,16 +50,8 @@ def probe(paths: Sequence[Path]) -> Probe:
         Ignore: A DICOM file without an image.
     """
     (path,) = paths
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        picture = read_grey(path)
-        height, width = picture.values.shape
-        return Probe(
-            shape=(height, width),
-            reader="pillow",
-            pixels_digest=stored_digest(picture.values),
-            fingerprint=fingerprint(picture.values),
-            flags=picture.flags,
-        )
+    if is_picture(path):
+        return probe_picture(path)
     dataset, header, flags = open_image(read_bytes(path), path)
     values = xray(dataset, header)
     if values.min() == values.max():
@@ -89,6 +79,6 @@ def read_xray(path: Path, flags: Sequence[str] = ()) -> NDArray[np.float32]:
         Reject: The file is bad.
         Ignore: A DICOM file without an image.
     """
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if is_picture(path):
         return read_grey(path).values
     return read_image(path, legacy=NO_PREAMBLE in flags)

@@ -21,7 +21,7 @@ from medvlp.data.items import Item, TextNode
 from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
-from medvlp.data.preprocess import Mirrors, Preprocess
+from medvlp.data.preprocess import Mirrors, Preprocess, stack_arrays
 from medvlp.data.presence import UNTOLD
 from medvlp.data.randomness import generator
 from medvlp.data.relations import (
@@ -246,7 +246,11 @@ def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> li
 
 
 def collater(
-    pad_id: int, texts: Mapping[str, int], multiple: int = 1, most: int | None = None
+    pad_id: int,
+    texts: Mapping[str, int],
+    multiple: int = 1,
+    most: int | None = None,
+    absent: int | None = None,
 ) -> Callable[[Sequence[Example | BadSample]], Batch | BadSample]:
     """The function that stacks examples; a bad sample among them takes the batch's place.
 
@@ -256,8 +260,12 @@ def collater(
             texts are filled with absent ones.
         multiple: T becomes a multiple of it, where `most` allows.
         most: The longest T, which no text exceeds.
+        absent: What volumes of less depth are filled up with (`absent_slice`); None where all
+            arrays have one shape.
     """
-    return functools.partial(_collate, pad_id=pad_id, texts=texts, multiple=multiple, most=most)
+    return functools.partial(
+        _collate, pad_id=pad_id, texts=texts, multiple=multiple, most=most, absent=absent
+    )
 
 
 def _collate(
@@ -267,6 +275,7 @@ def _collate(
     texts: Mapping[str, int],
     multiple: int,
     most: int | None,
+    absent: int | None,
 ) -> Batch | BadSample:
     good: list[Example] = []
     for example in examples:
@@ -288,7 +297,7 @@ def _collate(
     drawn = [example.drawn_K for example in good if example.drawn_K is not None]
     related = [e.relations_AQ for e in good if e.relations_AQ is not None]
     return Batch(
-        image=torch.stack([example.image for example in good]),
+        image=stack_arrays([example.image for example in good], absent),
         text_BNT=text_BNT,
         text_mask_BNT=mask_BNT,
         level_BN=level_BN,

@@ -16,6 +16,7 @@ from torch import Tensor
 from medvlp.config import plain
 from medvlp.data.placement import Placed, Region
 from medvlp.digest import digest_plain
+from medvlp.errors import ConfigError
 
 Span = tuple[float, float]
 """Start and end in seconds."""
@@ -72,7 +73,7 @@ class Preprocess(Protocol):
         A sample's values never depend on the batch that it is in.
 
         Args:
-            stored: (B,...), in the stored type.
+            stored: (B,...), in the stored type, as `stack_arrays` gives it.
             drawn_BK: What `draw` gave for each sample, on the CPU; None leaves them as they are.
         """
 
@@ -92,13 +93,54 @@ def mirror_share(config: Any) -> float:
     return float(getattr(getattr(config, "augment", None), "mirror", 0))
 
 
+def absent_slice(config: Any) -> int | None:
+    """The stored value of slices that are not there; None of contracts with arrays of one shape.
+
+    A contract whose arrays differ in their first axis names the value in ``ABSENT``. In its model
+    input, (B,C,D,H,W), such slices are NaN, and the last channel holds no image but the place of
+    each slice in mm, so that no order or number of slices has to be known. Image towers that take
+    this say so in ``TAKES_ABSENT``.
+    """
+    found: int | None = getattr(type(config), "ABSENT", None)
+    return found
+
+
+def check_one_shape(config: Any, what: str) -> None:
+    """See that a contract's arrays all have one shape.
+
+    Raises:
+        ConfigError: They differ in depth, and `what` cannot be done with such.
+    """
+    if absent_slice(config) is not None:
+        raise ConfigError(
+            f"{what}: preprocess.kind={config.kind} gives volumes of different depth",
+            remedy="use a model that was trained with a contract of one shape",
+        )
+
+
+def stack_arrays(arrays: Sequence[Tensor], absent: int | None) -> Tensor:
+    """Stored arrays as one, (B,...).
+
+    Args:
+        arrays: Of one shape; where `absent` is given, the first axis may differ.
+        absent: What shorter ones are filled up with at the end.
+    """
+    if absent is None:
+        return torch.stack(list(arrays))
+    depth = max(len(array) for array in arrays)
+    stacked = arrays[0].new_full((len(arrays), depth, *arrays[0].shape[1:]), absent)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return stacked
+
+
 def model_input(
     preprocess: Preprocess,
     arrays: Sequence[NDArray[Any]],
     device: torch.device | str = "cpu",
     rngs: Sequence[np.random.Generator] | None = None,
 ) -> Tensor:
-    """Stored arrays of one shape as the model input, (B,...) float32 on `device`.
+    """Stored arrays as the model input, (B,...) float32 on `device`.
 
     Args:
         preprocess: The contract's preprocessing.
@@ -107,7 +149,8 @@ def model_input(
         rngs: A generator for each sample, which is then augmented.
     """
     drawn = None if rngs is None else np.stack([preprocess.draw(rng) for rng in rngs])
-    stored = torch.from_numpy(np.stack(arrays)).to(device)
+    tensors = [torch.from_numpy(np.require(a, requirements=("C", "W"))) for a in arrays]
+    stored = stack_arrays(tensors, absent_slice(preprocess.config)).to(device)
     return preprocess.tensor(stored, None if drawn is None else torch.from_numpy(drawn))
 
 

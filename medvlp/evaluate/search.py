@@ -100,7 +100,8 @@ def embed_inputs(
 
     The folder holds ``items.parquet`` (item, sample, source, start_s, end_s), ``embeddings.npy``
     (unit vectors, float32), for volumes ``slabs.npy`` (item, slab, width: the unit mean of each
-    plane of patches along the first axis, float16) and ``index.json``.
+    plane of patches along the first axis, float16; NaN behind the last one of volumes of less
+    depth) and ``index.json``.
 
     Args:
         bundle: The bundle's folder.
@@ -208,7 +209,8 @@ def find(query_E: Floats, index_dir: Path, k: int) -> list[Hit]:
     for rank, item in enumerate(best, start=1):
         depth = None
         if slabs_NDE is not None:
-            likeness_D = slabs_NDE[item].astype(np.float32) @ query_E
+            slab_DE = slabs_NDE[item].astype(np.float32)
+            likeness_D = slab_DE[~np.isnan(slab_DE[:, 0])] @ query_E
             slab, count = int(likeness_D.argmax()), len(likeness_D)
             depth = (slab / count, (slab + 1) / count)
         row = items.row(item, named=True)
@@ -297,7 +299,7 @@ def _embed(model: Bundle, units: Sequence[Unit], folder: Path) -> tuple[list[Uni
     if vectors:
         np.save(folder / VECTORS, np.concatenate(vectors))
     if slabs:
-        np.save(folder / SLABS, np.concatenate(slabs))
+        np.save(folder / SLABS, _joined(slabs))
     return kept, codes
 
 
@@ -311,8 +313,21 @@ def _encode(
     slab_BDE = None
     if len(features.grid) == 3:
         plane = patch_BPE.reshape(len(patch_BPE), features.grid[0], -1, patch_BPE.shape[-1]).mean(2)
-        slab_BDE = F.normalize(plane, dim=-1).cpu().numpy().astype(np.float16)
+        slab = F.normalize(plane, dim=-1)
+        if features.mask_BP is not None:
+            real_BD = features.mask_BP.reshape(*plane.shape[:2], -1).any(2)
+            slab = slab.masked_fill(~real_BD[..., None], torch.nan)
+        slab_BDE = slab.cpu().numpy().astype(np.float16)
     return image_BE.cpu().numpy(), slab_BDE
+
+
+def _joined(slabs: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:
+    """Batches of slabs as one array, as deep as the deepest volume."""
+    depth = max(slab_BDE.shape[1] for slab_BDE in slabs)
+    fill = [((0, 0), (0, depth - slab_BDE.shape[1]), (0, 0)) for slab_BDE in slabs]
+    return np.concatenate(
+        [np.pad(s, pad, constant_values=np.nan) for s, pad in zip(slabs, fill, strict=True)]
+    )
 
 
 def _read_info(index_dir: Path) -> dict[str, Any]:

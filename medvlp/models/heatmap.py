@@ -35,6 +35,9 @@ class Heatmap:
     """The slice or frame of the stored array that is shown: that of the highest cosine; None for
     flat images."""
 
+    share_D: NDArray[np.float32] | None = None
+    """Share of each slice in the whole volume's vector, from towers that weigh slices."""
+
 
 @torch.inference_mode()
 def text_heatmap(
@@ -65,6 +68,7 @@ def text_heatmap(
         similarity=(image_1E[0] @ text_E).item(),
         grid=cosines.cpu().numpy(),
         index=index,
+        share_D=None if features.share_BD is None else features.share_BD[0].cpu().numpy(),
     )
 
 

@@ -123,6 +123,10 @@ class TwoTower(nn.Module):
         own = self.config.patch_projection is not None
         project = self.patch_projection if own else self.image_projection
         patch_BPE = project(features.tokens_BPD).float()
+        if features.mask_BP is not None:
+            # A bias would make something of tokens that stand for nothing. What weighs patches by
+            # their products with a text passes over zeros, and a mean's direction knows none.
+            patch_BPE = patch_BPE * features.mask_BP[..., None]
         if self.config.project_patches_first:
             return features, F.normalize(patch_BPE.mean(1), dim=-1), patch_BPE
         image_BE = F.normalize(self.image_projection(features.pooled_BD).float(), dim=-1)

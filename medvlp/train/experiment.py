@@ -22,7 +22,7 @@ from medvlp.config import (
 )
 from medvlp.data.items import DataConfig
 from medvlp.data.no_image import CORE_PREPROCESS
-from medvlp.data.preprocess import mirror_share
+from medvlp.data.preprocess import absent_slice, mirror_share
 from medvlp.data.prompts import PromptSet
 from medvlp.data.text_policy import TextPolicy
 from medvlp.domain import Domain, Ref, get_domain
@@ -132,6 +132,7 @@ class Experiment:
             *_objective_faults(self),
             *_stream_faults(self),
             *_sentence_faults(self),
+            *_depth_faults(self),
             *_mixing_faults(self),
             *_mirror_faults(self),
         ):
@@ -266,6 +267,31 @@ def _sentence_faults(e: Experiment) -> list[str]:
         faults.append("data.mix: mark_sentences must be the same in the texts of all streams")
     if e.text.kind == "tribert" and marked != {True}:
         faults.append("text: tribert reads marked sentences; set data.texts.mark_sentences=true")
+    return faults
+
+
+def _depth_faults(e: Experiment) -> list[str]:
+    contract, tower = f"preprocess.kind={e.preprocess.kind}", f"image.kind={e.image.kind}"
+    ragged = absent_slice(e.preprocess) is not None
+    if ragged != getattr(type(e.image), "TAKES_ABSENT", False):
+        return [
+            f"{tower} takes volumes of one depth, {contract} gives them as deep as they are; "
+            "choose a tower that pools slices, or a contract of one shape"
+            if ragged
+            else f"{tower} reads where each slice lies, which {contract} does not tell; choose a "
+            "contract of slices"
+        ]
+    faults = [
+        f"objectives: {o.kind} {o.NEEDS_GRID}, of which volumes of different depth have different "
+        f"numbers; leave it out, or choose another contract than {contract}"
+        for o in e.objectives
+        if ragged and hasattr(o, "NEEDS_GRID")
+    ]
+    if getattr(e.image, "at_once", None) and e.trainer.strategy == "fsdp":
+        faults.append(
+            "image.at_once: ranks with other numbers of slices would wait for each other for ever; "
+            "set image.at_once=null"
+        )
     return faults
 
 

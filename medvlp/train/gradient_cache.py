@@ -148,17 +148,20 @@ class GradientCache:
         """The first pass: what the objectives read, and from where random numbers were drawn."""
         states: list[list[Tensor]] = []
         kept: list[list[Tensor]] = []
+        masks: list[Tensor] = []
         grid: tuple[int, ...] = ()
         for part in self._parts(batch, rows, device):
             states.append(_random_states(device))
             encodings = self.model(part)
             kept.append(_pick(encodings, self.reads))
             grid = encodings.image.grid
+            if encodings.image.mask_BP is not None:
+                masks.append(encodings.image.mask_BP)
             del part, encodings  # Or they would outlive the making of the next.
         # A weight that was cast without a graph must not serve the pass that needs one.
         torch.clear_autocast_cache()
         leaves = [torch.cat(parts).requires_grad_(learn) for parts in zip(*kept, strict=True)]
-        return _First(states, leaves, grid)
+        return _First(states, leaves, grid, torch.cat(masks) if masks else None)
 
     def _again(
         self,
@@ -195,7 +198,11 @@ class GradientCache:
         if "image" in self.reads:
             pooled_BD, tokens_BPD, *maps = rest
             image = ImageFeatures(
-                pooled_BD=pooled_BD, tokens_BPD=tokens_BPD, grid=first.grid, maps=tuple(maps)
+                pooled_BD=pooled_BD,
+                tokens_BPD=tokens_BPD,
+                grid=first.grid,
+                maps=tuple(maps),
+                mask_BP=first.mask_BP,
             )
         return Encodings(
             image=image,
@@ -218,6 +225,7 @@ class _First:
     states: list[list[Tensor]] = dataclasses.field(default_factory=list)
     leaves: list[Tensor] = dataclasses.field(default_factory=list)
     grid: tuple[int, ...] = ()
+    mask_BP: Tensor | None = None
 
     def roots(self, encoded: Sequence[Tensor], rows: slice) -> list[_Root]:
         """A micro-batch's embeddings with their gradients."""

@@ -219,8 +219,15 @@ def _running_statistics(module: nn.Module) -> list[Tensor]:
 
 
 def _culprits(batch: Batch) -> list[str]:
-    """The samples whose image is not finite; all of them where every image is."""
-    finite_B = torch.isfinite(batch.image.flatten(1)).all(1).tolist()
+    """The samples whose image is not finite; all of them where every image is.
+
+    Slices of a volume that are NaN throughout are not there (`medvlp.data.preprocess`).
+    """
+    image = batch.image
+    finite = torch.isfinite(image)
+    if image.ndim == 5:
+        finite |= image.isnan().all(1, keepdim=True).flatten(3).all(3)[..., None, None]
+    finite_B = finite.flatten(1).all(1).tolist()
     named = [name for name, finite in zip(batch.sample, finite_B, strict=True) if not finite]
     return named or list(batch.sample)
 

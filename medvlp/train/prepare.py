@@ -26,7 +26,7 @@ from medvlp.data.manifest import Manifest, open_all
 from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM, StreamConfig
 from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
-from medvlp.data.preprocess import contract_digest, mirror_share
+from medvlp.data.preprocess import absent_slice, contract_digest, mirror_share
 from medvlp.data.prompts import PromptSet
 from medvlp.data.sides import load_side_words
 from medvlp.data.tokenizer import (
@@ -270,7 +270,8 @@ class PairData(LightningDataModule):
         sampler = StepSampler(plan, total=total, start=start, rank=rank, world=world)
         texts = {stream.name: stream.data.texts.n for stream in streams}
         pad_id = self.prepared.tokenizer.pad_token_id
-        collate = collater(pad_id, texts, e.data.text_multiple, e.text.max_tokens)
+        absent = absent_slice(e.preprocess)
+        collate = collater(pad_id, texts, e.data.text_multiple, e.text.max_tokens, absent)
         return build_loader(dataset, sampler, collate, e.data, e.trainer.accelerator)
 
     def _dataset(self, stream: Stream, split: str) -> PairDataset:

@@ -27,7 +27,7 @@ from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.models.zero_shot import Calibration
 from medvlp_video.encoders import FrameEncoderConfig
 from medvlp_video.preprocess import ClipPreprocessConfig
-from medvlp_volumetric.encoders import Vit3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 from medvlp_volumetric.preprocess import CtPreprocessConfig
 
 IMAGE = ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group")

@@ -31,7 +31,7 @@ from medvlp.models.image2d import ResNet2dConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.report.build import build_report
-from medvlp_volumetric.encoders import Vit3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 from medvlp_volumetric.preprocess import CtPreprocessConfig
 
 TEXTS = ("Edema is seen.", "No edema.", "A mass.", "Fluid in the lungs.", "A mass on the left.")

@@ -6,7 +6,8 @@ import torch
 
 from medvlp.evaluate.heads.decoders import Shapes, build_head, levels_of
 from medvlp.models.image2d import ResNet2dConfig, Vit2dConfig
-from medvlp_volumetric.encoders import ResNet3dConfig, Vit3dConfig
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 
 TOWERS = {
     "resnet": (

@@ -6,7 +6,8 @@ import torch
 
 from medvlp.config import plain, validate
 from medvlp.errors import ConfigError
-from medvlp_volumetric.encoders import ResNet3dConfig, Vit3dConfig, sincos_positions
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig, sincos_positions
 
 RESNET = ResNet3dConfig(widths=(8, 16, 16, 24), blocks=(1, 1, 1, 1), stem_kernel=3)
 VIT = Vit3dConfig(patch=(4, 8, 8), width=24, depth=2, heads=2)
@@ -114,7 +115,9 @@ def test_configs_survive_yaml(config):
 
 
 def test_the_schema_does_not_import_monai():
-    code = "import sys, medvlp_volumetric.encoders; sys.exit('monai' in sys.modules)"
+    names = ("resnet3d", "slices", "swin3d", "vit3d")
+    imports = ", ".join(f"medvlp_volumetric.encoders.{name}" for name in names)
+    code = f"import sys, {imports}; sys.exit('monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,7 +10,9 @@ from medvlp.models.patch_dropout import PatchDropout
 from medvlp.models.recompute import recompute_blocks
 from medvlp.models.text import TextTowerConfig
 from medvlp_video.encoders import FrameEncoderConfig
-from medvlp_volumetric.encoders import ResNet3dConfig, Vit3dConfig, sincos_positions
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
+from medvlp_volumetric.encoders.swin3d import Swin3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig, sincos_positions
 
 VIT = {"size": 32, "patch": 8, "width": 24, "depth": 3, "heads": 2}
 RESNET = {"depths": (2, 2), "widths": (8, 16), "stem": 8}
@@ -19,6 +21,11 @@ TOWERS = {
     "bottleneck": (ResNet2dConfig, RESNET | {"block": "bottleneck"}, (2, 1, 32, 32)),
     "vit": (Vit2dConfig, VIT | {"patch_dropout": 0.25}, (2, 1, 32, 32)),
     "resnet3d": (ResNet3dConfig, {"widths": (8, 8, 8, 16), "norm": "batch"}, (2, 1, 16, 32, 32)),
+    "swin3d": (
+        Swin3dConfig,
+        {"embed": 6, "depths": (2, 1, 1, 1), "heads": (1, 2, 2, 2), "window": (4, 4, 4)},
+        (2, 1, 16, 16, 16),
+    ),
     "vit3d": (Vit3dConfig, {"width": 24, "depth": 3, "dropout": 0.2}, (2, 1, 16, 32, 32)),
     "text": (TextTowerConfig, {"width": 24, "depth": 3, "dropout": 0.2}, (3, 16)),
 }

@@ -21,7 +21,8 @@ from medvlp.train.loader import build_loader
 from medvlp.train.optim import OptimConfig, build_optimizer
 from medvlp.train.pace import compile_towers, lay_channels_last, set_pace
 from medvlp_video.encoders import FrameEncoderConfig
-from medvlp_volumetric.encoders import ResNet3dConfig, Vit3dConfig
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 
 TEXT = TextTowerConfig(width=16, depth=1, heads=2, max_tokens=16, dropout=0.1)
 RESNET = ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group")

@@ -28,10 +28,15 @@ DOMAIN = Domain(
     check_volume=Ref("medvlp_volumetric.check:check_volume"),
     resolve=Ref("medvlp_volumetric.read:resolve"),
     view=Ref("medvlp_volumetric.view:view"),
-    preprocess={"ct": Ref("medvlp_volumetric.preprocess:CtPreprocessConfig")},
+    preprocess={
+        "ct": Ref("medvlp_volumetric.preprocess:CtPreprocessConfig"),
+        "ct-slices": Ref("medvlp_volumetric.preprocess_slices:CtSlicesConfig"),
+    },
     encoders={
-        "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
-        "vit3d": Ref("medvlp_volumetric.encoders:Vit3dConfig"),
+        "resnet3d": Ref("medvlp_volumetric.encoders.resnet3d:ResNet3dConfig"),
+        "slices": Ref("medvlp_volumetric.encoders.slices:SlicesConfig"),
+        "swin3d": Ref("medvlp_volumetric.encoders.swin3d:Swin3dConfig"),
+        "vit3d": Ref("medvlp_volumetric.encoders.vit3d:Vit3dConfig"),
     },
     objectives={"hierarchical": Ref("medvlp_volumetric.losses.hierarchical:HierarchicalConfig")},
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),

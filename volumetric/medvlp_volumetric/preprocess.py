@@ -60,9 +60,7 @@ class CtPreprocessConfig:
     augment: CtAugmentConfig = CtAugmentConfig()
 
     def __post_init__(self) -> None:
-        for low, high in self.windows:
-            if low >= high:
-                raise ValueError(f"window ({low}, {high}): the first must be smaller")
+        check_windows(self.windows)
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -77,6 +75,17 @@ class CtPreprocessConfig:
     def build(self) -> CtPreprocess:
         """The preprocessing that this contract describes."""
         return CtPreprocess(self)
+
+
+def check_windows(windows: Sequence[Window]) -> None:
+    """See that every window has a width.
+
+    Raises:
+        ValueError: One has none.
+    """
+    for low, high in windows:
+        if low >= high:
+            raise ValueError(f"window ({low}, {high}): the first must be smaller")
 
 
 def resample(hu_DHW: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
@@ -167,7 +176,70 @@ def _overlap(shift: Sequence[int], shape: Sequence[int]) -> tuple[tuple[slice, .
     )
 
 
-def _read_mask(paths: Sequence[Path], volume: Volume) -> NDArray[np.float32]:
+def volume_of(hu_DHW: NDArray[np.float32], spacing_mm: Sequence[float]) -> Volume:
+    """A user's own array as a volume in canonical order: head, back, left.
+
+    Raises:
+        InputError: Another shape, or values that are not finite.
+    """
+    if hu_DHW.ndim != 3 or hu_DHW.size == 0 or not np.isfinite(hu_DHW).all():
+        raise InputError(
+            f"a CT array is (D,H,W) with finite HU, got shape {hu_DHW.shape}",
+            remedy="pass one volume at a time",
+        )
+    d, h, w = spacing_mm
+    # Towards the head, the back and the left, in right-anterior-superior coordinates.
+    affine = np.array([[0, 0, -w, 0], [0, -h, 0, 0], [d, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
+    return Volume(hu_DHW=hu_DHW, affine=affine)
+
+
+def resampled_shape(volume: Volume, spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """How many voxels of a spacing the extent of a volume holds along each axis, at least one."""
+    return tuple(
+        max(1, round(n * have / want))
+        for n, have, want in zip(volume.hu_DHW.shape, volume.spacing_mm, spacing_mm, strict=True)
+    )
+
+
+def placement_of(volume: Volume, resampled: Sequence[int], shape: Sequence[int]) -> Placement:
+    """How a volume, in the orientation it is read in, lies on a grid.
+
+    Args:
+        volume: As it is read.
+        resampled: The shape to which its canonical array is resampled.
+        shape: That to which this is cropped and padded about the centre.
+    """
+    axes, flipped = volume.turned()
+    scale, offset = [], []
+    for axis, flip, to, size in zip(axes, flipped, resampled, shape, strict=True):
+        factor = to / volume.hu_DHW.shape[axis]
+        scale.append(-factor if flip else factor)
+        start = max(0, (size - to) // 2) - max(0, (to - size) // 2)
+        offset.append(float(start + to if flip else start))
+    return Placement(
+        native=volume.hu_DHW.shape,
+        grid=tuple(shape),
+        axes=axes,
+        scale=tuple(scale),
+        offset=tuple(offset),
+    )
+
+
+def windowed(hu_BDHW: Tensor, windows: Sequence[Window]) -> Tensor:
+    """(B,C,D,H,W) in [-1,1], one channel a window."""
+    channels = [(hu_BDHW - low) * (2 / (high - low)) - 1 for low, high in windows]
+    return torch.stack(channels, dim=1).clamp_(-1, 1)
+
+
+def grey_slice(stored: NDArray[Any], window: Window, at: float) -> NDArray[np.uint8]:
+    """The axial slice at the fraction `at` from the feet, (H,W,3); left is on the right."""
+    low, high = window
+    index = min(len(stored) - 1, max(0, round(at * (len(stored) - 1))))
+    grey = np.clip((stored[index].astype(np.float32) - low) / (high - low), 0, 1) * 255
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def read_mask(paths: Sequence[Path], volume: Volume) -> NDArray[np.float32]:
     """A mask's values in the axes of the volume that it belongs to."""
     mask = read_volume(paths)
     if not same_grid(
@@ -219,15 +291,7 @@ class CtPreprocess:
             InputError: Another shape, or values that are not finite.
         """
         hu_DHW = np.asarray(array, dtype=np.float32)
-        if hu_DHW.ndim != 3 or hu_DHW.size == 0 or not np.isfinite(hu_DHW).all():
-            raise InputError(
-                f"a CT array is (D,H,W) with finite HU, got shape {array.shape}",
-                remedy="pass one volume at a time",
-            )
-        d, h, w = spacing_mm or self.config.spacing_mm
-        # Towards the head, the back and the left, in right-anterior-superior coordinates.
-        affine = np.array([[0, 0, -w, 0], [0, -h, 0, 0], [d, 0, 0, 0], [0, 0, 0, 1]], dtype=float)
-        return self._store(Volume(hu_DHW=hu_DHW, affine=affine))
+        return self._store(volume_of(hu_DHW, spacing_mm or self.config.spacing_mm))
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
         volume = volume.canonical()
@@ -239,12 +303,7 @@ class CtPreprocess:
     def _resampled(self, canonical: Volume) -> tuple[int, ...]:
         if self.config.fit == "resize":
             return self.config.shape
-        return tuple(
-            max(1, round(n * have / want))
-            for n, have, want in zip(
-                canonical.hu_DHW.shape, canonical.spacing_mm, self.config.spacing_mm, strict=True
-            )
-        )
+        return resampled_shape(canonical, self.config.spacing_mm)
 
     def regions(
         self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
@@ -257,26 +316,11 @@ class CtPreprocess:
             InputError: A region does not fit the volume.
         """
         volume = read_volume(paths, flags)
-        return place(self.placement(volume), regions, lambda files: _read_mask(files, volume))
+        return place(self.placement(volume), regions, lambda files: read_mask(files, volume))
 
     def placement(self, volume: Volume) -> Placement:
         """How a volume, in the orientation it is read in, lies on the stored grid."""
-        axes, flipped = volume.turned()
-        canonical = volume.canonical()
-        resampled = self._resampled(canonical)
-        scale, offset = [], []
-        for axis, flip, to, size in zip(axes, flipped, resampled, self.config.shape, strict=True):
-            factor = to / volume.hu_DHW.shape[axis]
-            scale.append(-factor if flip else factor)
-            start = max(0, (size - to) // 2) - max(0, (to - size) // 2)
-            offset.append(float(start + to if flip else start))
-        return Placement(
-            native=volume.hu_DHW.shape,
-            grid=self.config.shape,
-            axes=axes,
-            scale=tuple(scale),
-            offset=tuple(offset),
-        )
+        return placement_of(volume, self._resampled(volume.canonical()), self.config.shape)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """A `Change`."""
@@ -287,15 +331,11 @@ class CtPreprocess:
         hu_BDHW = stored.to(torch.float32)
         if drawn_BK is not None:
             hu_BDHW = apply_changes(hu_BDHW, drawn_BK, self._air)
-        channels = [(hu_BDHW - low) * (2 / (high - low)) - 1 for low, high in self.config.windows]
-        return torch.stack(channels, dim=1).clamp_(-1, 1)
+        return windowed(hu_BDHW, self.config.windows)
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """The axial slice at the fraction `at` from the feet, first window, (H,W,3).
 
         The patient's left is on the viewer's right.
         """
-        low, high = self.config.window_hu
-        index = min(len(stored) - 1, max(0, round(at * (len(stored) - 1))))
-        grey = np.clip((stored[index].astype(np.float32) - low) / (high - low), 0, 1) * 255
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        return grey_slice(stored, self.config.window_hu, at)

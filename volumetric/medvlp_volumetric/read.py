@@ -1,15 +1,17 @@
-"""CT volumes from NIfTI files, DICOM series, arrays and stacks of pictures."""
+"""CT volumes from NIfTI files, DICOM series, arrays and stacks of pictures, and single slices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medvlp.archive.dicom.burned_in import risk_of, unstated_flags
 from medvlp.archive.dicom.files import may_be_dicom, read_header
 from medvlp.archive.dicom.header import Header
 from medvlp.archive.dicom.part10 import NO_PREAMBLE
-from medvlp.archive.probe import Probe
+from medvlp.archive.pictures import is_picture
+from medvlp.archive.probe import Probe, probe_picture
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.series.grouping import group_series
 from medvlp.archive.series.layout import lay_out
@@ -47,7 +49,7 @@ def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
 
 
 def probe(paths: Sequence[Path]) -> Probe:
-    """Shape (slices, rows, columns) and spacing, from headers alone.
+    """Shape (slices, rows, columns) and spacing, from headers alone; a picture is decoded.
 
     Raises:
         Reject: The files make no sound volume.
@@ -55,6 +57,9 @@ def probe(paths: Sequence[Path]) -> Probe:
     """
     if _one_nifti(paths):
         return probe_nifti(paths[0])
+    if one_picture(paths):
+        found = probe_picture(paths[0])
+        return replace(found, shape=(1, *found.shape))
     group = choose(group_series(read_headers(paths)))
     layout = lay_out(group)
     return Probe(
@@ -71,12 +76,21 @@ def _one_nifti(paths: Sequence[Path]) -> bool:
     return len(paths) == 1 and is_nifti(paths[0])
 
 
+def one_picture(paths: Sequence[Path]) -> bool:
+    """Whether a sample is a picture of a single slice (PNG, JPEG, TIFF)."""
+    return len(paths) == 1 and is_picture(paths[0])
+
+
 def resolve(path: Path) -> list[tuple[Path, ...]]:
     """The volumes in what a user names: a file, or a folder of NIfTI files and DICOM series.
+
+    A picture counts where it is named itself; beside volumes lie pictures that are no samples.
 
     Raises:
         InputError: There is no such path, or no volume in it.
     """
+    if path.is_file() and is_picture(path):
+        return [(path,)]
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     volumes = [(file,) for file in files if is_nifti(file)]
     candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.archive.pictures import read_grey
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.view import Curve, Picture, View, fit, picture, tile, to_bytes
-from medvlp_volumetric.read import read_volume
+from medvlp_volumetric.read import one_picture, read_volume
 
 _COLUMNS = 6
 _SLICES = 24
@@ -22,12 +23,14 @@ _BIN_HU = 25
 
 
 def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
-    """A volume, turned to the canonical orientation but not resampled.
+    """A volume, turned to the canonical orientation but not resampled, or a picture of a slice.
 
     Raises:
         Reject: The files make no sound volume.
         Ignore: They hold no volume.
     """
+    if one_picture(paths):
+        return _single(paths[0])
     stored = read_volume(paths, flags)
     volume = stored.canonical()
     depth_mm, row_mm, column_mm = volume.spacing_mm
@@ -44,6 +47,22 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
         flags=volume.flags,
         pictures=(_sheet(volume), _section(volume, 1, "coronal"), _section(volume, 2, "sagittal")),
         curves=(_histogram(volume.hu_DHW),),
+    )
+
+
+def _single(path: Path) -> View:
+    found = read_grey(path)
+    low, high = float(found.values.min()), float(found.values.max())
+    shown = fit(to_bytes(found.values, low, max(high, low + 1)), 2 * _SIDE, (1.0, 1.0))
+    rows, columns = found.values.shape
+    return View(
+        facts=(
+            ("size", f"one slice, {rows} rows, {columns} columns"),
+            ("values", f"{low:.0f} to {high:.0f} grey levels"),
+        ),
+        flags=found.flags,
+        pictures=(picture(shown, f"{low:.0f} to {high:.0f} grey levels"),),
+        curves=(),
     )
 
 

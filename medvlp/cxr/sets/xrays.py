@@ -11,9 +11,9 @@ from medvlp.archive.dicom.files import open_image, read_bytes
 from medvlp.archive.dicom.values import Fields
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measure
+from medvlp.archive.pictures import is_picture
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.accounts import take_files
-from medvlp.cxr.read import PICTURE_SUFFIXES
 from medvlp.domain import Ref
 
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
@@ -101,7 +101,7 @@ def read_facts(paths: Sequence[Path], *, burned_in: str = "allow") -> Xray:
     """
     (path,) = paths
     measured = measure(paths, domain="cxr", burned_in=burned_in)
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if is_picture(path):
         return Xray(measured=measured)
     dataset, header, _ = open_image(read_bytes(path), path)
     age = header.age_years

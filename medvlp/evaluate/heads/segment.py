@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medvlp.data.items import Item
-from medvlp.data.preprocess import Preprocess
+from medvlp.data.preprocess import Preprocess, check_one_shape
 from medvlp.evaluate.heads.arrays import KEPT_BYTES, Arrays, deterministic
 from medvlp.evaluate.heads.decoders import HeadKind, Shapes, build_head, levels_of
 from medvlp.evaluate.heads.entrants import Entrant
@@ -134,9 +134,10 @@ def fit_segmenter(
         seed: Of the head's first weights and of the order of items.
 
     Raises:
-        ConfigError: Every trial diverged.
+        ConfigError: Every trial diverged, or the encoder's volumes differ in depth.
         InputError: An image or a region cannot be read any more.
     """
+    check_one_shape(entrant.scorer.bundle.preprocess.config, "segmentation")
     arrays = Arrays(entrant.scorer)
     frozen = FrozenLevels(entrant.scorer, arrays)
     tower = entrant.scorer.bundle.model.image

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medvlp.data.items import Item
-from medvlp.data.preprocess import model_input
+from medvlp.data.preprocess import check_one_shape, model_input
 from medvlp.encoding import ImageFeatures
 from medvlp.evaluate.predict import Scorer
 from medvlp.models.inputs import chunks
@@ -117,8 +117,10 @@ def see(scorer: Scorer, items: Sequence[Item], *, limit: int | None, tune: bool)
         tune: Whether a copy of the tower is trained along; all stored arrays then lie in memory.
 
     Raises:
+        ConfigError: The bundle's volumes differ in depth, and so in the number of their tokens.
         InputError: A sample cannot be read any more.
     """
+    check_one_shape(scorer.bundle.preprocess.config, "a decoder over visual tokens")
     if tune:
         return TunedVisual(scorer, list(scorer.stored(items)), limit)
     parts: list[Tensor] = []

@@ -35,6 +35,8 @@ class FusionConfig:
     are learnt with the rest, from questions about labels.
     """
 
+    NEEDS_GRID: ClassVar[str] = "attends to patches"
+
     kind: Literal["fusion"] = "fusion"
     weight: float = 1.0
     matching: Weight = 1.0

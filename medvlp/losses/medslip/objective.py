@@ -49,6 +49,8 @@ Count = Annotated[int, Field(gt=0)]
 class MedslipConfig:
     """Two streams of queries by name and their three losses."""
 
+    NEEDS_GRID: ClassVar[str] = "attends to patches"
+
     kind: Literal["medslip"] = "medslip"
     weight: float = 1.0
     existence: Share = 1.0

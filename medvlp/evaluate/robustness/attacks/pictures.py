@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medvlp.data.preprocess import model_input
+from medvlp.data.preprocess import check_one_shape, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.evaluate.robustness.corruptions.planes import recompressed
 from medvlp.models.bundle import Bundle
@@ -27,9 +27,18 @@ Floats = NDArray[np.float32]
 
 
 class Pictures:
-    """From stored arrays to pictures, and from pictures to a bundle's input."""
+    """From stored arrays to pictures, and from pictures to a bundle's input.
+
+    Args:
+        bundle: The model.
+        like: An array of the shape and type of all that will be attacked.
+
+    Raises:
+        ConfigError: The bundle's arrays have no common shape.
+    """
 
     def __init__(self, bundle: Bundle, like: NDArray[Any]) -> None:
+        check_one_shape(bundle.preprocess.config, "attacks on pictures")
         self.bundle = bundle
         span = np.iinfo(like.dtype)
         ends = [np.full_like(like, value) for value in (span.min, span.max)]

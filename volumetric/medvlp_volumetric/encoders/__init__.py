@@ -1,0 +1,1 @@
+"""The 3D image towers, one small file each."""
