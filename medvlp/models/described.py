@@ -52,7 +52,7 @@ def drawn(
     }
     towers = image.build(channels), text.build(info.vocab_size, info.pad_id)
     model = TwoTower(info.model, *towers)
-    sizes = model.sizes(info.names, token_ids(tokenizer))
+    sizes = model.sizes(info.names, token_ids(tokenizer), channels=channels, prompts=info.prompts)
     return model, nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
 
 

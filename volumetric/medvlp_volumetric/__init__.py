@@ -19,6 +19,11 @@ DOMAIN = Domain(
     encoders={
         "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders:Vit3dConfig"),
+        "primus": Ref("medvlp_volumetric.encoders_primus:PrimusConfig"),
+    },
+    objectives={
+        "masked-volume": Ref("medvlp_volumetric.losses.masked_volume:MaskedVolumeConfig"),
+        "volume-ssl": Ref("medvlp_volumetric.losses.volume_ssl:VolumeSslConfig"),
     },
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),
 )
