@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from medvlp.data.batch import TokenIds
+from medvlp.data.prompts import PromptSet
 
 Alter = Callable[[Tensor, tuple[int, ...]], Tensor]
 """(B,P,C) tokens and their grid to other tokens of the same shape."""
@@ -64,6 +65,10 @@ class ImageEncoder(nn.Module):
 
     map_widths: tuple[int, ...] = ()
     """C of each of `ImageFeatures.maps`, fine to coarse; empty where the tower does not say."""
+
+    patch: tuple[int, ...] = ()
+    """Pixels or voxels of a patch along each axis, where each token starts as one patch and some
+    patches may be hidden (`medvlp.models.patch_dropout.keeping`); empty elsewhere."""
 
     portable: Any = None
     """A configuration that rebuilds this tower without the files that its first weights came
@@ -148,6 +153,12 @@ class Sizes:
     image: int
     text: int
     embed: int
+    channels: int = 1
+    """Channels of an image."""
+
+    patch: tuple[int, ...] = ()
+    """As `ImageEncoder.patch`."""
+
     labels: tuple[str, ...] = ()
     """Names of the columns of `Batch.labels_BL`."""
 
@@ -166,6 +177,13 @@ class Sizes:
 
     sentences: int | None = None
     """`TextEncoder.max_sentences`."""
+
+    prompts: PromptSet | None = None
+    """The experiment's, which travels in the bundle."""
+
+
+def _no_space(*_: Tensor) -> Tensor:
+    raise AssertionError("these encodings know no way into the joint space")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +222,10 @@ class Encodings:
 
     sentence_BNSD: Tensor | None = None
     """`TextFeatures.sentence_MSD`."""
+
+    embed: Callable[[Tensor, Tensor], Tensor] = _no_space
+    """From token ids and mask to the joint space (M,E), normalised, for objectives with words of
+    their own."""
 
     def rows(self, index_K: Tensor) -> Encodings:
         """The encodings of some of the batch's samples."""

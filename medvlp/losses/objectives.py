@@ -32,6 +32,7 @@ from medvlp.losses.objective import (
     activation_map,
     present_texts,
 )
+from medvlp.losses.opposite_sentence import OppositeSentenceConfig
 from medvlp.losses.prompt_pool import PromptPoolConfig
 from medvlp.losses.ties import Ties, text_groups
 from medvlp.losses.unicl import UniclConfig
@@ -117,6 +118,7 @@ CORE_OBJECTIVES: dict[str, type] = {
     "unicl": UniclConfig,
     "prompt-pool": PromptPoolConfig,
     "medslip": MedslipConfig,
+    "opposite-sentence": OppositeSentenceConfig,
 }
 """The core's objectives by `kind`; a domain brings more."""
 

@@ -52,7 +52,7 @@ def drawn(
     }
     known = info.vocab_size, info.pad_id, sentence_id(tokenizer)
     model = TwoTower(info.model, image.build(channels), text.build(*known))
-    sizes = model.sizes(info.names, token_ids(tokenizer))
+    sizes = model.sizes(info.names, token_ids(tokenizer), channels=channels, prompts=info.prompts)
     return model, nn.ModuleDict({name: kind.build(sizes) for name, kind in kinds.items()})
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch, TokenIds
+from medvlp.data.prompts import PromptSet
 from medvlp.data.relations import NO_NAMES, Names
 from medvlp.encoding import (
     Encodings,
@@ -98,12 +99,21 @@ class TwoTower(nn.Module):
         """Inverse temperature, above 0 and at most `max_scale`."""
         return self.log_scale.clamp(max=math.log(self.config.max_scale)).exp()
 
-    def sizes(self, names: Names = NO_NAMES, tokens: TokenIds | None = None) -> Sizes:
+    def sizes(
+        self,
+        names: Names = NO_NAMES,
+        tokens: TokenIds | None = None,
+        *,
+        channels: int = 1,
+        prompts: PromptSet | None = None,
+    ) -> Sizes:
         """What objectives with parameters of their own need to know."""
         return Sizes(
             image=self.image.width,
             text=self.text.width,
             embed=self.config.embed,
+            channels=channels,
+            patch=self.image.patch,
             labels=names.labels,
             anatomies=names.anatomies,
             observations=names.observations,
@@ -111,6 +121,7 @@ class TwoTower(nn.Module):
             max_tokens=self.text.max_tokens,
             maps=self.image.map_widths,
             sentences=self.text.max_sentences,
+            prompts=prompts,
         )
 
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
@@ -142,6 +153,10 @@ class TwoTower(nn.Module):
         present_M1 = mask_MT.any(1, keepdim=True)
         return text_ME * present_M1, self.project_tokens(features.tokens_MTD).float()
 
+    def embed_text(self, ids_MT: Tensor, mask_MT: Tensor) -> Tensor:
+        """The normalised embedding (M,E), zero for absent texts."""
+        return self.encode_text(ids_MT, mask_MT)[0]
+
     def project_tokens(self, tokens_MTD: Tensor) -> Tensor:
         """A text's tokens in the joint space, not normalised."""
         own = self.config.token_projection is not None
@@ -172,6 +187,7 @@ class TwoTower(nn.Module):
             read=self.text,
             state_BNTD=told.tokens_MTD.view(count, texts, *told.tokens_MTD.shape[1:]),
             sentence_BNSD=sentence_BNSD,
+            embed=self.embed_text,
         )
 
     @torch.no_grad()

@@ -211,6 +211,7 @@ class GradientCache:
             bias=self.model.logit_bias,
             see=_no_tower,
             read=_no_tower,
+            embed=_no_tower,
         )
 
 

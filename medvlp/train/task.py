@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from medvlp.data.batch import BadSample, Batch, TokenIds
 from medvlp.data.preprocess import Preprocess
+from medvlp.data.prompts import PromptSet
 from medvlp.data.randomness import generator
 from medvlp.encoding import Encodings
 from medvlp.losses.objective import Objective
@@ -40,7 +41,13 @@ class Task(LightningModule):
         super().__init__()
         self.experiment = experiment
         self.model = model
-        sizes = model.sizes(experiment.data.names, tokens)
+        prompts = experiment.prompts
+        sizes = model.sizes(
+            experiment.data.names,
+            tokens,
+            channels=experiment.preprocess.channels,
+            prompts=prompts if isinstance(prompts, PromptSet) else None,
+        )
         configs = experiment.active_objectives
         names = objective_names(configs)
         self.configs = dict(zip(names, configs, strict=True))

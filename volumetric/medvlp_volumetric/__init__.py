@@ -33,11 +33,16 @@ DOMAIN = Domain(
         "ct-slices": Ref("medvlp_volumetric.preprocess_slices:CtSlicesConfig"),
     },
     encoders={
+        "primus": Ref("medvlp_volumetric.encoders.primus:PrimusConfig"),
         "resnet3d": Ref("medvlp_volumetric.encoders.resnet3d:ResNet3dConfig"),
         "slices": Ref("medvlp_volumetric.encoders.slices:SlicesConfig"),
         "swin3d": Ref("medvlp_volumetric.encoders.swin3d:Swin3dConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders.vit3d:Vit3dConfig"),
     },
-    objectives={"hierarchical": Ref("medvlp_volumetric.losses.hierarchical:HierarchicalConfig")},
+    objectives={
+        "hierarchical": Ref("medvlp_volumetric.losses.hierarchical:HierarchicalConfig"),
+        "masked-volume": Ref("medvlp_volumetric.losses.masked_volume:MaskedVolumeConfig"),
+        "volume-ssl": Ref("medvlp_volumetric.losses.volume_ssl:VolumeSslConfig"),
+    },
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),
 )
