@@ -124,7 +124,7 @@ def test_marked_texts_are_matched_and_restored_by_both_towers():
     assert {p.grad is not None for p in model.text.parameters()} == {True}
     assert not objective.writes
     # A mark is never hidden, nor does it take a word's place.
-    altered, hidden = hide(data.text_BNT.flatten(0, 1), data.text_mask_BNT.flatten(0, 1), 0.9, IDS)
+    altered, _ = hide(data.text_BNT.flatten(0, 1), data.text_mask_BNT.flatten(0, 1), 0.9, IDS)
     assert torch.equal(altered == MARK, data.text_BNT.flatten(0, 1) == MARK)
     masked = MaskedTextConfig().build(sizes)
     masked(model(data), data).backward()
