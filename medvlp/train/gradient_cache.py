@@ -31,7 +31,7 @@ from medvlp.data.batch import Batch
 from medvlp.data.preprocess import Preprocess
 from medvlp.encoding import Encodings, ImageFeatures
 from medvlp.errors import ConfigError
-from medvlp.losses.objective import Objective, SampleObjective, share
+from medvlp.losses.objective import Objective, SampleObjective, reads_of, share
 from medvlp.models.two_tower import TwoTower
 
 _EMBEDDINGS = ("image_BE", "patch_BPE", "text_BNE", "token_BNTE")
@@ -74,7 +74,7 @@ class GradientCache:
     def reads(self) -> frozenset[str]:
         """What the objectives over the whole batch read."""
         whole = (o for o in self.objectives.values() if not isinstance(o, SampleObjective))
-        return frozenset[str]().union(*(o.reads for o in whole))
+        return reads_of(whole)
 
     def of(self, weights: Mapping[str, float], preprocess: Preprocess | None) -> GradientCache:
         """The same with the objectives that have a weight in `weights`, and those weights."""
@@ -145,9 +145,11 @@ class GradientCache:
         states: list[list[Tensor]] = []
         kept: list[list[Tensor]] = []
         grid: tuple[int, ...] = ()
+        # In both passes, or they would not draw the same random numbers.
+        every = reads_of(self.objectives.values())
         for part in self._parts(batch, rows, device):
             states.append(_random_states(device))
-            encodings = self.model(part)
+            encodings = self.model(part, every)
             kept.append(_pick(encodings, self.reads))
             grid = encodings.image.grid
             del part, encodings  # Or they would outlive the making of the next.
@@ -167,10 +169,11 @@ class GradientCache:
         learn: bool,
     ) -> None:
         """The last pass: samples' terms, and the gradients of everything."""
+        every = reads_of(self.objectives.values())
         for k, part in enumerate(parts):
             if first.states:
                 _draw_again(first.states[k], part.image.device)
-            encodings = self.model(part)
+            encodings = self.model(part, every)
             roots: list[_Root] = []
             for name, target in targets.items():
                 term = target.term(encodings, part, rows[k])
