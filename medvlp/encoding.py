@@ -182,6 +182,11 @@ class Sizes:
     """The experiment's, which travels in the bundle."""
 
 
+OF_IMAGE = frozenset({"image", "image_BE", "patch_BPE"})
+OF_TEXT = frozenset({"text_BNE", "token_BNTE", "state_BNTD", "sentence_BNSD"})
+"""Fields of `Encodings` that take a pass of the image tower, or of the text tower."""
+
+
 def _no_space(*_: Tensor) -> Tensor:
     raise AssertionError("these encodings know no way into the joint space")
 

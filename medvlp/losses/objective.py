@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ class Objective(nn.Module):
     objective is a `SampleObjective`."""
 
     reads: ClassVar[frozenset[str]]
-    """Names of the fields of `Encodings` and `Batch` that it reads."""
+    """Names of the fields of `Encodings` and `Batch` that it reads. A side of the batch of which no
+    field is read is not encoded."""
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The term's value, a scalar to be minimised."""
@@ -107,6 +108,11 @@ class RelatingObjective(AnsweringObjective):
     def relation_logits(self, features: ImageFeatures) -> Tensor:
         """Logit of each of `answers` at each of `anatomies` (B,A,L), in float32."""
         raise NotImplementedError
+
+
+def reads_of(objectives: Iterable[Objective]) -> frozenset[str]:
+    """All that some objectives read."""
+    return frozenset[str]().union(*(objective.reads for objective in objectives))
 
 
 def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:

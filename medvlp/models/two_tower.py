@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from medvlp.data.batch import Batch, TokenIds
 from medvlp.data.prompts import PromptSet
 from medvlp.data.relations import NO_NAMES, Names
 from medvlp.encoding import (
+    OF_IMAGE,
+    OF_TEXT,
     Encodings,
     ImageEncoder,
     ImageFeatures,
@@ -163,29 +166,43 @@ class TwoTower(nn.Module):
         projected: Tensor = (self.token_projection if own else self.text_projection)(tokens_MTD)
         return projected
 
-    def forward(self, batch: Batch) -> Encodings:
-        """Encode both sides of a batch."""
+    def forward(self, batch: Batch, reads: Collection[str] | None = None) -> Encodings:
+        """Encode both sides of a batch.
+
+        Args:
+            batch: The batch, ready.
+            reads: Fields of the result that are wanted; None for all. A side of which none is
+                wanted is not encoded: its fields are NaN, one for each sample.
+        """
         if self.training:
             self._hold_scale()
-        features, image_BE, patch_BPE = self.encode_image(batch.image)
-        count, texts = batch.text_BNT.shape[:2]
-        mask_MT = batch.text_mask_BNT.flatten(0, 1)
-        told: TextFeatures = self.text(batch.text_BNT.flatten(0, 1), mask_MT)
-        text_ME, token_MTE = self.project_text(told, mask_MT)
+        unread_B = batch.labels_BL.new_full((len(batch.sample),), torch.nan)
+        image = ImageFeatures(pooled_BD=unread_B, tokens_BPD=unread_B, grid=(), maps=())
+        image_BE = patch_BPE = text_BNE = token_BNTE = state_BNTD = unread_B
         sentence_BNSD = None
-        if told.sentence_MSD is not None:
-            sentence_BNSD = told.sentence_MSD.view(count, texts, *told.sentence_MSD.shape[1:])
+        if reads is None or not OF_IMAGE.isdisjoint(reads):
+            image, image_BE, patch_BPE = self.encode_image(batch.image)
+        if reads is None or not OF_TEXT.isdisjoint(reads):
+            shape = batch.text_BNT.shape[:2]
+            mask_MT = batch.text_mask_BNT.flatten(0, 1)
+            told: TextFeatures = self.text(batch.text_BNT.flatten(0, 1), mask_MT)
+            text_ME, token_MTE = self.project_text(told, mask_MT)
+            text_BNE = text_ME.view(*shape, -1)
+            token_BNTE = token_MTE.view(*shape, *token_MTE.shape[1:])
+            state_BNTD = told.tokens_MTD.view(*shape, *told.tokens_MTD.shape[1:])
+            if told.sentence_MSD is not None:
+                sentence_BNSD = told.sentence_MSD.view(*shape, *told.sentence_MSD.shape[1:])
         return Encodings(
-            image=features,
+            image=image,
             image_BE=image_BE,
             patch_BPE=patch_BPE,
-            text_BNE=text_ME.view(count, texts, -1),
-            token_BNTE=token_MTE.view(count, texts, *token_MTE.shape[1:]),
+            text_BNE=text_BNE,
+            token_BNTE=token_BNTE,
             scale=self.scale,
             bias=self.logit_bias,
             see=self.image,
             read=self.text,
-            state_BNTD=told.tokens_MTD.view(count, texts, *told.tokens_MTD.shape[1:]),
+            state_BNTD=state_BNTD,
             sentence_BNSD=sentence_BNSD,
             embed=self.embed_text,
         )

@@ -31,7 +31,7 @@ from medvlp.data.batch import Batch
 from medvlp.data.preprocess import Preprocess
 from medvlp.encoding import Encodings, ImageFeatures
 from medvlp.errors import ConfigError
-from medvlp.losses.objective import Objective, SampleObjective, share
+from medvlp.losses.objective import Objective, SampleObjective, reads_of, share
 from medvlp.models.two_tower import TwoTower
 
 _EMBEDDINGS = (
@@ -77,7 +77,7 @@ class GradientCache:
     def reads(self) -> frozenset[str]:
         """What the objectives over the whole batch read."""
         whole = (o for o in self.objectives.values() if not isinstance(o, SampleObjective))
-        found = frozenset[str]().union(*(o.reads for o in whole))
+        found = reads_of(whole)
         return found if self.model.text.max_sentences else found - {"sentence_BNSD"}
 
     def of(self, weights: Mapping[str, float], preprocess: Preprocess | None) -> GradientCache:
@@ -150,9 +150,11 @@ class GradientCache:
         kept: list[list[Tensor]] = []
         masks: list[Tensor] = []
         grid: tuple[int, ...] = ()
+        # In both passes, or they would not draw the same random numbers.
+        every = reads_of(self.objectives.values())
         for part in self._parts(batch, rows, device):
             states.append(_random_states(device))
-            encodings = self.model(part)
+            encodings = self.model(part, every)
             kept.append(_pick(encodings, self.reads))
             grid = encodings.image.grid
             if encodings.image.mask_BP is not None:
@@ -174,10 +176,11 @@ class GradientCache:
         learn: bool,
     ) -> None:
         """The last pass: samples' terms, and the gradients of everything."""
+        every = reads_of(self.objectives.values())
         for k, part in enumerate(parts):
             if first.states:
                 _draw_again(first.states[k], part.image.device)
-            encodings = self.model(part)
+            encodings = self.model(part, every)
             roots: list[_Root] = []
             for name, target in targets.items():
                 term = target.term(encodings, part, rows[k])

@@ -16,7 +16,7 @@ from medvlp.data.preprocess import Preprocess
 from medvlp.data.prompts import PromptSet
 from medvlp.data.randomness import generator
 from medvlp.encoding import Encodings
-from medvlp.losses.objective import Objective
+from medvlp.losses.objective import Objective, reads_of
 from medvlp.models.text_memory import remember_texts
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.average import Average
@@ -86,10 +86,12 @@ class Task(LightningModule):
         weights = self.weights(batch)
         if self.cache is not None:
             return self.cache.of(weights, self.contract(batch))(batch, self.device)
-        encodings = self.model(batch)
+        mixes = self.mixer is not None and self.training
+        counting = (cast(Objective, self.objectives[name]) for name in weights)
+        encodings = self.model(batch, None if mixes else reads_of(counting))
         named = self.terms(encodings, batch, weights)
         total = _weighted(named, weights)
-        if self.mixer is None or not self.training:
+        if self.mixer is None or not mixes:
             return {"loss": total, **named}
         mixed = self.mixer.mix(self.model, batch, encodings, self.batch_idx)
 

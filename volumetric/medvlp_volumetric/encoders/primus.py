@@ -81,16 +81,16 @@ class Primus(ImageEncoder):
         self.map_widths = (config.width,)
         self.patch: tuple[int, int, int] = config.patch
         self.embed = nn.Conv3d(channels, config.width, config.patch, stride=config.patch)
-        drop_path = torch.linspace(0, config.drop_path, config.depth).tolist()
+        steps = max(1, config.depth - 1)
         self.blocks = nn.ModuleList(
             RotaryBlock(
                 config.width,
                 config.heads,
                 round(config.width * config.mlp_ratio),
                 layer_scale=config.layer_scale,
-                drop_path=rate,
+                drop_path=config.drop_path * k / steps,
             )
-            for rate in drop_path
+            for k in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width)
         attention = config.pool == "attention"
