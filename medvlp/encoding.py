@@ -65,6 +65,10 @@ class ImageEncoder(nn.Module):
     map_widths: tuple[int, ...] = ()
     """C of each of `ImageFeatures.maps`, fine to coarse; empty where the tower does not say."""
 
+    within: str | None = None
+    """Attribute that holds the tower which this one applies to parts of its input, slice by slice
+    or frame by frame, if it does: weights that were trained without this one belong there."""
+
     portable: Any = None
     """A configuration that rebuilds this tower without the files that its first weights came
     from; None where the tower's own configuration already does."""
