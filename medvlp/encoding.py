@@ -70,6 +70,10 @@ class ImageEncoder(nn.Module):
     """Pixels or voxels of a patch along each axis, where each token starts as one patch and some
     patches may be hidden (`medvlp.models.patch_dropout.keeping`); empty elsewhere."""
 
+    within: str | None = None
+    """Attribute that holds the tower which this one applies to parts of its input, slice by slice
+    or frame by frame, if it does: weights that were trained without this one belong there."""
+
     portable: Any = None
     """A configuration that rebuilds this tower without the files that its first weights came
     from; None where the tower's own configuration already does."""

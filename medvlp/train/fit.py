@@ -280,9 +280,14 @@ def _with_prompts(experiment: Experiment, beside: Path) -> Experiment:
 
 def _start_from(model: TwoTower, other: torch.nn.Module, init: Path) -> None:
     mine = model.state_dict()
+    within = f"image.{model.image.within}." if model.image.within else "image."
+    theirs = {
+        name if name in mine else name.replace("image.", within, 1): value
+        for name, value in other.state_dict().items()
+    }
     same = {
         name: value
-        for name, value in other.state_dict().items()
+        for name, value in theirs.items()
         if name in mine and mine[name].shape == value.shape
     }
     if not same:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from medvlp.archive.measure import measure
 from medvlp.config import plain, validate
 from medvlp.data.batch import Batch
 from medvlp.data.dataset import Example, collater
@@ -82,6 +83,7 @@ def test_a_picture_is_a_slice_that_fits_in(tmp_path):
     assert (flat == -1000).all()
     assert resolve(path) == [(path,)]
     assert probe([path]).shape == (1, 24, 40)
+    assert measure([path], domain="volumetric").probe.reader == "pillow"
     assert view([path]).pictures
     with pytest.raises(InputError):  # beside volumes, pictures are no samples
         resolve(tmp_path)

@@ -48,6 +48,8 @@ class FrameEncoder(ImageEncoder):
     tokens, as the contract of `Encodings.patch_BPE` wants.
     """
 
+    within = "frame"
+
     def __init__(self, config: FrameEncoderConfig, channels: int) -> None:
         super().__init__()
         self.frame = config.frame.build(channels)

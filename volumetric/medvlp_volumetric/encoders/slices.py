@@ -90,6 +90,8 @@ class SlicePooling(ImageEncoder):
     similarity to a text is the mean of its patches', each weighed by its slice's share.
     """
 
+    within = "encoder"
+
     def __init__(self, config: SlicesConfig, channels: int) -> None:
         super().__init__()
         self.encoder = config.encoder.build(channels - 1)
