@@ -19,9 +19,10 @@ PHANTOM = "{n: 8, kind: nifti, settings: [slices=16, size=48, format=nifti, mask
 SMALL = [
     "data.manifests=[]", f"data.phantom={PHANTOM}", "data.cache=memory", "data.batch_size=4",
     "data.workers=0", "data.tokenizer={vocab_size: 400}", "preprocess.shape=[32, 32, 32]",
-    "image.widths=[8, 8, 8, 16]", "image.blocks=[1, 1, 1, 1]", "image.stem_kernel=3",
+    "image={kind: swin3d, embed: 6, depths: [1, 1, 1, 1], heads: [1, 1, 2, 2], window: [2, 2, 2]}",
     "text={kind: tribert, width: 16, depth: 1, heads: 2, max_tokens: 60, max_sentences: 3}",
     "model.embed=8", "objectives.2.decoder={depth: 1, width: 16, heads: 2, max_tokens: 60}",
+    "objectives.4.embed=8",
     "trainer={steps: 2, accelerator: cpu, log_every: 1, valid_every: 2, save_every: 2}",
 ]  # fmt: skip
 REPORT = "Aneurysm of the aorta measuring 4.5 cm. No effusion"
@@ -42,7 +43,7 @@ def bundle(run):
 def test_every_objective_has_a_finite_value(run, read_losses):
     assert np.isfinite(read_losses(run)).all()
     header = (run / "metrics.csv").read_text().splitlines()[0]
-    for name in ("clip", "hierarchical", "fusion", "masked-text"):
+    for name in ("clip", "hierarchical", "fusion", "masked-text", "volume-ssl"):
         assert name in header
 
 
@@ -94,12 +95,12 @@ def test_the_published_ablations_are_overrides():
         ]
 
     alone = "objectives=[{kind: clip, label_smoothing: 0.1}]"
-    lower = ["objectives.2.weight=0", "objectives.3.weight=0"]
+    lower = [f"objectives.{k}.weight=0" for k in (2, 3, 4)]
     assert weights(alone) == ["clip"]
     assert weights("objectives.1.word=0", *lower) == ["clip", (1, 0)]
     assert weights(*lower) == ["clip", (1, 1)]
-    assert weights("objectives.2.weight=0") == ["clip", (1, 1), "masked-text"]
-    assert weights() == ["clip", (1, 1), "fusion", "masked-text"]
+    assert weights("objectives.2.weight=0") == ["clip", (1, 1), "masked-text", "volume-ssl"]
+    assert weights() == ["clip", (1, 1), "fusion", "masked-text", "volume-ssl"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from medvlp_volumetric.encoders_primus import PrimusConfig
 
 from medvlp.data.batch import Batch
 from medvlp.encoding import Sizes
@@ -14,7 +15,6 @@ from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.train.gradient_cache import GradientCache
 from medvlp_volumetric.encoders import Vit3dConfig
-from medvlp_volumetric.encoders_primus import PrimusConfig
 from medvlp_volumetric.losses.masked_volume import (
     MaskedVolumeConfig,
     patches_of,

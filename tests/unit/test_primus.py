@@ -5,11 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-
-from medvlp.config import plain, validate
-from medvlp.errors import ConfigError
-from medvlp.models.patch_dropout import keeping
-from medvlp_volumetric.encoders import Vit3dConfig
 from medvlp_volumetric.encoders_primus import (
     AttentionPool,
     PrimusConfig,
@@ -17,6 +12,11 @@ from medvlp_volumetric.encoders_primus import (
     rotary_angles,
     turned,
 )
+
+from medvlp.config import plain, validate
+from medvlp.errors import ConfigError
+from medvlp.models.patch_dropout import keeping
+from medvlp_volumetric.encoders import Vit3dConfig
 
 SMALL = {"patch": (4, 8, 8), "width": 24, "depth": 3, "heads": 2}
 GRID = (2, 3, 4)

@@ -40,6 +40,8 @@ class VolumeSslConfig:
     that no sample depends on which others share its device.
     """
 
+    NEEDS_GRID: ClassVar[str] = "turns, crops and restores voxels"
+
     kind: Literal["volume-ssl"] = "volume-ssl"
     weight: float = 1.0
     contrast: Weight = 1.0
