@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medvlp.domain import Domain, Ref
 
 DOMAIN = Domain(
@@ -33,5 +35,6 @@ DOMAIN = Domain(
         "resnet3d": Ref("medvlp_volumetric.encoders:ResNet3dConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders:Vit3dConfig"),
     },
+    vocabulary=Path(__file__).with_name("vocabulary"),
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),
 )
