@@ -79,10 +79,8 @@ def main() -> None:
     doubted = [
         f1(t, f, np.ones((1, len(t))))[0] for t, f in zip(truth_NL.T, found_NL.T != 0, strict=True)
     ]
-    print(
-        f"{len(truth_NL)} reports, {speed:.0f} a second of one core. Doubt counts as absent; were"
-    )
-    print(f"it counted as present, mean F1 would be {np.mean(doubted):.3f}.\n")
+    print(f"{len(truth_NL)} reports, {speed:.0f} a second of one core. Doubt counts as absent;")
+    print(f"were it counted as present, mean F1 would be {np.mean(doubted):.3f}.\n")
     print("\n".join(table(names, truth_NL, found_NL == 1)))
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from minisets import Indexed, picture, write
 from minivolumes import affine, body, nifti
+from openpyxl import Workbook
 
 from medvlp_volumetric.preprocess import CtPreprocessConfig
 from medvlp_volumetric.read import read_volume
@@ -87,15 +88,15 @@ def test_merlin_takes_minus_one_for_not_mentioned(tmp_path):
     root = tmp_path / "merlin"
     for seed, name in enumerate(("AC001", "AC002", "AC003")):
         nifti(root / f"merlin_data/{name}.nii.gz", body(seed), affine())
-    table = pl.DataFrame(
-        {
-            "study id": ["AC001", "AC002", "AC009"],
-            "Findings": ["LIVER: Normal.\nIMPRESSION: 1. Gallstones.", None, "LIVER: Normal."],
-            "Split": ["train", "val", "test"],
-            "Few Shot": ["0.1", None, None],
-        }
-    )
-    table.write_excel(root / "reports_final.xlsx")
+    book = Workbook()
+    for row in (
+        ("study id", "Findings", "Split", "Few Shot"),
+        ("AC001", "LIVER: Normal.\nIMPRESSION: 1. Gallstones.", "train", "0.1"),
+        ("AC002", None, "val", None),
+        ("AC009", "LIVER: Normal.", "test", None),
+    ):
+        book.active.append(row)
+    book.save(root / "reports_final.xlsx")
     rows = ["study id,gallstones,ascites,splenomegaly", "AC001,1,0,-1", "AC007,1,1,1"]
     write(root / "zero_shot_findings_disease_cls.csv", "\n".join(rows) + "\n")
     found = Indexed(root, "merlin", tmp_path / "m")
