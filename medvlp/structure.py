@@ -19,7 +19,7 @@ def structure(
         Path | None, typer.Option("--vocabulary", help="Your own words file, or folder of files.")
     ] = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Also write the 14 CheXpert labels.")
+        bool, typer.Option("--labels", help="Also write the domain's labels: CheXpert, CT-RATE.")
     ] = False,
 ) -> None:
     """Read reports into places, observations, presence, side and severity."""

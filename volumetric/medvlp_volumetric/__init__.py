@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from medvlp.domain import Domain, Ref
 
 DOMAIN = Domain(
@@ -44,5 +46,6 @@ DOMAIN = Domain(
         "masked-volume": Ref("medvlp_volumetric.losses.masked_volume:MaskedVolumeConfig"),
         "volume-ssl": Ref("medvlp_volumetric.losses.volume_ssl:VolumeSslConfig"),
     },
+    vocabulary=Path(__file__).with_name("vocabulary"),
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),
 )

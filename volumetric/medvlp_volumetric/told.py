@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.archive.series.hounsfield import body_share, count_hu, count_volume, scale_code
+from medvlp.archive.series.hounsfield import body_share, count_hu, count_volume
 from medvlp.archive.verdict import Reject
 from medvlp.data.flags import flag_with, values_of
 
@@ -125,17 +125,24 @@ def is_to_be_scaled(values_DHW: NDArray[np.float32], slope: float, intercept: fl
         intercept: As the table tells it.
 
     Raises:
-        Reject: ``double_rescale`` or ``not_hu`` where neither shows a body, ``scale_unclear``
-            where both do.
+        Reject: Where neither shows a body, ``double_rescale`` if the values with the scale undone
+            do, else ``not_hu``; ``scale_unclear`` where both do; ``zero_slope``.
     """
-    counts = count_volume(values_DHW)
     if (slope, intercept) == (1.0, 0.0):
         return False
-    planes = (count_hu(plane * np.float32(slope) + np.float32(intercept)) for plane in values_DHW)
-    scaled = np.sum([*planes], axis=0)
-    here, there = body_share(counts), body_share(scaled)
-    if max(here, there) < _LEAST_BODY:
-        raise Reject(scale_code(counts, (intercept,)) or "not_hu")
-    if min(here, there) * _CLEARLY > max(here, there):
-        raise Reject("scale_unclear", f"{here:.3f} as stored, {there:.3f} scaled")
-    return there > here
+    if not slope:
+        raise Reject("zero_slope")
+    here = body_share(count_volume(values_DHW))
+    scaled = _shown(values_DHW, slope, intercept)
+    if max(here, scaled) < _LEAST_BODY:
+        twice = _shown(values_DHW, 1 / slope, -intercept / slope) >= _LEAST_BODY
+        raise Reject("double_rescale" if twice else "not_hu")
+    if min(here, scaled) * _CLEARLY > max(here, scaled):
+        raise Reject("scale_unclear", f"{here:.3f} as stored, {scaled:.3f} scaled")
+    return scaled > here
+
+
+def _shown(values_DHW: NDArray[np.float32], slope: float, intercept: float) -> float:
+    """How much of the values, were they scaled, looks like a body in air."""
+    counts = [count_hu(plane * np.float32(slope) + np.float32(intercept)) for plane in values_DHW]
+    return body_share(np.sum(counts, axis=0))

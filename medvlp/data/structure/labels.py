@@ -1,4 +1,4 @@
-"""The labels that a report's triples make, as CheXpert defines them (arXiv:1901.07031)."""
+"""The labels that a report's triples make, combined as CheXpert's are (arXiv:1901.07031)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def labels_of(triples: Iterable[Triple], vocabulary: Vocabulary) -> dict[str, in
     nothing = True
     for triple in triples:
         known = vocabulary.observations[triple.observation]
-        told = known.chexpert if triple.presence != ABSENT else known.chexpert[:1]
+        told = known.labels if triple.presence != ABSENT else known.labels[:1]
         for label in told:
             found.setdefault(label, []).append(triple.presence)
         nothing = nothing and (known.device or triple.presence == ABSENT)

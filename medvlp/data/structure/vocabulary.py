@@ -9,10 +9,10 @@ either is code, so that a hospital corrects a word without a programmer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
-from functools import cached_property
+from dataclasses import field, fields, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from medvlp.data.assertions import Terms, read_terms
 from medvlp.errors import ConfigError
 
 NAMES = "names.yaml"
+_ENGLISH = Path(__file__).with_name("english.yaml")
 
 Side = Literal["left", "right", "bilateral"]
 Severity = Literal["mild", "moderate", "severe"]
@@ -61,8 +62,8 @@ class Observation:
     kind_of: str | None = None
     """The more general observation that is present wherever this one is."""
 
-    chexpert: tuple[str, ...] = ()
-    """Labels of arXiv:1901.07031 that it makes; its denial denies the first alone."""
+    labels: tuple[str, ...] = ()
+    """The domain's labels that it makes; its denial denies the first alone."""
 
     device: bool = False
     """Put there by people: no disease."""
@@ -108,17 +109,8 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class WordsFile:
-    """What a words file holds: one language."""
-
-    anatomies: dict[str, tuple[str, ...]]
-    """Place -> phrases that name it. One phrase may name several places."""
-
-    adjectives: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Place -> words that name it only beside another noun, so that nothing is said of it alone."""
-
-    observations: dict[str, Said]
-    states: tuple[State, ...] = ()
+class Manner:
+    """How a language speaks, whatever it speaks about."""
 
     normal: tuple[str, ...] = ()
     """Words that call a place normal."""
@@ -127,10 +119,8 @@ class WordsFile:
     """Words that say of a place only that it has not changed."""
 
     sides: dict[Side, tuple[str, ...]] = field(default_factory=dict)
-    severity: dict[Severity, tuple[str, ...]] = field(default_factory=dict)
 
-    other: tuple[str, ...] = ()
-    """Phrases in which the words of this file mean something else."""
+    severity: dict[Severity, tuple[str, ...]] = field(default_factory=dict)
 
     fillers: tuple[str, ...] = ()
     """Phrases that stand before a noun and say nothing of where: "areas of"."""
@@ -148,11 +138,28 @@ class WordsFile:
     """Kinds of `assertion_terms.yaml` -> phrases of history and advice, of which nothing is told:
     what they would deny is left out."""
 
-    english_terms: bool = False
-    """Whether `terms` are added to those of `assertion_terms.yaml`."""
-
     terms: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Words that deny and doubt, and the language's grammar: see `medvlp.data.assertions.Terms`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class WordsFile(Manner):
+    """What a words file holds: one language."""
+
+    anatomies: dict[str, tuple[str, ...]]
+    """Place -> phrases that name it. One phrase may name several places."""
+
+    adjectives: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Place -> words that name it only beside another noun, so that nothing is said of it alone."""
+
+    observations: dict[str, Said]
+    states: tuple[State, ...] = ()
+
+    other: tuple[str, ...] = ()
+    """Phrases in which the words of this file mean something else."""
+
+    english_terms: bool = False
+    """Whether what `english.yaml` and `assertion_terms.yaml` hold is added."""
 
 
 class Vocabulary:
@@ -169,7 +176,7 @@ class Vocabulary:
     def __init__(self, names: NamesFile, words: WordsFile) -> None:
         self.anatomies = names.anatomies
         self.observations = names.observations
-        self.words = words
+        self.words = _with_english(words) if words.english_terms else words
         for what, used, known in _uses(names, words):
             if used not in known:
                 raise ConfigError(f"vocabulary: {what} names unknown {used}", remedy=_REMEDY)
@@ -238,6 +245,24 @@ def load_vocabulary(folder: Path, language: str = "en", own: Path | None = None)
         validate(NamesFile, read_yaml(names), names.name),
         validate(WordsFile, read_yaml(words), words.name),
     )
+
+
+@cache
+def _english() -> Manner:
+    return validate(Manner, read_yaml(_ENGLISH), _ENGLISH.name)
+
+
+def _with_english(words: WordsFile) -> WordsFile:
+    """Words with those that all English reports share behind their own."""
+    both: dict[str, Any] = {}
+    for part in fields(Manner):
+        own, shared = getattr(words, part.name), getattr(_english(), part.name)
+        if isinstance(own, tuple):
+            both[part.name] = own + shared
+        else:
+            kinds = (*own, *(kind for kind in shared if kind not in own))
+            both[part.name] = {k: (*own.get(k, ()), *shared.get(k, ())) for k in kinds}
+    return replace(words, **both)
 
 
 def _file(name: str, own: Path | None, folder: Path) -> Path:

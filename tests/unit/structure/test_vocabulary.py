@@ -56,7 +56,7 @@ def test_shipped_files_are_sound_and_whole():
     # Every name of the names file can be said.
     assert set(english.words.anatomies) == set(english.anatomies)
     assert set(english.words.observations) == set(english.observations)
-    told = {label for o in english.observations.values() for label in o.chexpert}
+    told = {label for o in english.observations.values() for label in o.labels}
     assert told == LABELS
     assert len(load_vocabulary(FOLDER, "de").words.observations) >= 25
 
