@@ -13,7 +13,7 @@ from medvlp.errors import ConfigError
 from medvlp.models.tribert import TribertConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.train.gradient_cache import GradientCache
-from medvlp_volumetric.encoders import ResNet3dConfig
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
 from medvlp_volumetric.losses.hierarchical import HierarchicalConfig
 
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from medvlp_volumetric.encoders_primus import PrimusConfig
 
 from medvlp.data.batch import Batch
 from medvlp.encoding import Sizes
@@ -14,7 +13,8 @@ from medvlp.models.patch_dropout import keeping
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.train.gradient_cache import GradientCache
-from medvlp_volumetric.encoders import Vit3dConfig
+from medvlp_volumetric.encoders.primus import PrimusConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 from medvlp_volumetric.losses.masked_volume import (
     MaskedVolumeConfig,
     patches_of,

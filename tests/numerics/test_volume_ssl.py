@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from medvlp_volumetric.encoders_primus import PrimusConfig
 
 from medvlp.data.batch import Batch
 from medvlp.encoding import ImageFeatures, Sizes
 from medvlp.errors import ConfigError
-from medvlp_volumetric.encoders import ResNet3dConfig, Vit3dConfig
+from medvlp_volumetric.encoders.primus import PrimusConfig
+from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 from medvlp_volumetric.losses.views import draw_holes, quarter_turns, two_views
 from medvlp_volumetric.losses.volume_ssl import MapDecoder, VolumeSslConfig, contrast_views
 

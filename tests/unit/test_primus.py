@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from medvlp_volumetric.encoders_primus import (
+
+from medvlp.config import plain, validate
+from medvlp.errors import ConfigError
+from medvlp.models.patch_dropout import keeping
+from medvlp_volumetric.encoders.primus import (
     AttentionPool,
     PrimusConfig,
     RotaryBlock,
@@ -13,11 +17,7 @@ from medvlp_volumetric.encoders_primus import (
     rotary_angles,
     turned,
 )
-
-from medvlp.config import plain, validate
-from medvlp.errors import ConfigError
-from medvlp.models.patch_dropout import keeping
-from medvlp_volumetric.encoders import Vit3dConfig
+from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 
 SMALL = {"patch": (4, 8, 8), "width": 24, "depth": 3, "heads": 2}
 GRID = (2, 3, 4)
