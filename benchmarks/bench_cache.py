@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from page import command, commit
 
 from medvlp.archive.dicom.files import read_planes
 from medvlp.data.cache_entry import Entry, open_entry, whole, write_entry
@@ -168,15 +167,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True,
-        text=True,
-    ).stdout.strip()  # fmt: skip
     lines = [
         "# The cache of volumes against .nii.gz",
         "",
-        f"`python benchmarks/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`, commit "
-        f"{commit}, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}; medians of "
+        f"`{command()}`, commit "
+        f"{commit()}, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}; medians of "
         f"{chosen.rounds} alternating rounds, in brackets the smallest and largest ratio.",
         "",
         *report(chosen.slices, chosen.side, chosen.rounds),

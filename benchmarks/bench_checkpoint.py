@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
+from page import commit
 
 from medvlp.errors import RunError
 from medvlp.train.checkpoint import read_checkpoint
@@ -194,12 +194,9 @@ def main() -> None:
     rows.append(
         f"| the same, `save_async` | {told['by a thread']}: {100 * share:.0f} % of at once | - |"
     )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     command = (
         f"`python benchmarks/bench_checkpoint.py --kills {args.kills} --damage {args.damage} "
-        f"--mib {args.mib:.0f} --repeats {args.repeats}`, {os.cpu_count()} cores, commit {commit}"
+        f"--mib {args.mib:.0f} --repeats {args.repeats}`, {os.cpu_count()} cores, commit {commit()}"
     )
     text = "# Checkpoints: kills, damage, waiting\n\n" + command + "\n\n" + "\n".join(rows) + "\n"
     print(text)

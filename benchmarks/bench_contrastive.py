@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from page import command, commit, publish, spread
 from torch import Tensor
 
 from medvlp.losses.contrastive import clip_loss
@@ -114,9 +115,9 @@ def compare(count: int, arguments: argparse.Namespace) -> str:
         for _ in range(warm):
             step(loss, tensors)
     rounds = [{n: step(f, tensors) for n, f in forms.items()} for _ in range(arguments.rounds)]
-    cells = [f"{count:,}", _spread([r["tiled"] for r in rounds])]
+    cells = [f"{count:,}", spread([r["tiled"] for r in rounds])]
     for name in (n for n in forms if n != "tiled"):
-        cells.append(_spread([r["tiled"] / r[name] for r in rounds]))
+        cells.append(spread([r["tiled"] / r[name] for r in rounds]))
     mib = {form: apart(form, count, arguments)["mib"] for form in ("plain", "tiled")}
     cells += [f"{mib['plain']:,.0f}", f"{mib['tiled']:,.0f}", f"{mib['tiled'] / mib['plain']:.3f}"]
     cells.append(_share(count, arguments, [r["tiled"] for r in rounds]))
@@ -137,23 +138,15 @@ def _share(count: int, arguments: argparse.Namespace, seconds: list[float]) -> s
     return f"{4 * product * (count / side) ** 2 / statistics.median(seconds):.2f}"
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
 def report(arguments: argparse.Namespace) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     compiled = " to compiled |" if arguments.device == "cuda" else ""
     rows = [compare(count, arguments) for count in arguments.sizes]
     lines = [
         f"# Contrastive loss in tiles, {date.today()}",
         "",
-        f"`{' '.join(['python', 'benchmarks/bench_contrastive.py', *sys.argv[1:]])}`, "
+        f"`{command()}`, "
         f"{platform.machine()}, {arguments.device}, {arguments.threads} threads, "
-        f"torch {torch.__version__}, commit {commit}",
+        f"torch {torch.__version__}, commit {commit()}",
         "",
         f"D = {arguments.width}, float32, {arguments.rounds} rounds, median (least to greatest). "
         "`products` is the time of four matrix products at the rate of one large product, as a "
@@ -193,9 +186,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     page = report(arguments)
-    print(page)
-    if arguments.out:
-        arguments.out.write_text(page, encoding="utf-8")
+    publish(page, arguments.out)
 
 
 if __name__ == "__main__":

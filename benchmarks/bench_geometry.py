@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import tempfile
 import time
 import warnings
@@ -19,6 +18,7 @@ import numpy as np
 import pydicom
 import SimpleITK
 from geometry_cases import cases, dicom_files
+from page import commit
 
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.series.policy import Policy
@@ -163,14 +163,11 @@ def hardware() -> str:
 
 
 def report(data: Path) -> list[str]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
     rows = list(verdicts(data))
     return [
         "# Real CT: orientation, HU and verdicts",
         "",
-        f"Commit {commit}; {hardware()}; "
+        f"Commit {commit()}; {hardware()}; "
         f"nibabel {nib.__version__}, SimpleITK {SimpleITK.Version.VersionString()}, "
         f"pydicom {pydicom.__version__}.",
         "Command: `python benchmarks/bench_geometry.py --shared ../shared --out FILE`.",

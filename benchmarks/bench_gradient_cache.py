@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from page import command, commit, publish
 
 from medvlp.data.batch import Batch
 from medvlp.losses.objectives import ClipConfig
@@ -174,18 +175,14 @@ def report(arguments: argparse.Namespace) -> str:
         "cached": f"cached step, {batch} volumes, {micro} at once",
         "plain": f"plain step, {batch} volumes at once",
     }
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     shares = [f"| {names[k]} | {v:.0f} | {v / mib['micro']:.2f} |" for k, v in mib.items()]
     return "\n".join(
         [
             f"# Gradient caching, {date.today()}",
             "",
-            f"`{' '.join(['python', 'benchmarks/bench_gradient_cache.py', *sys.argv[1:]])}`, "
+            f"`{command()}`, "
             f"{platform.machine()}, {arguments.threads} thread, torch {torch.__version__}, "
-            f"commit {commit}",
+            f"commit {commit()}",
             "",
             f"Volumes of {side}³ voxels, a small 3D residual network, CLIP. Peak resident memory "
             "above that of the imported program with its model:",
@@ -224,9 +221,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure, *sizes)))
         return
     page = report(arguments)
-    print(page)
-    if arguments.out:
-        arguments.out.write_text(page, encoding="utf-8")
+    publish(page, arguments.out)
 
 
 if __name__ == "__main__":

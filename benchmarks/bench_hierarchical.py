@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from page import command, commit, publish
 from torch import Tensor
 
 from medvlp.losses.local import CACHE_VALUES, Words, contrast_local
@@ -108,16 +109,12 @@ def report(a: argparse.Namespace) -> str:
             gaps += [abs(ours[k] / plain[k] - 1) for k in ("loss", "patches", "words")]
             told = f"| {plain['mib']:,.0f} | {plain['mib'] / ours['mib']:.1f}"
         rows.append(f"| {images} | {ours['mib']:,.1f} | {ours['mib'] / images:.2f} {told} |")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     lines = [
         f"# Word-to-patch contrast, peak memory, {date.today()}",
         "",
-        f"`{' '.join(['python', 'benchmarks/bench_hierarchical.py', *sys.argv[1:]])}`, "
+        f"`{command()}`, "
         f"{platform.machine()}, cpu, {a.threads} thread(s), torch {torch.__version__}, "
-        f"on top of commit {commit}",
+        f"on top of commit {commit()}",
         "",
         f"V = {a.places}, T = {a.words}, E = {a.width}, float32, forward and backward; MiB above "
         "the inputs, of one process each.",
@@ -145,9 +142,7 @@ def main() -> None:
         print(json.dumps(peak(a.peak, int(a.images), a)))
         return
     page = report(a)
-    print(page)
-    if a.out:
-        a.out.write_text(page, encoding="utf-8")
+    publish(page, a.out)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import numpy as np
+from page import command
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -167,7 +168,7 @@ def main() -> None:
     lines = [
         "# Ingest: files a second",
         "",
-        f"`{' '.join(['python', 'benchmarks/bench_ingest.py', *sys.argv[1:]])}`, "
+        f"`{command()}`, "
         f"{PROCESSES} processes, {options.files} files of {SIZE} x {SIZE} CT a row "
         f"(noise {NOISE_HU} HU), median of {options.rounds} rounds in turns (least to greatest).",
         "",

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -22,6 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from page import command, commit, publish, spread
 from torch import Tensor
 
 from medvlp.losses.local import CACHE_VALUES, Words, contrast_local
@@ -84,21 +82,17 @@ def report(a: argparse.Namespace) -> str:
     patch, words = inputs(a.images, a.places, a.words, a.width)
     difference = gap(patch, words)
     rounds = [{n: step(f, patch, words) for n, f in FORMS.items()} for _ in range(a.rounds)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     rows = [
-        f"| {name} | {_spread([1000 * r[name] for r in rounds], 0)} | "
-        f"{_spread([r[name] / r['loop'] for r in rounds], 2)} |"
+        f"| {name} | {spread([1000 * r[name] for r in rounds], 0)} | "
+        f"{spread([r[name] / r['loop'] for r in rounds], 2)} |"
         for name in FORMS
     ]
     lines = [
         f"# Word-to-place contrast, {date.today()}",
         "",
-        f"`{' '.join(['python', 'benchmarks/bench_local.py', *sys.argv[1:]])}`, "
+        f"`{command()}`, "
         f"{platform.machine()}, cpu, {a.threads} thread(s), torch {torch.__version__}, "
-        f"on top of commit {commit}",
+        f"on top of commit {commit()}",
         "",
         f"B = {a.images}, P = {a.places}, T = {a.words}, E = {a.width}, float32, forward and "
         f"backward, {a.rounds} rounds, median (least to greatest).",
@@ -112,11 +106,6 @@ def report(a: argparse.Namespace) -> str:
     return "\n".join([*lines, ""])
 
 
-def _spread(values: list[float], digits: int) -> str:
-    middle, least, most = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("images", 64), ("places", 49), ("words", 32), ("width", 128)):
@@ -127,9 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     page = report(arguments)
-    print(page)
-    if arguments.out:
-        arguments.out.write_text(page, encoding="utf-8")
+    publish(page, arguments.out)
 
 
 if __name__ == "__main__":

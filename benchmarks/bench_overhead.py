@@ -15,8 +15,6 @@ import contextlib
 import io
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
+from page import command, commit
 
 from medvlp.data.tokenizer import token_ids
 from medvlp.train.experiment import Experiment, load_experiment
@@ -129,15 +128,11 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     steps = max(2 * WARM, chosen.steps // WARM * WARM)
-    where = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True
-    ).stdout.strip()
     lines = [
         "# A training step against a bare PyTorch loop",
         "",
-        f"`python benchmarks/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}`, commit "
-        f"{commit}, {os.cpu_count()} cores, torch {torch.__version__} with "
+        f"`{command()}`, commit "
+        f"{commit()}, {os.cpu_count()} cores, torch {torch.__version__} with "
         f"{torch.get_num_threads()} thread(s), {chosen.workers} reading process(es), load before "
         f"{os.getloadavg()[0]:.1f}.",
         f"Medians over {chosen.rounds} rounds of {steps - WARM} steps; in brackets the smallest "

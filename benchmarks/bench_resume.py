@@ -16,7 +16,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from page import commit
 from PIL import Image
 
 from medvlp.data.manifest import write_manifest
@@ -267,12 +267,9 @@ def main() -> None:
             total += c["kills"]
             rows.append(f"| {variant} | {c['kills']} | {c['in a save']} | {c['differing']} | "
                         f"{c['stuck']} |")  # fmt: skip
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     command = (
         f"`python benchmarks/bench_resume.py --kills {args.kills} --steps {args.steps} "
-        f"--seed {args.seed}`, {os.cpu_count()} cores, commit {commit}; {total} kills"
+        f"--seed {args.seed}`, {os.cpu_count()} cores, commit {commit()}; {total} kills"
     )
     text = "# Training that is killed and goes on\n\n" + command + "\n\n" + "\n".join(rows) + "\n"
     print(text)

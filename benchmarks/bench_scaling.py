@@ -20,6 +20,7 @@ import numpy as np
 import scaling_model as model
 import torch
 import torch.distributed as dist
+from page import commit
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -201,12 +202,9 @@ def memory_table() -> str:
 
 
 def page(link: float) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     parts = [
         "# Scaling model",
-        f"`python {' '.join(sys.argv)}`, commit {commit}, {platform.machine()}, "
+        f"`python {' '.join(sys.argv)}`, commit {commit()}, {platform.machine()}, "
         f"{os.cpu_count()} cores, torch {torch.__version__}.",
         "## Predicted and measured on this machine",
         measured(),

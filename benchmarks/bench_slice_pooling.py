@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import torch
+from page import command, commit, publish, spread
 from torch import Tensor
 
 from medvlp.models.image2d import Vit2dConfig
@@ -95,22 +93,18 @@ def report(a: argparse.Namespace) -> str:
     tower = SlicesConfig(encoder=flat, heads=4, tokens="slice").build(2)
     difference = gap(tower, image)
     rounds = [{n: step(f, tower, image) for n, f in FORMS.items()} for _ in range(a.rounds + 1)][1:]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
     rows = [
-        f"| {name} | {_spread([1000 * r[name] for r in rounds], 0)} | "
-        f"{_spread([r['padded'] / r[name] for r in rounds], 2)} |"
+        f"| {name} | {spread([1000 * r[name] for r in rounds], 0)} | "
+        f"{spread([r['padded'] / r[name] for r in rounds], 2)} |"
         for name in FORMS
     ]
     real = sum(depth_B) / (len(depth_B) * max(depth_B))
     lines = [
         f"# Slice pooling of studies of different depth, {date.today()}",
         "",
-        f"`{' '.join(['python', 'benchmarks/bench_slice_pooling.py', *sys.argv[1:]])}`, "
+        f"`{command()}`, "
         f"{platform.machine()}, cpu, {a.threads} thread(s), torch {torch.__version__}, "
-        f"on top of commit {commit}",
+        f"on top of commit {commit()}",
         "",
         f"{a.studies} studies of {', '.join(map(str, sorted(depth_B)))} slices of "
         f"{a.side} x {a.side} pixels, a vision transformer of width {a.width}, float32, forward "
@@ -126,11 +120,6 @@ def report(a: argparse.Namespace) -> str:
     return "\n".join([*lines, ""])
 
 
-def _spread(values: list[float], digits: int) -> str:
-    middle, least, most = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("studies", 8), ("rounds", 5), ("side", 32), ("width", 64), ("threads", 1)):
@@ -139,9 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     page = report(arguments)
-    print(page)
-    if arguments.out:
-        arguments.out.write_text(page, encoding="utf-8")
+    publish(page, arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from page import commit
+
 HARDWARE = "2-core x86-64, 24 GiB, no GPU"
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 INDEXES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -175,19 +177,12 @@ def main() -> None:
         print("skipped: the folder with real data is absent (--shared)")
         return
     os.environ["COLUMNS"] = "100"
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=CONFIGS,
-    ).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         lines = [
             "# The main job on real input",
             "",
-            f"{time.strftime('%Y-%m-%d')}, commit {commit}, {HARDWARE}. Command: "
+            f"{time.strftime('%Y-%m-%d')}, commit {commit()}, {HARDWARE}. Command: "
             "`python benchmarks/main_job.py --shared ../shared --video-bundle "
             "demo-output/video/clip/bundle --out ...`. Small-data results: they show that the path "
             "works on real files, not how good a method is.",

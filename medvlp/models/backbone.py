@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BertConfig
 
 from medvlp.encoding import Alter, ImageEncoder
 from medvlp.errors import ConfigError
@@ -36,10 +37,7 @@ class Backbone(ImageEncoder):
             )
         self.backbone = backbone
         self._channels = expected
-        if getattr(config, "pretrained", None):
-            self.portable = dataclasses.replace(
-                config, pretrained=None, architecture=describe(backbone)
-            )
+        self.portable = portable(config, backbone)
 
     def _input(self, image_BCHW: Tensor) -> Tensor:
         # Gray images enter RGB weights as three equal channels.
@@ -97,6 +95,51 @@ def described(values: dict[str, Any], kind: str) -> Any:
             remedy="choose the tower of that kind",
         )
     return found
+
+
+def check_bert(width: int, heads: int, dropout: float) -> None:
+    """See that a text tower's sizes fit together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if width % heads:
+        raise ValueError(f"width {width} is no multiple of {heads} heads")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout {dropout} is not in [0, 1)")
+
+
+def bert_config(tower: Any, vocab_size: int, pad_id: int, **more: Any) -> BertConfig:
+    """The BERT that a text tower's configuration describes.
+
+    Args:
+        tower: Its configuration: `width`, `depth`, `heads`, `max_tokens`, `dropout`.
+        vocab_size: Tokens of the tokenizer.
+        pad_id: Its padding.
+        more: Further values of transformers' configuration.
+    """
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=tower.width,
+        num_hidden_layers=tower.depth,
+        num_attention_heads=tower.heads,
+        intermediate_size=4 * tower.width,
+        max_position_embeddings=tower.max_tokens,
+        hidden_dropout_prob=tower.dropout,
+        attention_probs_dropout_prob=tower.dropout,
+        pad_token_id=pad_id,
+        **more,
+    )
+
+
+def portable(config: Any, backbone: Any) -> Any:
+    """A tower's configuration without its pretrained folder, with what that decided instead.
+
+    None where the configuration names no folder and rebuilds the tower by itself.
+    """
+    if not getattr(config, "pretrained", None):
+        return None
+    return dataclasses.replace(config, pretrained=None, architecture=describe(backbone))
 
 
 def check_text(backbone: Any, vocab_size: int, max_tokens: int) -> None:

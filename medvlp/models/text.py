@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from transformers import AutoModel, BertConfig
+from transformers import AutoModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medvlp.config import STRICT
 from medvlp.encoding import TextEncoder, TextFeatures
-from medvlp.models.backbone import check_text
+from medvlp.models.backbone import bert_config, check_bert, check_text, portable
 from medvlp.models.clip import ClipTextConfig
 from medvlp.models.no_text import NoTextConfig
 from medvlp.models.pooling import last_token, never_blank
-from medvlp.models.pretrained import describe, from_description, load_pretrained
+from medvlp.models.pretrained import from_description, load_pretrained
 from medvlp.models.recompute import recompute_blocks
 from medvlp.models.siglip import SiglipTextConfig
 from medvlp.models.tribert import TribertConfig
@@ -56,10 +55,7 @@ class TextTowerConfig:
     """What `pretrained` decided; a bundle carries it in place of the folder's name."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        check_bert(self.width, self.heads, self.dropout)
 
     def build(self, vocab_size: int, pad_id: int, sentence_id: int | None = None) -> TextEncoder:
         """The tower for a tokenizer of `vocab_size` tokens; it tells no sentences apart.
@@ -80,17 +76,7 @@ class TextTowerConfig:
     def _config(self, vocab_size: int, pad_id: int) -> Any:
         if self.architecture:
             return from_description(self.architecture)
-        return BertConfig(
-            vocab_size=vocab_size,
-            hidden_size=self.width,
-            num_hidden_layers=self.depth,
-            num_attention_heads=self.heads,
-            intermediate_size=4 * self.width,
-            max_position_embeddings=self.max_tokens,
-            hidden_dropout_prob=self.dropout,
-            attention_probs_dropout_prob=self.dropout,
-            pad_token_id=pad_id,
-        )
+        return bert_config(self, vocab_size, pad_id)
 
 
 CORE_TEXT_TOWERS: dict[str, type] = {
@@ -119,10 +105,7 @@ class _TransformerText(TextEncoder):
         self._layers = config.layers
         if config.checkpoint_activations:
             recompute_blocks(backbone, GradientCheckpointingLayer)
-        if config.pretrained:
-            self.portable = dataclasses.replace(
-                config, pretrained=None, architecture=describe(backbone)
-            )
+        self.portable = portable(config, backbone)
 
     def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
         seen_MT = never_blank(mask_MT)

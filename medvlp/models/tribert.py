@@ -8,22 +8,21 @@ Shape letters: M texts, T tokens, S sentences, D width.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, BertModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from medvlp.config import STRICT
 from medvlp.encoding import TextEncoder, TextFeatures, sentence_numbers
 from medvlp.errors import ConfigError
-from medvlp.models.backbone import check_text, described
+from medvlp.models.backbone import bert_config, check_bert, check_text, described, portable
 from medvlp.models.pooling import never_blank
-from medvlp.models.pretrained import describe, load_pretrained
+from medvlp.models.pretrained import load_pretrained
 from medvlp.models.recompute import recompute_blocks
 
 Count = Annotated[int, Field(gt=0)]
@@ -58,10 +57,7 @@ class TribertConfig:
     """What `pretrained` decided; a bundle carries it in place of the folder's name."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} heads")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        check_bert(self.width, self.heads, self.dropout)
 
     def build(self, vocab_size: int, pad_id: int, sentence_id: int | None = None) -> TextEncoder:
         """The tower for a tokenizer of `vocab_size` tokens.
@@ -94,18 +90,7 @@ class TribertConfig:
     def _config(self, vocab_size: int, pad_id: int) -> Any:
         if self.architecture:
             return described(self.architecture, "bert")
-        return BertConfig(
-            vocab_size=vocab_size,
-            hidden_size=self.width,
-            num_hidden_layers=self.depth,
-            num_attention_heads=self.heads,
-            intermediate_size=4 * self.width,
-            max_position_embeddings=self.max_tokens,
-            type_vocab_size=self.max_sentences + 1,
-            hidden_dropout_prob=self.dropout,
-            attention_probs_dropout_prob=self.dropout,
-            pad_token_id=pad_id,
-        )
+        return bert_config(self, vocab_size, pad_id, type_vocab_size=self.max_sentences + 1)
 
 
 def sentence_mask(ids_MT: Tensor, mask_MT: Tensor, sentence_id: int) -> Tensor:
@@ -135,10 +120,7 @@ class _Tribert(TextEncoder):
         self._sentence_id = sentence_id
         if config.checkpoint_activations:
             recompute_blocks(backbone, GradientCheckpointingLayer)
-        if config.pretrained:
-            self.portable = dataclasses.replace(
-                config, pretrained=None, architecture=describe(backbone)
-            )
+        self.portable = portable(config, backbone)
 
     def forward(self, ids_MT: Tensor, mask_MT: Tensor) -> TextFeatures:
         seen_MT = never_blank(mask_MT)

@@ -1,6 +1,5 @@
 """Killed and preempted runs go on as if nothing had happened: short here, long in `make soak`."""
 
-import importlib.util
 import os
 import random
 import signal
@@ -8,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_checkpoint
 import polars as pl
 import pytest
 
@@ -67,23 +67,16 @@ def test_fifty_kills_change_nothing() -> None:
     assert kills("50", "60") == 50
 
 
-def checkpoint_bench():
-    spec = importlib.util.spec_from_file_location("bench", BENCHMARKS / "bench_checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.soak
 def test_two_hundred_kills_during_saving_leave_a_sound_checkpoint(tmp_path: Path) -> None:
-    counts = checkpoint_bench().kill_loop(tmp_path, 200, peer=False, mib=2)
+    counts = bench_checkpoint.kill_loop(tmp_path, 200, peer=False, mib=2)
     assert (counts["kills"], counts["unreadable"], counts["orphans"]) == (200, 0, 0)
     assert counts["interrupted"] > 20
 
 
 @pytest.mark.soak
 def test_two_hundred_damages_are_noticed(tmp_path: Path) -> None:
-    assert checkpoint_bench().damage_loop(tmp_path, 200, peer=False) == 200
+    assert bench_checkpoint.damage_loop(tmp_path, 200, peer=False) == 200
 
 
 def ask(monkeypatch, hook: str, step: int, number: int) -> None:

@@ -1,25 +1,12 @@
 """`medvlp index` killed, repeated, shared: nothing lost, nothing twice, nothing read in vain."""
 
-import importlib.util
-from pathlib import Path
-
+import bench_ledger as bench
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = 300
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location(
-        "bench_ledger", ROOT / "benchmarks" / "bench_ledger.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def check_kills(bench, folder, files, kills):
+def check_kills(folder, files, kills):
     bench.write_archive(folder / "a", range(files))
     broken = bench.with_kills(folder / "a", folder / "m", folder / "log", files, kills)
     counts = {"found": files, "accepted": files * 8 // 10}
@@ -40,17 +27,17 @@ def check_kills(bench, folder, files, kills):
 
 
 @pytest.mark.slow
-def test_kills_lose_nothing_and_repeat_nothing(bench, tmp_path):
-    assert check_kills(bench, tmp_path, FILES, 3)["killed"] >= 2
+def test_kills_lose_nothing_and_repeat_nothing(tmp_path):
+    assert check_kills(tmp_path, FILES, 3)["killed"] >= 2
 
 
 @pytest.mark.soak
-def test_twenty_kills_over_ten_thousand_files(bench, tmp_path):
-    assert check_kills(bench, tmp_path, 10_000, 20)["killed"] >= 15
+def test_twenty_kills_over_ten_thousand_files(tmp_path):
+    assert check_kills(tmp_path, 10_000, 20)["killed"] >= 15
 
 
 @pytest.mark.slow
-def test_a_grown_archive_costs_what_is_new(bench, tmp_path):
+def test_a_grown_archive_costs_what_is_new(tmp_path):
     bench.write_archive(tmp_path / "a", range(50))
     bench.finish(bench.start(tmp_path / "a", tmp_path / "m", tmp_path / "log"))
     bench.write_archive(tmp_path / "a", range(50, 60))
@@ -67,7 +54,7 @@ def test_a_grown_archive_costs_what_is_new(bench, tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_share_the_reading_and_one_writes(bench, tmp_path):
+def test_processes_share_the_reading_and_one_writes(tmp_path):
     bench.write_archive(tmp_path / "a", range(600))
     logs = [tmp_path / f"log{i}" for i in range(2)]
     running = [bench.start(tmp_path / "a", tmp_path / "m", log, workers=1) for log in logs]

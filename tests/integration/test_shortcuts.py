@@ -1,9 +1,6 @@
 """Planted shortcuts are found, clean phantoms raise no alarm, and a model's leaning is told."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import bench_shortcuts as bench
 import numpy as np
 import polars as pl
 import pytest
@@ -14,18 +11,6 @@ from medvlp.evaluate.shortcuts.audit import DETECTORS, Cohort, audit
 from medvlp.evaluate.shortcuts.cohort import cohort_of
 from medvlp.evaluate.shortcuts.embedded import read_off
 from medvlp.evaluate.shortcuts.features import facts, order, words
-
-BENCH = Path(__file__).resolve().parents[2] / "benchmarks" / "bench_shortcuts.py"
-
-
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_shortcuts", BENCH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 EXPECTED = {
     "corner marker": "border-only",
@@ -39,19 +24,19 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_a_planted_shortcut_is_found_by_the_detector_of_its_kind(name, bench):
+def test_a_planted_shortcut_is_found_by_the_detector_of_its_kind(name):
     flagged = [one.detector for one in bench.planted(name) if one.flagged]
     assert EXPECTED[name] in flagged
 
 
 @pytest.mark.soak
-def test_all_planted_shortcuts_are_found(bench):
+def test_all_planted_shortcuts_are_found():
     missed = [n for n in bench.PLANTS if not any(one.flagged for one in bench.planted(n))]
     assert len(bench.PLANTS) >= 20
     assert missed == []
 
 
-def test_clean_phantoms_raise_no_alarm(bench):
+def test_clean_phantoms_raise_no_alarm():
     for seed in (100, 101):
         assert [one.detector for one in bench.untouched("cxr", seed) if one.flagged] == []
 

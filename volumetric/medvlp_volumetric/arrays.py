@@ -19,7 +19,6 @@ from medvlp_volumetric.told import Told
 from medvlp_volumetric.values import value_flags
 
 ARRAYS = (".npz", ".npy")
-PICTURES = (".png", ".jpg", ".jpeg")
 
 _LARGEST = 1 << 32
 _MOST_VOXELS = 2**30

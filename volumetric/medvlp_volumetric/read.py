@@ -20,7 +20,7 @@ from medvlp.archive.series.read import choose, read_headers, read_series
 from medvlp.archive.verdict import Verdict
 from medvlp.errors import InputError
 from medvlp.progress import track
-from medvlp_volumetric.arrays import PICTURES, is_array, read_array, read_stack
+from medvlp_volumetric.arrays import is_array, read_array, read_stack
 from medvlp_volumetric.nifti import is_nifti, probe_nifti, read_nifti
 from medvlp_volumetric.told import Told
 
@@ -43,7 +43,7 @@ def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
         return read_nifti(paths[0], Told.of(known))
     if len(paths) == 1 and is_array(paths[0]):
         return read_array(paths[0], Told.of(known))
-    if paths and all(path.suffix.lower() in PICTURES for path in paths):
+    if paths and all(is_picture(path) for path in paths):
         return read_stack(paths, Told.of(known))
     return read_series(paths, Policy.of(known), part_of(known), legacy=NO_PREAMBLE in known)
 

@@ -11,14 +11,14 @@ from medvlp.domain import Ref
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reading[Any]]:
-    """``hostile(**fields)``: a reading by `hostile.read`, which fails as the file tells it to."""
+    """``hostile(**fields)``: a reading by `misbehaving.read`, which does as the file says."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    from hostile import Seen
+    from misbehaving import Seen
 
     def reading(**fields: Any) -> Reading[Any]:
         limits = fields.pop("limits", Limits(time_s=30, memory_mb=512))
         fields = {"version": 1, "limits": limits, **fields}
-        return Reading(read=Ref("hostile:read"), result=Seen, **fields)
+        return Reading(read=Ref("misbehaving:read"), result=Seen, **fields)
 
     return reading
 

@@ -176,12 +176,12 @@ ORPHAN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from hostile import Seen
+from misbehaving import Seen
 from medvlp.archive.stage import answer
 from medvlp.archive.stage.child import Children
 from medvlp.archive.stage.reading import Reading
 from medvlp.domain import Ref
-reading = Reading(read=Ref("hostile:read"), result=Seen, version=1)
+reading = Reading(read=Ref("misbehaving:read"), result=Seen, version=1)
 good, hang = Path(sys.argv[2]), Path(sys.argv[3])
 for _, seen in Children(1).run(reading, [(good,), (hang,)]):
     print(seen.process, flush=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured
-from medvlp.archive.pictures import read_grey
+from medvlp.archive.pictures import is_picture, read_grey
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.tables.accounts import leave_rest
 from medvlp.archive.tables.lists import ListOptions, SplitLists
@@ -27,7 +27,7 @@ from medvlp.archive.text.plaintext import Text, read_text
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.domain import Ref
 from medvlp.errors import ArchiveError
-from medvlp_volumetric.arrays import PICTURES, is_array, read_array, stacked
+from medvlp_volumetric.arrays import is_array, read_array, stacked
 from medvlp_volumetric.sets.scans import LABEL
 from medvlp_volumetric.told import Affine, Told
 from medvlp_volumetric.values import measured_volume
@@ -205,7 +205,7 @@ def _series(intake: Intake, files: Iterable[Path]) -> dict[Place, tuple[Path, ..
         place = _place(path)
         if place is None:
             continue
-        if path.suffix.lower() in PICTURES:
+        if is_picture(path):
             pictures.setdefault(place, []).append(path)
         elif is_array(path):
             arrays.setdefault(place, []).append(path)
