@@ -20,6 +20,7 @@ from medvlp.archive.probe import Probe
 from medvlp.archive.series.geometry import Provenance, Volume
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.stage.reading import Reading
+from medvlp.archive.tables.accounts import give_text
 from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.text.plaintext import read_text
 from medvlp.archive.text.reports import ReportIndex, load_reports
@@ -243,5 +244,5 @@ def _attach_report(
         return
     if beside in texts:
         with intake.judge([beside], "read"):
-            intake.report(sample, read_text(beside).text)
+            give_text(intake, sample, read_text(beside))
             intake.cover([beside])

@@ -142,6 +142,13 @@ def row_text(intake: Intake, table: Path, row: int, text: str) -> Text | None:
         return None
 
 
+def give_text(intake: Intake, sample: str, text: Text | None, source: str = "report") -> None:
+    """A sample's report, if there is one, and what was remarked when it was read."""
+    if text is not None:
+        intake.report(sample, text.text, source)
+        intake.flag(sample, *text.flags)
+
+
 def leave_rest(intake: Intake) -> None:
     """Ignore the files that are no part of the set."""
     for path in intake.files():

@@ -9,6 +9,7 @@ from typing import Any
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
+from medvlp.archive.tables.accounts import give_text
 from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.tables.columns import UserTable
 from medvlp.archive.text.document import checked_text
@@ -191,8 +192,7 @@ def _attach_report(intake: Intake, reports: ReportIndex | None, sample: str, lin
         except Reject as verdict:
             intake.reject_row(intake.root, line.row, verdict.code, verdict.message)
             return
-        intake.report(sample, text.text)
-        intake.flag(sample, *text.flags)
+        give_text(intake, sample, text)
     elif reports is not None:
         reports.attach(
             sample,

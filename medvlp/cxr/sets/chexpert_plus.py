@@ -20,6 +20,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
     Cells,
     compare,
+    give_text,
     leave_rest,
     row_text,
     table_rows,
@@ -120,9 +121,7 @@ def index_chexpert_plus(root: Path, intake: Intake) -> None:
             source_split=image.part or None,
             **columns,
         )
-        if image.text is not None:
-            intake.report(sample, image.text.text)
-            intake.flag(sample, *image.text.flags)
+        give_text(intake, sample, image.text)
         for name, value in labels.pop(image.place, {}).items():
             intake.label(sample, name, value, f"chexbert:{options.labels}")
         for race in races if options.race and image.race in races else ():

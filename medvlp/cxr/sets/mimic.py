@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.tables.accounts import leave_rest, table_rows, with_suffix
+from medvlp.archive.tables.accounts import give_text, leave_rest, table_rows, with_suffix
 from medvlp.archive.text.plaintext import Text, read_text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
@@ -126,10 +126,7 @@ class _Reports:
             return
         if study not in self._texts:
             self._texts = {study: self._read(path)}  # a study's images follow one another
-        text = self._texts[study]
-        if text is not None:
-            self._intake.report(sample, text.text)
-            self._intake.flag(sample, *text.flags)
+        give_text(self._intake, sample, self._texts[study])
 
     def close(self, every: bool) -> None:
         """Account for the reports that no image asked for.

@@ -19,6 +19,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
     Cells,
     compare,
+    give_text,
     leave_rest,
     row_text,
     table_rows,
@@ -113,9 +114,7 @@ def index_padchest(root: Path, intake: Intake) -> None:
             source_split=split,
             **columns | _person(cells) | {"view": _view(cells)},
         )
-        if image.text is not None:
-            intake.report(sample, image.text.text, TEXT_SOURCE)
-            intake.flag(sample, *image.text.flags)
+        give_text(intake, sample, image.text, TEXT_SOURCE)
         _label(intake, sample, image, findings)
 
     take_images(intake, with_suffix(files, (".png",)), images, lambda path: path.name, accept)

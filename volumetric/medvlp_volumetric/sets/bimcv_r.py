@@ -18,6 +18,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
     Cells,
     compare,
+    give_text,
     leave_rest,
     row_text,
     table_rows,
@@ -73,8 +74,7 @@ def index_bimcv_r(root: Path, intake: Intake) -> None:
     def accept(path: Path, report: _Report, scan: Scan) -> None:
         patient, number = _key(path)
         split, flags = lists.columns(path)
-        columns = scan_columns(scan)
-        columns["flags"] = (*columns["flags"], *flags)
+        columns = scan_columns(scan, flags)
         sample = intake.accept(
             [path],
             kind="nifti",
@@ -86,9 +86,7 @@ def index_bimcv_r(root: Path, intake: Intake) -> None:
             **columns,
         )
         used.add((patient, number))
-        if report.text is not None:
-            intake.report(sample, report.text.text, _SOURCE[options.language])
-            intake.flag(sample, *report.text.flags)
+        give_text(intake, sample, report.text, _SOURCE[options.language])
         for name in report.labels:
             intake.label(sample, name, 1, SOURCE)
 

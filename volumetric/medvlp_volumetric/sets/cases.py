@@ -89,8 +89,7 @@ def take_cases(intake: Intake, about: CaseSet, cases: Sequence[Case]) -> None:
 
 def _accept(intake: Intake, about: CaseSet, case: Case, scan: Scan) -> str:
     split, flags = about.lists.columns(Path(case.name), case.split)
-    columns = scan_columns(scan)
-    columns["flags"] = (*columns["flags"], *flags, *case.flags, PATIENT_IS_IMAGE)
+    columns = scan_columns(scan, (*flags, *case.flags, PATIENT_IS_IMAGE))
     return intake.accept(
         [case.volume],
         kind="nifti",

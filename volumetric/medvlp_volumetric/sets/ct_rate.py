@@ -21,6 +21,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
     Cells,
     compare,
+    give_text,
     leave_rest,
     number,
     presence,
@@ -130,8 +131,7 @@ def index_ct_rate(root: Path, intake: Intake) -> None:
         if told.affine is None and scan.affine is not None and is_placeholder(scan.affine):
             raise Reject("no_geometry")
         split, flags = lists.columns(path, name.part)
-        columns = scan_columns(scan, told.scale, told.affine)
-        columns["flags"] = (*columns["flags"], *flags)
+        columns = scan_columns(scan, flags, scale=told.scale, affine=told.affine)
         sample = intake.accept(
             [path],
             kind="nifti",
@@ -141,9 +141,7 @@ def index_ct_rate(root: Path, intake: Intake) -> None:
             source_split=split,
             **columns | _person(told.cells),
         )
-        if told.text is not None:
-            intake.report(sample, told.text.text)
-            intake.flag(sample, *told.text.flags)
+        give_text(intake, sample, told.text)
         for label, value in told.labels.items():
             intake.label(sample, label, value, LABEL_SOURCE)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
     Cells,
+    give_text,
     leave_rest,
     row_text,
     table_rows,
@@ -61,8 +62,7 @@ def index_inspect(root: Path, intake: Intake) -> None:
 
     def accept(path: Path, study: _Study, scan: Scan) -> None:
         split, flags = lists.columns(path, study.split)
-        columns = scan_columns(scan)
-        columns["flags"] = (*columns["flags"], *flags)
+        columns = scan_columns(scan, flags)
         sample = intake.accept(
             [path],
             kind="nifti",
@@ -73,9 +73,7 @@ def index_inspect(root: Path, intake: Intake) -> None:
             identifiers=[study.person, stem(path)],
             **columns,
         )
-        if study.text is not None:
-            intake.report(sample, study.text.text)
-            intake.flag(sample, *study.text.flags)
+        give_text(intake, sample, study.text)
         for name, value in study.labels.items():
             intake.label(sample, name, value, SOURCE)
 

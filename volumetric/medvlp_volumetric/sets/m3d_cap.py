@@ -20,7 +20,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured
 from medvlp.archive.pictures import is_picture, read_grey
 from medvlp.archive.stage.reading import Reading
-from medvlp.archive.tables.accounts import leave_rest
+from medvlp.archive.tables.accounts import give_text, leave_rest
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.tables.tablefile import table_text
 from medvlp.archive.text.plaintext import Text, read_text
@@ -124,10 +124,7 @@ def index_m3d_cap(root: Path, intake: Intake) -> None:
             source_split=split,
             **columns,
         )
-        text = texts.of(place[:2])
-        if text is not None:
-            intake.report(sample, text.text)
-            intake.flag(sample, *text.flags)
+        give_text(intake, sample, texts.of(place[:2]))
 
     for affine, series in _by_plane(_series(intake, files)).items():
         places = sorted(series)

@@ -15,6 +15,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
     PATIENT_IS_IMAGE,
     compare,
+    give_text,
     leave_rest,
     presence,
     row_text,
@@ -56,8 +57,7 @@ def index_merlin(root: Path, intake: Intake) -> None:
 
     def accept(path: Path, study: _Study, scan: Scan) -> None:
         split, flags = lists.columns(path, study.split)
-        columns = scan_columns(scan)
-        columns["flags"] = (*columns["flags"], *flags, PATIENT_IS_IMAGE)
+        columns = scan_columns(scan, (*flags, PATIENT_IS_IMAGE))
         name = stem(path)
         sample = intake.accept(
             [path],
@@ -68,9 +68,7 @@ def index_merlin(root: Path, intake: Intake) -> None:
             identifiers=[name],
             **columns,
         )
-        if study.text is not None:
-            intake.report(sample, study.text.text)
-            intake.flag(sample, *study.text.flags)
+        give_text(intake, sample, study.text)
         for label, value in labels.pop(name, {}).items():
             intake.label(sample, label, value, SOURCE)
 

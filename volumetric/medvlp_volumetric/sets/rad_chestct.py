@@ -78,8 +78,7 @@ def index_rad_chestct(root: Path, intake: Intake) -> None:
 
     def accept(path: Path, row: _Row, scan: Scan) -> None:
         split, flags = lists.columns(path, row.cells["Set_Assigned"] or None)
-        columns = scan_columns(scan, affine=row.affine)
-        columns["flags"] = (*columns["flags"], *flags)
+        columns = scan_columns(scan, flags, affine=row.affine)
         sample = intake.accept(
             [path],
             kind="array",

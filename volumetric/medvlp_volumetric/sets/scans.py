@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,11 @@ def _scaled(volume: Volume, slope: float, intercept: float) -> Volume:
 
 
 def scan_columns(
-    scan: Scan, scale: tuple[float, float] | None = None, affine: Affine | None = None
+    scan: Scan,
+    flags: Iterable[str] = (),
+    *,
+    scale: tuple[float, float] | None = None,
+    affine: Affine | None = None,
 ) -> dict[str, Any]:
     """Arguments of `Intake.accept`, with what the set's tables tell of the volume.
 
@@ -138,26 +142,27 @@ def scan_columns(
 
     Args:
         scan: The volume.
+        flags: Further ones.
         scale: The slope and intercept with which it was read.
         affine: Where the tables say that its voxels lie.
 
     Raises:
         Reject: ``not_hu``, ``double_rescale``, or ``no_geometry`` where nobody tells any.
     """
-    flags = scan.measured.probe.flags
+    seen = scan.measured.probe.flags
     for code in _UNUSABLE:
-        if code in flags:
+        if code in seen:
             raise Reject(code)
     own = scan.affine
     if own is None and affine is None:
         raise Reject("no_geometry")
     if affine is not None and own is not None and not is_placeholder(own):
         agree = np.allclose(spacing_of(own), spacing_of(affine), rtol=_ALIKE)
-        flags = flags if agree else (*flags, "table_spacing_disagrees")
+        seen = seen if agree else (*seen, "table_spacing_disagrees")
         affine = None
     told = Told(scale=scale if scan.scaled else None, affine=affine)
     columns = scan.measured.columns
-    columns["flags"] = (*flags, *told.flags)
+    columns["flags"] = (*seen, *told.flags, *flags)
     place = own if affine is None else affine
     columns["spacing_mm"] = None if place is None else spacing_of(place)
     return columns
