@@ -40,8 +40,8 @@ demo: $(STAMP)
 unit: $(STAMP)
 	$(PYTEST) tests/unit medvlp volumetric video
 
-test: unit
-	$(PYTEST) tests/numerics tests/integration
+test: $(STAMP)
+	$(PYTEST) tests medvlp volumetric video
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

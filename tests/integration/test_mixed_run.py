@@ -166,7 +166,7 @@ def test_two_ranks_give_every_schedule_as_one_does(
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_of_one_rank_goes_on_with_two(
     scheduled_file: Path, tmp_path: Path, monkeypatch, medvlp_process
 ) -> None:

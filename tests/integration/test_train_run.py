@@ -218,7 +218,7 @@ def test_a_folder_that_a_killed_run_had_just_made_is_taken_up(
     assert not (run / ".uncalibrated").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_ranks_over_gloo_give_the_losses_of_one(
     experiment_file: Path,
     tmp_path: Path,

@@ -88,6 +88,7 @@ def peak_mib(folder, samples):
     return peak / 2**20
 
 
+@pytest.mark.soak
 def test_memory_does_not_grow_with_the_archive(tmp_path, monkeypatch):
     monkeypatch.setattr("medvlp.data.manifest._BLOCK", 256)
     monkeypatch.setattr("medvlp.archive.books._BLOCK", 256)

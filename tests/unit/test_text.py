@@ -233,7 +233,7 @@ def test_blank_text_makes_no_node():
     assert report_nodes("x1", " \n ") == []
 
 
-@pytest.mark.parametrize("size", [2**17, pytest.param(2**20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [2**17, pytest.param(2**20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(
     "unit",
     ["FINDINGS ", "FINDINGS:", "FINDINGS/", "FINDINGS(", "x", ".", ". ", "!?", "a.b", "(", "1. ",
