@@ -22,7 +22,7 @@ from medvlp.config import STRICT
 from medvlp.data.tables import SPLITS
 from medvlp.errors import ConfigError
 
-SHARES = (("1%", 0.01), ("10%", 0.1), ("100%", 1.0))
+SHARES = (("1%", 0.01), ("5%", 0.05), ("10%", 0.1), ("100%", 1.0))
 SHOTS = (1, 4, 16)
 DRAWS = 5
 
@@ -149,7 +149,7 @@ def _place(patient: str, name: str | None, fractions: Fractions) -> str:
 def subsets(samples: pl.DataFrame, labels: pl.DataFrame) -> Iterator[Row]:
     """Few-shot subsets of the training split, as rows of `tables.SUBSETS`.
 
-    ``1%`` within ``10%`` within ``100%`` by patient, never empty; for each label
+    ``1%`` within ``5%`` within ``10%`` within ``100%`` by patient, never empty; for each label
     ``<label>/<k>-shot/<draw>`` with 1 within 4 within 16 for five draws: k samples of k different
     patients with the label, and as many without it where some are known to be; left out where
     either are fewer than k.

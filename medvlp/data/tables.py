@@ -131,9 +131,10 @@ REJECTS = pa.schema(
 Messages carry tag numbers and codes, never values."""
 
 SUBSETS = pa.schema([("subset", pa.string()), ("sample", pa.string())])
-"""Few-shot subsets of the training split: ``1%`` within ``10%`` within ``100%`` by patient, and
-``<label>/1-shot`` within ``4-shot`` within ``16-shot`` for draws 0 to 4: ``<label>/4-shot/0``.
-A k-shot subset has k samples of different patients with the label, and k known to be without it."""
+"""Few-shot subsets of the training split: ``1%`` within ``5%`` within ``10%`` within ``100%`` by
+patient, and ``<label>/1-shot`` within ``4-shot`` within ``16-shot`` for draws 0 to 4, such as
+``<label>/4-shot/0``. A k-shot subset has k samples of different patients with the label, and k
+known to be without it."""
 
 DUPLICATES = pa.schema(
     [

@@ -200,7 +200,7 @@ def test_shots_are_nested_and_each_draw_is_a_seed(manifest, tiny_bundle, tmp_pat
     assert few.tolist() == [2, 2]
     assert more.tolist() == [8, 8]
     assert samples("1-shot", 1)[0] != one
-    assert samples("1%")[0] < samples("10%")[0] < samples("100%")[0]
+    assert samples("1%")[0] <= samples("5%")[0] < samples("10%")[0] < samples("100%")[0]
     folder = evaluate(
         tmp_path, manifest, tiny_bundle("cxr"), probe(subset="4-shot", seeds=3, controls=[])
     )

@@ -22,7 +22,10 @@ from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.predict import Study
 
-Subset = Literal["1%", "10%", "100%", "1-shot", "4-shot", "16-shot"]
+Share = Literal["1%", "5%", "10%", "100%"]
+"""Of the training split's patients; each is within the next."""
+
+Subset = Literal[Share, "1-shot", "4-shot", "16-shot"]
 """How much of the training split a protocol trains on; each is within the next of its row."""
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -179,6 +182,7 @@ def _members(manifests: Sequence[Manifest], subset: str) -> set[str]:
     if not found:
         raise ConfigError(
             f"no manifest has the training subset {subset!r}",
-            remedy="leave out labels with too few samples, or name a smaller subset",
+            remedy="leave out labels with too few samples, or name a smaller subset; a manifest "
+            "that was indexed before there was this one has it once it is indexed again",
         )
     return found

@@ -28,7 +28,7 @@ from medvlp.evaluate.heads.segment import (
     fit_segmenter,
     mean_masks,
 )
-from medvlp.evaluate.heads.splits import Splits, check_apart, labelled_splits
+from medvlp.evaluate.heads.splits import Share, Splits, check_apart, labelled_splits
 from medvlp.evaluate.masks import MASK_KINDS, Regions, known_regions
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.regions import region_measures
@@ -63,7 +63,7 @@ class SegmentationConfig:
     tolerance_mm: Annotated[float, Field(gt=0)] = 2.0
     """Surfaces this near to each other agree, for the surface Dice."""
 
-    subset: Literal["1%", "10%", "100%"] = "100%"
+    subset: Share = "100%"
     """How much of the training split: one protocol has one subset."""
 
     seeds: Annotated[int, Field(ge=1)] = 1
