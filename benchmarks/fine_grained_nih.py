@@ -15,20 +15,15 @@ import csv
 import shutil
 from pathlib import Path
 
-import yaml
-from fine_grained import METHODS, PROTOCOLS, ROOT, Training, medvlp, table, train
+from fine_grained import COLUMNS as ALL_COLUMNS
+from fine_grained import CONFIG, METHODS, REFERENCE
+from study import ROOT, evaluate, medvlp, table, train_all, trainings
 
 from medvlp.data.prompts import load_prompts
-from medvlp.evaluate.suite.processes import run_apart
-from medvlp.progress import track
 
 PROMPTS = ROOT / "configs/evaluate/prompts/cxr-nih.yaml"
 NAMES = ("unimodal", "clip", "dlilp", "gloria", "make")
-COLUMNS = (
-    ("zero-shot", "auroc_macro", "zero-shot AUROC"),
-    ("grounding", "pointing_game_macro", "pointing game"),
-    ("grounding", "pixel_average_precision_macro", "grounding AUPRC"),
-)
+COLUMNS = ALL_COLUMNS[:3]
 OVERRIDES = (f"task.prompts={PROMPTS}",)
 
 
@@ -94,24 +89,13 @@ def main() -> None:
         "preprocess.resize=squash", f"prompts={PROMPTS}",
         *(f"trainer.{key}={options.steps}" for key in ("steps", "valid_every", "save_every")),
     )  # fmt: skip
-    runs = [
-        Training((*common, f"seed={seed}", *METHODS[name]), out / "runs" / f"{name}-{seed}")
-        for seed in range(options.seeds)
-        for name in NAMES
-    ]
-    left = [one for one in runs if not (one.run / "bundle").exists()]
-    for one, reason in track(run_apart(train, left, options.workers), "trainings", len(left)):
-        print(f"{one.run.name}: {reason or 'trained'}", flush=True)
-    suite = {
-        "name": "study-nih", "version": 1, "workers": options.workers,
-        "protocols": [str(PROTOCOLS / f"study-{name}.yaml") for name in ("zero-shot", "grounding")],
-        "bundles": [str(one.run / "bundle") for one in runs],
-        "overrides": [f"data.manifests=[{test}]", *OVERRIDES],
-    }  # fmt: skip
-    file = out / "suite.yaml"
-    file.write_text(yaml.safe_dump(suite), encoding="utf-8")
-    medvlp("evaluate", file, "--out", out / "suite")
-    print("\n".join(table(out, test, NAMES, options.seeds, COLUMNS, OVERRIDES)))
+    methods = {name: METHODS[name] for name in NAMES}
+    bundles = train_all(trainings(out, CONFIG, common, methods, options.seeds), options.workers)
+    overrides = (f"data.manifests=[{test}]", *OVERRIDES)
+    protocols = list(dict.fromkeys(column.protocol for column in COLUMNS))
+    evaluate(out, "suite", protocols, bundles, overrides, options.workers)
+    pairs = [(name, REFERENCE) for name in NAMES if name != REFERENCE]
+    print("\n".join(table(out / "suite", COLUMNS, NAMES, options.seeds, pairs, overrides)))
 
 
 if __name__ == "__main__":

@@ -226,3 +226,17 @@ def test_the_2d_tower_is_the_stem_that_can_be_frozen():
         "encoder": "image.stem", "layers": "image.layers", "place": "image.top",
         "score": "image.top",
     }  # fmt: skip
+
+
+def test_mean_pooling_is_the_plain_mean_of_the_slices_and_knows_no_places():
+    tower = SlicesConfig(encoder=FLAT, pool="mean").build(3).double().eval()
+    one, other = volume(5), volume(3, seed=1)
+    features = tower(batch(one, other))
+    for row, given in enumerate((one, other)):
+        slices = tower.encoder(given[:2].transpose(0, 1)).pooled_BD
+        torch.testing.assert_close(features.pooled_BD[row], slices.mean(0))
+    torch.testing.assert_close(features.share_BD[1, :3], torch.full((3,), 1 / 3).double())
+    assert not features.share_BD[1, 3:].any()
+    moved = batch(one, other)
+    moved[:, 2] *= 2
+    torch.testing.assert_close(tower(moved).pooled_BD, features.pooled_BD)

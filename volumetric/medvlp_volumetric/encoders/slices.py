@@ -54,6 +54,9 @@ class SlicesConfig:
     kind: Literal["slices"] = "slices"
     encoder: Encoder2d = Field(default_factory=ResNet2dConfig)
     """The 2D tower: any of the core's."""
+    pool: Literal["attention", "mean"] = "attention"
+    """``attention``: RadCLIP's. ``mean``: the plain mean of the slices' vectors, the baseline that it
+    is measured against; positions, depth and heads then have no effect."""
     positions: Literal["sinusoidal", "mlp", "none"] = "sinusoidal"
     """What is added to a slice's vector for its place in mm from the middle of the volume: fixed
     sines and cosines, a small learned perceptron of the mm, or nothing."""
@@ -85,7 +88,7 @@ class SlicePooling(ImageEncoder):
     slices means nothing beyond their places.
 
     The vector of a volume is ``Σ_s a_s·y_s``, with y the slices' vectors after attention and a
-    `share_BD`. A patch's token is the 2D tower's, plus what attention changed in its slice: where
+    `share_BD`, equal shares with ``pool: mean``. A patch's token is the 2D tower's, plus what attention changed in its slice: where
     that tower pools by the mean, the mean of a slice's tokens is y_s, so that the whole volume's
     similarity to a text is the mean of its patches', each weighed by its slice's share.
     """
@@ -101,13 +104,14 @@ class SlicePooling(ImageEncoder):
         self.map_widths = (self.width,)
         if self.encoder.portable is not None:
             self.portable = dataclasses.replace(config, encoder=self.encoder.portable)
+        looks = config.pool == "attention"
         self.layers = nn.ModuleList(
-            SliceAttention(self.width, config.heads) for _ in range(config.depth)
+            SliceAttention(self.width, config.heads) for _ in range(config.depth * looks)
         )
-        self.place = _positions(config.positions, self.width)
+        self.place = _positions(config.positions, self.width) if looks else None
         weigh = nn.Linear(self.width, 1, bias=False)
         nn.init.zeros_(weigh.weight)  # all slices weigh the same at the start
-        self.score = nn.Sequential(nn.LayerNorm(self.width), weigh)
+        self.score = nn.Sequential(nn.LayerNorm(self.width), weigh) if looks else None
 
     def forward(self, image: Tensor) -> ImageFeatures:
         """Encode (B,C+1,D,H,W)."""
@@ -120,8 +124,8 @@ class SlicePooling(ImageEncoder):
             x_BDE = x_BDE + self.place(place_BD.masked_fill(~real_BD, 0))
         for layer in self.layers:
             x_BDE = layer(x_BDE, ~real_BD)
-        score_BD = self.score(x_BDE)[..., 0].masked_fill(~real_BD, -torch.inf)
-        share_BD = score_BD.softmax(1)
+        score_BD = x_BDE[..., 0] * 0 if self.score is None else self.score(x_BDE)[..., 0]
+        share_BD = score_BD.masked_fill(~real_BD, -torch.inf).softmax(1)
         token_SKE = token_SKE + (x_BDE[at] - slice_SE)[:, None]
         tokens_BPE = _spread(token_SKE, at, real_BD).flatten(1, 2)
         whole = (real_BD.shape[1], *grid)

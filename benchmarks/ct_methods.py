@@ -1,0 +1,148 @@
+"""3D CT methods at one budget: a study of nine methods and three seeds on a phantom.
+
+    python benchmarks/ct_methods.py OUT [--steps 600] [--patients 800] [--seeds 3] [--workers 2]
+
+Writes a phantom archive and its manifest, trains every method with every seed from
+`configs/volumetric/study.yaml`, evaluates all of them on the protocols in
+`configs/evaluate/ct-study/`, and prints one table. Run again after a stop, it goes on with what is missing. It takes up to three
+hours on two cores, so it is no part of `make bench`.
+
+Three families, each with its own tower, so that within a family the objectives alone differ: slices
+(mean of the slices, or RadCLIP's attention), a Swin transformer (VELVET-Med, objective by
+objective), a rotary transformer (COLIPRI and its contrast alone). Segmentation is learnt from the
+masks of 5 % of the training patients, and from untrained towers of the same kinds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from study import ROOT, Column, evaluate, medvlp, table, train_all, trainings
+
+CONFIG = ROOT / "configs/volumetric/study.yaml"
+PROTOCOLS = ROOT / "configs/evaluate/ct-study"
+
+SLICES = (
+    "preprocess={kind: ct-slices, size: [48, 48], fit: resize, slice_mm: 13.34, max_slices: 24, "
+    "more_windows_hu: [[-160.0, 240.0]], augment: {shift: [0, 3, 3]}}"
+)
+ENCODER = "encoder: {kind: resnet, depths: [1, 1], widths: [24, 48], stem: 24, norm: group}"
+PRIMUS = ("image={kind: primus, patch: [8, 8, 8], width: 72, depth: 3, heads: 3, drop_path: 0.0}",)
+TRIBERT = (
+    "data.texts.mark_sentences=true",
+    "text={kind: tribert, width: 96, depth: 1, heads: 4, max_tokens: 64, max_sentences: 8}",
+)
+CLIP = "{kind: clip, label_smoothing: 0.1}"
+MAPS = "sentence_map: -3, word_map: -4"
+"""Regions of 3 voxels a side and patches of 6."""
+
+DECODER = "decoder: {depth: 1, width: 96, heads: 4, max_tokens: 64}"
+SSL = (
+    f"{{kind: fusion, matching: 1.0, masking: 1.0, writing: 0.0, {DECODER}}}, "
+    "{kind: masked-text, fraction: 0.15}, "
+    "{kind: volume-ssl, embed: 96, shape: [24, 24, 24], stages: 6}"
+)
+UNTRAINED = (
+    *(f"trainer.{key}=1" for key in ("steps", "valid_every", "save_every")),
+    "optim.warmup_steps=0", "optim.lr=1.0e-12",
+)  # fmt: skip
+"""A tower as it is drawn."""
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "slices-mean": (SLICES, f"image={{kind: slices, {ENCODER}, pool: mean}}"),
+    "radclip": (SLICES, f"image={{kind: slices, {ENCODER}, depth: 1, heads: 4}}"),
+    "velvet-global": (*TRIBERT, f"objectives=[{CLIP}]"),
+    "velvet+sentence": (
+        *TRIBERT,
+        f"objectives=[{CLIP}, {{kind: hierarchical, word: 0, {MAPS}}}]",
+    ),
+    "velvet+word": (*TRIBERT, f"objectives=[{CLIP}, {{kind: hierarchical, {MAPS}}}]"),
+    "velvet+ssl": (*TRIBERT, f"objectives=[{CLIP}, {{kind: hierarchical, {MAPS}}}, {SSL}]"),
+    "primus-clip": (*PRIMUS, "objectives=[{kind: clip}]"),
+    "colipri": (
+        *PRIMUS,
+        "objectives=[{kind: clip, duplicates: leave-out}, "
+        "{kind: opposite-sentence, weight: 0.5, pairs: 4}, "
+        "{kind: fusion, matching: 0, writing: 1.0, "
+        "decoder: {depth: 1, width: 72, heads: 3, max_tokens: 64}}, "
+        "{kind: masked-volume, depth: 1, width: 72, heads: 3}]",
+    ),
+    "swin-untrained": UNTRAINED,
+    "primus-untrained": (*PRIMUS, *UNTRAINED),
+}
+AGAINST = (
+    ("radclip", "slices-mean"),
+    ("velvet+sentence", "velvet-global"),
+    ("velvet+word", "velvet-global"),
+    ("velvet+ssl", "velvet-global"),
+    ("velvet+word", "velvet+sentence"),
+    ("velvet+ssl", "velvet+word"),
+    ("colipri", "primus-clip"),
+    ("velvet-global", "swin-untrained"),
+    ("velvet+ssl", "swin-untrained"),
+    ("primus-clip", "primus-untrained"),
+    ("colipri", "primus-untrained"),
+)
+ZERO_SHOT, RETRIEVAL, GROUNDING, SEGMENTATION = (
+    PROTOCOLS / f"study-{name}.yaml"
+    for name in ("zero-shot", "retrieval", "grounding", "segmentation")
+)
+COLUMNS = (
+    Column("zero-shot AUROC", ZERO_SHOT, "auroc_macro"),
+    Column("report R@10", RETRIEVAL, "recall_at_10", "image-to-text/report"),
+    Column("volume R@10", RETRIEVAL, "recall_at_10", "text-to-image/report"),
+    Column("pointing in 3D", GROUNDING, "pointing_game_macro"),
+    Column("grounding AUPRC", GROUNDING, "pixel_average_precision_macro"),
+)
+DICE = (Column("Dice from 5 % of the masks", SEGMENTATION, "dice_macro"),)
+
+
+def manifest_of(out: Path, patients: int) -> Path:
+    """The phantom's manifest."""
+    archive, manifest = out / "archive", out / "manifest"
+    if not manifest.exists():
+        if not archive.exists():
+            medvlp("phantom", "volumetric", "--out", archive, "--n", str(patients),
+                   "--set", "slices=48", "--set", "size=48", "--set", "format=nifti")  # fmt: skip
+        medvlp("index", archive, "--kind", "nifti", "--config", archive / "index.yaml",
+               "--set", "split.fractions={train: 0.6, valid: 0.1, test: 0.3}",
+               "--out", manifest)  # fmt: skip
+    return manifest
+
+
+def main() -> None:
+    """Everything, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--patients", type=int, default=800)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    options = parser.parse_args()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = manifest_of(out, options.patients)
+    shared = (f"data.manifests=[{manifest}]", f"data.cache={out / 'cache'}")
+    common = (
+        "data.phantom=null", *shared, f"optim.warmup_steps={options.steps // 15}",
+        *(f"trainer.{key}={options.steps}" for key in ("steps", "valid_every", "save_every")),
+    )  # fmt: skip
+    methods = {name: METHODS[name] for name in options.methods}
+    bundles = train_all(trainings(out, CONFIG, common, methods, options.seeds), options.workers)
+    protocols = list(dict.fromkeys(column.protocol for column in COLUMNS))
+    taught = [one for one in bundles if "untrained" not in one.parent.name]
+    evaluate(out, "suite", protocols, taught, shared, options.workers)
+    print("\n".join(table(out / "suite", COLUMNS, [n for n in methods if "untrained" not in n],
+                          options.seeds, AGAINST, shared[:1])))  # fmt: skip
+    whole = [one for one in bundles if not one.parent.name.startswith(("slices", "radclip"))]
+    changes = (*shared, "task.controls=[]")
+    evaluate(out, "segmentation", [SEGMENTATION], whole, changes, options.workers)
+    names = [name for name in methods if not name.startswith(("slices", "radclip"))]
+    changes = (shared[0], changes[-1])
+    print("\n".join(table(out / "segmentation", DICE, names, options.seeds, AGAINST, changes)))
+
+
+if __name__ == "__main__":
+    main()
