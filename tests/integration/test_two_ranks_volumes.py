@@ -70,9 +70,19 @@ def terms(rows: slice) -> dict[str, torch.Tensor]:
     scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     # The second organ is in view on one rank alone, the third nowhere told apart, the last nowhere.
     groups = torch.tensor(
-        [[0, -1, 4, -1], [5, -1, 4, -1], [0, 3, -1, -1], [7, 9, 4, -1], [5, -1, 4, -1], [8, 3, 4, -1]]
+        [
+            [0, -1, 4, -1],
+            [5, -1, 4, -1],
+            [0, 3, -1, -1],
+            [7, 9, 4, -1],
+            [5, -1, 4, -1],
+            [8, 3, 4, -1],
+        ]
     )
-    for name, patients in (("organs", None), ("organs, patients", torch.tensor([0, 1, 1, 2, 0, 3]))):
+    for name, patients in (
+        ("organs", None),
+        ("organs, patients", torch.tensor([0, 1, 1, 2, 0, 3])),
+    ):
         loss = contrast_organs(
             *torch.nn.functional.normalize(seen, dim=3)[:, rows], groups[rows], scale,
             patient_B=None if patients is None else patients[rows],

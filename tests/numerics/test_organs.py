@@ -41,9 +41,7 @@ def naive(image, text, group, scale, patient=None):
         total = 0.0
         for i in rows:
             same = [j for j in rows if group[j, r] == group[i, r]]
-            met = [
-                j for j in rows if patient is None or j in same or patient[j] != patient[i]
-            ]
+            met = [j for j in rows if patient is None or j in same or patient[j] != patient[i]]
             for one, other in ((image, text), (text, image)):
                 left, right = (F.normalize(x[:, r], dim=1) for x in (one, other))
                 logits = torch.stack([scale * left[i] @ right[j] for j in met])
@@ -73,7 +71,9 @@ def test_it_is_the_plain_loops_value_and_gradients(over, patients):
 def test_two_samples_of_one_organ_by_hand():
     eye = torch.eye(2)[:, None]
     # -log(e / (e + 1)), both ways.
-    assert contrast_organs(eye, eye, torch.tensor([[1], [2]]), 1.0).item() == pytest.approx(0.31326, abs=1e-5)
+    assert contrast_organs(eye, eye, torch.tensor([[1], [2]]), 1.0).item() == pytest.approx(
+        0.31326, abs=1e-5
+    )
     # Where a third says what the first says, the first's target is half each.
     three = torch.tensor([[1.0, 0], [0, 1], [1, 0]])[:, None]
     e = torch.e
@@ -205,9 +205,7 @@ def test_micro_batches_give_the_plain_steps_gradient():
     model = TwoTower(TwoTowerConfig(embed=6), image.build(1), text.build(40, 0)).double()
     sizes = model.sizes(Names(regions=NAMES))
     objective = OrgansConfig(heads=2, dropout=0).build(sizes).double()
-    data = dataclasses.replace(
-        told(6, absent=((2, 1),))[1], image=drawn(6, 1, 2, 4, 6, seed=9)
-    )
+    data = dataclasses.replace(told(6, absent=((2, 1),))[1], image=drawn(6, 1, 2, 4, 6, seed=9))
     plain = objective(model(data, objective.reads), data)
     modules = torch.nn.ModuleList([model, objective])
     plain.backward()
@@ -232,9 +230,7 @@ def test_a_text_that_is_said_often_is_read_once():
     counts = []
     model.text.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
     found = model(data, {"region_BRE"}).region_BRE
-    every = model.embed_text(
-        data.region_text_BRT.flatten(0, 1), data.region_mask_BRT.flatten(0, 1)
-    )
+    every = model.embed_text(data.region_text_BRT.flatten(0, 1), data.region_mask_BRT.flatten(0, 1))
     torch.testing.assert_close(found.flatten(0, 1), every)
     assert not found[4, 0].any()
     # Fifteen texts, of which three are said twice.

@@ -219,7 +219,8 @@ def contrast_organs(
     group_NR = gather_rows(group_BR)
     terms = []
     for r in range(group_BR.shape[1]):
-        if len(group_NR[:, r][group_NR[:, r] >= 0].unique()) < 2:
+        counted_K = group_NR[:, r][group_NR[:, r] >= 0]
+        if len(torch.unique(counted_K)) < 2:
             continue
         row_M = (group_BR[:, r] >= 0).nonzero()[:, 0]
         ties = Ties(
