@@ -31,8 +31,8 @@ class RegionConfig:
     """
 
     names: tuple[str, ...] = ()
-    """Regions, in the order of the batch's columns, such as ``left lung`` or ``heart``. No two may
-    overlap: a voxel of both counts for the first."""
+    """Regions, in the order of the batch's columns, such as ``left lung`` or ``heart``; a voxel of
+    two of them counts for the first."""
 
     masks: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Regions that stand for others of the manifests than that of their own name, such as
@@ -53,9 +53,9 @@ class RegionConfig:
     leaves such a region out."""
 
     in_view: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of a region that must lie on the stored grid, and of that part, under the eyes of an
-    augmentation that moves the image; a region that is cut more has no place in the sample. What
-    the scan itself did not reach, the report does not tell of, and nothing is cut there."""
+    """Share of a region that must lie on the stored grid, and share of that part which must stay
+    there when an augmentation moves the image; a region that is cut more does not count for the
+    sample. What lies outside the scan itself is not cut: the report does not tell of it either."""
 
     cell: tuple[Positive, ...] | None = None
     """Pixels of the stored grid along each axis for each of the image tower's tokens; by default

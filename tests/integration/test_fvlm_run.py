@@ -103,7 +103,8 @@ def test_a_run_contrasts_organs_the_same_in_micro_batches(experiment: Path) -> N
     wanted = open_filling(experiment, []).wanted
     found = check_cache(folder / "cache", wanted)
     assert len(found.sound) == len(wanted) == 2 * sum(facts["items"].values())
-    assert not (found.stale or found.orphaned or found.left or found.missing)
+    assert not [*found.damaged, *found.stale, *found.orphaned, *found.left]
+    assert not found.missing
 
 
 def test_what_cannot_be_contrasted_is_refused(experiment: Path) -> None:
