@@ -193,6 +193,9 @@ def test_how_much_of_a_region_must_be_in_view_is_asked(manifest):
         (batch,), _ = batches(manifest, augment=False, config=config)
         assert batch.cover_BRDHW[:, 2].any() == seen
         assert batch.cover_BRDHW[:, 0].flatten(1).sum(1).tolist() == [6 * 9 * 5 / 128] * 3
+    maps = RegionMaps(CONFIG, CONTRACT.build(), CELL, None)
+    blank = dataclasses.replace(items_of(manifest)["told"], regions=())
+    np.testing.assert_array_equal(maps.cover(blank, SHAPE, None), np.zeros((3, 3, 4, 2)))
 
 
 def test_a_batch_holds_the_regions_texts_and_whether_they_are_normal(manifest):
