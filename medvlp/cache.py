@@ -74,7 +74,7 @@ def bench(
     filling = open_filling(config, overrides or [])
     filling.folder.mkdir(parents=True, exist_ok=True)
     chosen = list(filling.wanted.values())[:samples]
-    arrays = [w.preprocess.read(w.item.source_paths, w.item.span, w.item.flags) for w in chosen]
+    arrays = [w.read(w.item.source_paths, w.item.span, w.item.flags) for w in chosen]
     speeds = bench_formats(arrays, filling.folder)
     typer.echo(f"{'format':8}{'size':>7}{'write':>10}{'first':>10}{'full':>10}{'crop':>10}  (ms)")
     for s in speeds:

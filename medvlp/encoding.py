@@ -172,6 +172,9 @@ class Sizes:
     observations: tuple[str, ...] = ()
     """What Q counts there."""
 
+    regions: tuple[str, ...] = ()
+    """What R counts in `Batch.cover_BRDHW`."""
+
     tokens: TokenIds | None = None
     max_tokens: int | None = None
     """The longest text that the text tower takes."""
@@ -232,6 +235,10 @@ class Encodings:
     sentence_BNSD: Tensor | None = None
     """`TextFeatures.sentence_MSD`."""
 
+    region_BRE: Tensor | None = None
+    """What is said of each region (`Batch.region_text_BRT`), L2-normalised; zero where nothing is.
+    Only where it is asked for by name."""
+
     embed: Callable[[Tensor, Tensor], Tensor] = _no_space
     """From token ids and mask to the joint space (M,E), normalised, for objectives with words of
     their own."""
@@ -247,4 +254,5 @@ class Encodings:
             token_BNTE=self.token_BNTE[index_K],
             state_BNTD=None if self.state_BNTD is None else self.state_BNTD[index_K],
             sentence_BNSD=None if self.sentence_BNSD is None else self.sentence_BNSD[index_K],
+            region_BRE=None if self.region_BRE is None else self.region_BRE[index_K],
         )

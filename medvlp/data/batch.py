@@ -1,8 +1,8 @@
 """The typed tensors of one step.
 
 Shape letters used in the whole project: B batch, N texts of a sample, T tokens, P patches,
-L labels, F frames, C channels, D width (depth in image shapes), H, W height and width, E the
-joint embedding's width.
+L labels, R regions, F frames, C channels, D width (depth in image shapes), H, W height and width,
+E the joint embedding's width.
 """
 
 from __future__ import annotations
@@ -76,6 +76,20 @@ class Batch:
 
     place_BNA: Tensor | None = None
     """int8, 1 for the anatomies at which each text affirms something, 0 elsewhere."""
+
+    cover_BRDHW: Tensor | None = None
+    """float32, share of each cell (`RegionConfig.cell`) that lies in region r of the augmented
+    image; all 0 where it is not drawn, or not in view as the configuration wants it. None where no
+    objective reads regions."""
+
+    region_text_BRT: Tensor | None = None
+    """Token ids of what each sample's reports say of each region, padded."""
+
+    region_mask_BRT: Tensor | None = None
+    """True where a token is real; False throughout where nothing is said."""
+
+    normal_BR: Tensor | None = None
+    """Whether the reports affirm and doubt nothing there."""
 
     patient_B: Tensor | None = None
     """A number of each sample's patient, int64 and not negative, the same in every batch."""

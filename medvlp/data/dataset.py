@@ -17,13 +17,14 @@ from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.batch import BadSample, Batch
 from medvlp.data.cache import ArrayCache
-from medvlp.data.items import Item, TextNode
+from medvlp.data.items import Item
 from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM
 from medvlp.data.plan import Index
 from medvlp.data.preprocess import Mirrors, Preprocess, stack_arrays
 from medvlp.data.presence import UNTOLD
 from medvlp.data.randomness import generator
+from medvlp.data.region_maps import RegionMaps
 from medvlp.data.relations import (
     NO_NAMES,
     Names,
@@ -32,6 +33,7 @@ from medvlp.data.relations import (
     told_vector,
 )
 from medvlp.data.tables import LEVELS
+from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import drawn_parts, encode_parts, joined
 from medvlp.digest import digest_bytes
@@ -62,6 +64,9 @@ class Example:
     told_NQ: Tensor | None = None
     side_N: Tensor | None = None
     place_NA: Tensor | None = None
+    cover_RDHW: Tensor | None = None
+    region_ids: tuple[list[int], ...] = ()
+    normal_R: Tensor | None = None
     stream: str = ONE_STREAM
     failed: tuple[BadSample, ...] = ()
     """What was drawn before, in the same place, and could not be read."""
@@ -88,6 +93,7 @@ class PairDataset(Dataset[Example | BadSample]):
         stream: The data stream that the items belong to.
         mirror: What mirrors some of the samples, if any; `preprocess` then is one that `Mirrors`.
         max_sentences: Of texts whose sentences the tokenizer marks; None for no limit.
+        regions: Where items' regions lie, if an objective asks.
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class PairDataset(Dataset[Example | BadSample]):
         stream: str = ONE_STREAM,
         mirror: Mirror | None = None,
         max_sentences: int | None = None,
+        regions: RegionMaps | None = None,
     ) -> None:
         self.items = items
         self.preprocess = preprocess
@@ -118,6 +125,7 @@ class PairDataset(Dataset[Example | BadSample]):
         self.stream = stream
         self.mirror = mirror
         self.max_sentences = max_sentences
+        self.regions = regions
         self._encoded: dict[str, list[list[int]]] = {}
 
     def __len__(self) -> int:
@@ -147,9 +155,10 @@ class PairDataset(Dataset[Example | BadSample]):
         drawn_K = self._drawn(item, epoch, mirrored=mirrored is not None)
         item = mirrored or item
         nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
+        # A reader may give a view of memory that is not its own.
+        image = torch.from_numpy(np.require(self._stored(item), requirements=("C", "W")))
         return Example(
-            # A reader may give a view of memory that is not its own.
-            image=torch.from_numpy(np.require(self._stored(item), requirements=("C", "W"))),
+            image=image,
             drawn_K=drawn_K,
             ids=tuple(self._ids(item, epoch, node) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
@@ -159,9 +168,20 @@ class PairDataset(Dataset[Example | BadSample]):
             stream=self.stream,
             failed=failed,
             **self._relations(item, nodes),
+            **self._regions(item, image, drawn_K),
         )
 
-    def _relations(self, item: Item, nodes: Sequence[TextNode]) -> dict[str, Tensor]:
+    def _regions(self, item: Item, image: Tensor, drawn_K: Tensor | None) -> dict[str, Any]:
+        if self.regions is None:
+            return {}
+        drawn = None if drawn_K is None else drawn_K.numpy()
+        return {
+            "cover_RDHW": torch.from_numpy(self.regions.cover(item, image.shape, drawn)),
+            "region_ids": tuple(self._own_ids(each.text) for each in item.region_texts),
+            "normal_R": torch.tensor([each.normal for each in item.region_texts]),
+        }
+
+    def _relations(self, item: Item, nodes: Sequence[TextNode]) -> dict[str, Any]:
         if not self.names.observations:
             return {}
         joined = self.policy.choose == "join"
@@ -174,6 +194,12 @@ class PairDataset(Dataset[Example | BadSample]):
             "side_N": torch.tensor([side for _, side in told], dtype=torch.int8),
             "place_NA": _rows(places, len(self.names.anatomies)),
         }
+
+    def _own_ids(self, text: str | None) -> list[int]:
+        """The token ids of a region's text, of which nothing is drawn."""
+        if text is None:
+            return []
+        return joined(drawn_parts(self._parts(text), self.max_sentences, None), self.max_tokens)
 
     def _ids(self, item: Item, epoch: int, node: TextNode) -> list[int]:
         parts, rng = self._parts(node.text), None
@@ -282,25 +308,17 @@ def _collate(
         if isinstance(example, BadSample):
             return example
         good.append(example)
-    longest = max((len(ids) for example in good for ids in example.ids), default=1)
     count = max(texts[example.stream] for example in good)
-    length = -(-longest // multiple) * multiple
-    length = length if most is None else min(length, most)
-    text_BNT = torch.full((len(good), count, length), pad_id, dtype=torch.long)
-    mask_BNT = torch.zeros(len(good), count, length, dtype=torch.bool)
-    level_BN = torch.full((len(good), count), -1, dtype=torch.long)
-    for b, example in enumerate(good):
-        for n, ids in enumerate(example.ids):
-            text_BNT[b, n, : len(ids)] = torch.tensor(ids)
-            mask_BNT[b, n, : len(ids)] = True
-            level_BN[b, n] = example.levels[n]
+    pad = functools.partial(_padded, pad_id=pad_id, multiple=multiple, most=most)
+    text_BNT, mask_BNT = pad([example.ids for example in good], count)
+    levels = [(*e.levels, *[-1] * (count - len(e.levels))) for e in good]
     drawn = [example.drawn_K for example in good if example.drawn_K is not None]
     related = [e.relations_AQ for e in good if e.relations_AQ is not None]
     return Batch(
         image=stack_arrays([example.image for example in good], absent),
         text_BNT=text_BNT,
         text_mask_BNT=mask_BNT,
-        level_BN=level_BN,
+        level_BN=torch.tensor(levels, dtype=torch.long).view(len(good), count),
         labels_BL=torch.stack([example.labels_L for example in good]),
         relations_BAQ=torch.stack(related) if related else None,
         told_BNQ=_filled([e.told_NQ for e in good], count, UNTOLD) if related else None,
@@ -311,7 +329,37 @@ def _collate(
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
         failed=tuple(example.failed for example in good),
+        **_of_regions(good, pad),
     )
+
+
+def _of_regions(good: Sequence[Example], pad: Callable[..., Any]) -> dict[str, Tensor]:
+    covers = [e.cover_RDHW for e in good if e.cover_RDHW is not None]
+    if not covers:
+        return {}
+    text_BRT, mask_BRT = pad([e.region_ids for e in good], len(covers[0]))
+    return {
+        "cover_BRDHW": torch.stack(covers),
+        "region_text_BRT": text_BRT,
+        "region_mask_BRT": mask_BRT,
+        "normal_BR": torch.stack([e.normal_R for e in good if e.normal_R is not None]),
+    }
+
+
+def _padded(
+    ids: Sequence[Sequence[list[int]]], count: int, pad_id: int, multiple: int, most: int | None
+) -> tuple[Tensor, Tensor]:
+    """Each sample's texts, (B,`count`,T), and where they have a token; those it lacks are blank."""
+    longest = max((len(text) for own in ids for text in own), default=1)
+    length = -(-longest // multiple) * multiple
+    length = length if most is None else min(length, most)
+    text_BNT = torch.full((len(ids), count, length), pad_id, dtype=torch.long)
+    mask_BNT = torch.zeros(text_BNT.shape, dtype=torch.bool)
+    for b, own in enumerate(ids):
+        for n, text in enumerate(own):
+            text_BNT[b, n, : len(text)] = torch.tensor(text, dtype=torch.long)
+            mask_BNT[b, n, : len(text)] = True
+    return text_BNT, mask_BNT
 
 
 def _rows(rows: Sequence[NDArray[np.int8]], width: int) -> Tensor:

@@ -15,12 +15,15 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
 from medvlp.data.cache_entry import Format
+from medvlp.data.drawn_regions import DrawnRegions
 from medvlp.data.label_vectors import LabelVectors, intervals_of
 from medvlp.data.manifest import Manifest
 from medvlp.data.mix import MixConfig
 from medvlp.data.phantom_source import PhantomData
+from medvlp.data.placement import Region
 from medvlp.data.preprocess import Span, windows
 from medvlp.data.randomness import generator
+from medvlp.data.region_texts import RegionConfig, RegionText, RegionTexts, check_regions
 from medvlp.data.relations import (
     EntityConfig,
     Names,
@@ -28,7 +31,8 @@ from medvlp.data.relations import (
     RelationVectors,
     check_relation_names,
 )
-from medvlp.data.tables import LEVELS, NO_INFORMATION, TEXT_ONLY
+from medvlp.data.tables import NO_INFORMATION, TEXT_ONLY
+from medvlp.data.text_nodes import TextNode, text_nodes
 from medvlp.data.text_policy import Positive, TextPolicy
 from medvlp.data.views import SIDES, Views
 from medvlp.errors import ConfigError
@@ -67,6 +71,9 @@ class DataConfig:
 
     entities: EntityConfig = EntityConfig()
     """What reports say of which place, for objectives that align findings and anatomy."""
+
+    regions: RegionConfig = RegionConfig()
+    """Where things are drawn, and what reports say of them, for objectives that contrast them."""
 
     subset: str | None = None
     """A few-shot subset of the training split, such as ``10%``."""
@@ -109,6 +116,7 @@ class DataConfig:
             labels=self.labels,
             anatomies=self.entities.anatomies,
             observations=self.entities.observations,
+            regions=self.regions.names,
         )
 
     def __post_init__(self) -> None:
@@ -116,18 +124,6 @@ class DataConfig:
             raise ValueError("give either manifests or phantom")
         for fault in [] if self.mix is None else self.mix.faults(self.manifests, self.batch_size):
             raise ValueError(fault)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextNode:
-    """One node of a sample's text tree."""
-
-    node: str
-    level: str
-    source: str
-    text: str
-    start_s: float | None
-    end_s: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,10 +149,20 @@ class Item:
     relations: tuple[Relation, ...] = ()
     """What reports and tables say of its places, where a run asks for it."""
 
+    regions: tuple[tuple[int, Region], ...] = ()
+    """Where the regions of `DataConfig.regions` are drawn in its image: column and region."""
+
+    region_texts: tuple[RegionText, ...] = ()
+    """What its reports say of each of them."""
+
     @property
     def key(self) -> str:
         """The sample, with its span if it has one: what random draws are keyed by."""
         return self.sample if self.span is None else f"{self.sample}@{self.span[0]}-{self.span[1]}"
+
+
+_OF_IMAGE = ("sha256", "source_paths", "span", "flags", "regions")
+"""Fields of an item that tell of its image alone."""
 
 
 def pair_items(
@@ -190,18 +196,20 @@ def pair_items(
     known = manifests if known_in is None else known_in
     _check_names(known, config)
     check_relation_names(known, config.entities)
+    check_regions(known, config.regions)
     items: list[Item] = []
     for manifest in manifests:
         chosen = _wanted_rows(manifest, config, split, domain, text_only)
         labels = LabelVectors(manifest, config.labels)
         relations = RelationVectors(manifest, config.entities)
-        texts = _texts(manifest, config.texts)
+        regions = _Regions(manifest, config.regions)
+        texts = text_nodes(manifest, config.texts)
         for row in chosen:
             nodes = texts.get(row["sample"], ())
             if nodes or not config.texts.required:
                 pairs = _pairs(row, nodes, labels, manifest.paths(row["source"]))
-                told = relations.of(row["sample"])
-                items.extend(dataclasses.replace(item, relations=told) for item in pairs)
+                told = {"relations": relations.of(row["sample"]), **regions.of(row["sample"])}
+                items.extend(dataclasses.replace(item, **told) for item in pairs)
     return items
 
 
@@ -240,7 +248,7 @@ def count_left_out(
     textless = other_views = 0
     any_view = dataclasses.replace(config, views="all")
     for manifest in manifests:
-        texts = _texts(manifest, config.texts)
+        texts = text_nodes(manifest, config.texts)
         rows = _wanted_rows(manifest, config, split, domain, text_only)
         textless += sum(row["sample"] not in texts for row in rows)
         every = _wanted_rows(manifest, any_view, split, domain, text_only)
@@ -287,9 +295,28 @@ def permute_images(items: Sequence[Item], seed: int) -> list[Item]:
     def image(item: Item) -> dict[str, Any]:
         donors = by_patient[following[item.patient]]
         donor = donors[rank[id(item)] % len(donors)]
-        return {name: getattr(donor, name) for name in ("sha256", "source_paths", "span", "flags")}
+        return {name: getattr(donor, name) for name in _OF_IMAGE}
 
     return [dataclasses.replace(item, **image(item)) for item in items]
+
+
+class _Regions:
+    """The regions of a manifest's samples, as fields of their items; no field if none is asked."""
+
+    def __init__(self, manifest: Manifest, config: RegionConfig) -> None:
+        self._columns = [config.members(name) for name in config.names]
+        wanted = [name for members in self._columns for name in members]
+        self._drawn = DrawnRegions([manifest] if wanted else [], wanted, boxes=False)
+        self._texts = RegionTexts(manifest, config)
+
+    def of(self, sample: str) -> dict[str, Any]:
+        drawn = (
+            (column, region)
+            for column, members in enumerate(self._columns)
+            for name in members
+            for region in self._drawn.of(sample, name)
+        )
+        return {"regions": tuple(drawn), "region_texts": self._texts.of(sample)}
 
 
 def _check_names(manifests: Sequence[Manifest], config: DataConfig) -> None:
@@ -328,38 +355,6 @@ def _wanted_rows(
         members = manifest.subsets.filter(pl.col("subset") == config.subset)
         rows = rows.join(members, on="sample", how="semi")
     return rows.sort("sample").to_dicts()
-
-
-def _texts(manifest: Manifest, policy: TextPolicy) -> dict[str, tuple[TextNode, ...]]:
-    """Wanted nodes of each sample in reading order: coarse levels first, then time and order."""
-    rows = manifest.texts.filter(pl.col("level").is_in(policy.levels))
-    rows = rows.filter(pl.col("text").str.strip_chars().str.len_chars() > 0)
-    place = {row["node"]: row for row in manifest.texts.iter_rows(named=True)}
-
-    def line(row: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        node: Mapping[str, Any] | None = row
-        while node is not None:
-            yield node
-            node = place.get(node["parent"])
-
-    def wanted(row: Mapping[str, Any]) -> bool:
-        return policy.sources is None or any(n["source"] in policy.sources for n in line(row))
-
-    def reading_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        orders = [node["order"] or 0 for node in line(row)]
-        return (LEVELS.index(row["level"]), row["start_s"] or 0.0, orders[::-1], row["node"])
-
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for row in filter(wanted, rows.iter_rows(named=True)):
-        grouped.setdefault(row["sample"], []).append(row)
-    fields = [f.name for f in dataclasses.fields(TextNode)]
-    return {
-        sample: tuple(
-            TextNode(**{name: row[name] for name in fields})
-            for row in sorted(group, key=reading_order)
-        )
-        for sample, group in grouped.items()
-    }
 
 
 def _pairs(

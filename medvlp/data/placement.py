@@ -7,7 +7,7 @@ one offset an axis say all. Coordinates are edges: pixel i covers [i, i+1).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from medvlp.errors import InputError
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BoxRegion:
     """A box in the image's own pixels, as the manifest has it."""
 
@@ -29,7 +29,7 @@ class BoxRegion:
     """(x0, y0, x1, y1) or (x0, y0, z0, x1, y1, z1), far edges exclusive."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MaskRegion:
     """A mask in a file of its own, on the image's own pixels."""
 
@@ -38,7 +38,7 @@ class MaskRegion:
     """The region's number where the file is a label map; else all that is not 0."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShapeRegion:
     """An ellipse, a polygon or runs in a picture's own pixels; see `medvlp.data.regions`."""
 
@@ -114,27 +114,28 @@ class Placement:
             for a, b, n in zip(low, high, self.grid, strict=True)
         )
 
-    def shape(self, region: ShapeRegion) -> Bools:
-        """A drawn shape as a mask on the grid.
+    def lay(self, region: BoxRegion | ShapeRegion) -> Laid:
+        """A box or a drawn shape on the grid.
 
         Raises:
-            InputError: The image is no picture, or the shape is not of its size.
+            InputError: The image is no picture, or the region does not fit it.
         """
+        if isinstance(region, BoxRegion):
+            return self._lay_box(region.corners)
         if len(self.native) != 2:
             raise InputError(
                 f"a region of kind {region.kind} in an image of {len(self.native)} dimensions",
                 remedy="draw it in a picture, or give a mask",
             )
         try:
-            return self.mask(region_mask(region.kind, region.geometry, self.native))
+            return self.lay_mask(region_mask(region.kind, region.geometry, self.native))
         except ValueError as error:
             raise InputError(
                 f"a region does not fit its image: {error}",
                 remedy="correct the table of regions and index again",
             ) from error
 
-    def fill(self, corners: Sequence[float]) -> Bools:
-        """A box as a mask on the grid."""
+    def _lay_box(self, corners: Sequence[float]) -> Laid:
         box = self.box(corners)
         low, high = box[: len(self.grid)][::-1], box[len(self.grid) :][::-1]
         covered = np.ones(())
@@ -142,9 +143,9 @@ class Placement:
             at = np.arange(n)
             share = np.clip(np.minimum(at + 1, b) - np.maximum(at, a), 0, None)
             covered = covered[..., None] * share
-        return _half(covered)
+        return Laid(mask=_half(covered), seen=float(covered.sum()), size=float(np.prod(high - low)))
 
-    def mask(self, native: Bools) -> Bools:
+    def lay_mask(self, native: Bools) -> Laid:
         """A mask of the image's own pixels on the grid.
 
         A pixel of the grid belongs to it if at least half of its area does. What would vanish
@@ -158,11 +159,33 @@ class Placement:
                 f"a mask has shape {native.shape}, its image {self.native}",
                 remedy="leave the mask out, or draw it on the image that was indexed",
             )
-        covered = native.transpose(self.axes).astype(np.float64)
-        for k in range(len(self.grid)):
-            share = _shares(covered.shape[k], self.grid[k], self.scale[k], self.offset[k])
-            covered = np.moveaxis(np.tensordot(share, covered, axes=(1, k)), 0, k)
-        return _half(covered)
+        mask = np.zeros(self.grid, dtype=bool)
+        # Most masks fill a small part of their image: nothing else is computed.
+        extent = [_extent(native, axis) for axis in range(native.ndim)]
+        covered = native[tuple(slice(*ends) for ends in extent)].transpose(self.axes).astype(float)
+        size = float(covered.sum() * np.abs(self.scale).prod())
+        window = []
+        for k, axis in enumerate(self.axes):
+            share = _shares(self.native[axis], self.grid[k], self.scale[k], self.offset[k])
+            share = share[:, slice(*extent[axis])]
+            window.append(slice(*_extent(share > 0, 0)))
+            covered = np.moveaxis(np.tensordot(share[window[k]], covered, axes=(1, k)), 0, k)
+        mask[tuple(window)] = _half(covered)
+        return Laid(mask=mask, seen=float(covered.sum()), size=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laid:
+    """One region on a grid."""
+
+    mask: Bools
+    """(*grid)"""
+
+    seen: float
+    """Its extent within the grid, in the grid's pixels, fractions included."""
+
+    size: float
+    """Its whole extent, what lies beyond the grid included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +196,11 @@ class Placed:
     """(R,*grid), one a region."""
 
     placement: Placement
+    seen_R: NDArray[np.float64]
+    """`Laid.seen` of each region."""
+
+    size_R: NDArray[np.float64]
+    """`Laid.size` of each region."""
 
 
 def place(
@@ -192,19 +220,35 @@ def place(
         InputError: A region that does not fit its image.
     """
     masks = np.zeros((len(regions), *placement.grid), dtype=bool)
-    opened: dict[tuple[Path, ...], NDArray[Any]] = {}
-    for mask, region in zip(masks, regions, strict=True):
-        if isinstance(region, BoxRegion):
-            mask[:] = placement.fill(region.corners)
-            continue
-        if isinstance(region, ShapeRegion):
-            mask[:] = placement.shape(region)
-            continue
-        if region.paths not in opened:
-            opened[region.paths] = read(region.paths)
-        values = opened[region.paths]
-        mask[:] = placement.mask(values != 0 if region.value is None else values == region.value)
-    return Placed(masks=masks, placement=placement)
+    seen_R, size_R = np.zeros((2, len(regions)))
+    for i, laid in _laid(placement, regions, read):
+        masks[i], seen_R[i], size_R[i] = laid.mask, laid.seen, laid.size
+    return Placed(masks=masks, placement=placement, seen_R=seen_R, size_R=size_R)
+
+
+def _laid(
+    placement: Placement,
+    regions: Sequence[Region],
+    read: Callable[[tuple[Path, ...]], NDArray[Any]],
+) -> Iterator[tuple[int, Laid]]:
+    """Each region's number and where it lies; of the masks' files, one is open at a time."""
+    by_file: dict[tuple[Path, ...], list[tuple[int, MaskRegion]]] = {}
+    for i, region in enumerate(regions):
+        if isinstance(region, MaskRegion):
+            by_file.setdefault(region.paths, []).append((i, region))
+        else:
+            yield i, placement.lay(region)
+    for paths, found in by_file.items():
+        values = read(paths)
+        for i, region in found:
+            inside = values != 0 if region.value is None else values == region.value
+            yield i, placement.lay_mask(inside)
+
+
+def _extent(inside: Bools, axis: int) -> tuple[int, int]:
+    """The first index along an axis at which anything is True, and one past the last."""
+    hit = np.flatnonzero(inside.any(tuple(k for k in range(inside.ndim) if k != axis)))
+    return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)
 
 
 def _half(covered: NDArray[np.float64]) -> Bools:

@@ -88,6 +88,13 @@ class Mirrors(Preprocess, Protocol):
         """The same augmentation of the mirror image."""
 
 
+class MovesRegions(Preprocess, Protocol):
+    """A contract of arrays of one shape whose augmentation moves what is drawn on them."""
+
+    def moved(self, drawn: NDArray[np.uint16], drawn_K: NDArray[np.float64]) -> NDArray[np.uint16]:
+        """A map on the stored grid as an augmentation moves the image; 0 comes in."""
+
+
 def mirror_share(config: Any) -> float:
     """The share of training samples that a contract wants mirrored; what it builds `Mirrors`."""
     return float(getattr(getattr(config, "augment", None), "mirror", 0))

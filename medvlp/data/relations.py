@@ -33,11 +33,12 @@ _BY_STRENGTH = np.array(BY_STRENGTH, np.int8)
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class Names:
-    """What the columns of a batch's labels and relations are called."""
+    """What the columns of a batch's labels, relations and regions are called."""
 
     labels: tuple[str, ...] = ()
     anatomies: tuple[str, ...] = ()
     observations: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
 
 NO_NAMES = Names()
@@ -67,7 +68,7 @@ class EntityConfig:
     def __post_init__(self) -> None:
         if self.anatomies and not self.observations:
             raise ValueError("anatomies without observations")
-        columns = {*self.observations, *map(_without_side, self.anatomies)}
+        columns = {*self.observations, *map(without_side, self.anatomies)}
         if unknown := sorted(set(self.united) - columns):
             raise ValueError(f"united: {', '.join(unknown)} is no column")
 
@@ -139,7 +140,7 @@ class _Columns:
         self._plain: dict[str, list[int]] = {}
         self._sided: dict[str, list[tuple[int, int]]] = {}
         for i, name in enumerate(config.anatomies):
-            place = _without_side(name)
+            place = without_side(name)
             for own in config.members(place):
                 if place == name:
                     self._plain.setdefault(own, []).append(i)
@@ -217,7 +218,7 @@ def check_relation_names(manifests: Sequence[Manifest], config: EntityConfig) ->
         )
     for what, wanted, column in (
         ("observations", config.observations, "observation"),
-        ("anatomies", tuple(map(_without_side, config.anatomies)), "anatomy"),
+        ("anatomies", tuple(map(without_side, config.anatomies)), "anatomy"),
     ):
         known = {name for name in rows[column].unique() if name is not None}
         missing = {name for name in wanted if known.isdisjoint(config.members(name))}
@@ -228,7 +229,12 @@ def check_relation_names(manifests: Sequence[Manifest], config: EntityConfig) ->
             )
 
 
-def _without_side(name: str) -> str:
+def without_side(name: str) -> str:
+    """The place that a name such as ``left lung`` is of.
+
+    >>> without_side("left lung"), without_side("heart")
+    ('lung', 'heart')
+    """
     side, _, place = name.partition(" ")
     return place if side in ("left", "right") and place else name
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from medvlp.archive.verdict import Verdict
+from medvlp.data.drawn_regions import DrawnRegions
 from medvlp.data.items import Item
 from medvlp.data.manifest import Manifest
-from medvlp.data.placement import BoxRegion, MaskRegion, Region, ShapeRegion
+from medvlp.data.placement import BoxRegion
 from medvlp.data.preprocess import Preprocess
-from medvlp.data.regions import PICTURE_KINDS
 from medvlp.errors import InputError
 
 Bools = NDArray[np.bool_]
@@ -59,8 +58,7 @@ class Regions:
 
     def __init__(self, manifests: Sequence[Manifest], names: Sequence[str], *, boxes: bool) -> None:
         self.names = tuple(names)
-        self._boxes_count = boxes
-        self._regions: dict[str, dict[str, list[Region]]] = {}
+        self._drawn = DrawnRegions(manifests, self.names, boxes=boxes)
         self._absent: dict[str, set[str]] = {}
         self._spacing: dict[str, tuple[float, ...] | None] = {}
         for manifest in manifests:
@@ -68,11 +66,6 @@ class Regions:
 
     def _take(self, manifest: Manifest) -> None:
         wanted = pl.col("name").is_in(self.names)
-        drawn = manifest.regions.filter(wanted & pl.col("kind").is_in([*PICTURE_KINDS, "mask"]))
-        for row in drawn.iter_rows(named=True):
-            region = _region(manifest, row)
-            by_name = self._regions.setdefault(row["sample"], {})
-            by_name.setdefault(row["name"], []).append(region)
         absent = manifest.labels.filter(wanted & (pl.col("value") == 0))
         for sample, name in absent.select("sample", "name").iter_rows():
             self._absent.setdefault(sample, set()).add(name)
@@ -81,7 +74,7 @@ class Regions:
 
     def drawn(self, sample: str) -> Bools:
         """(K,) whether a region of each name is drawn in a sample."""
-        return np.array([bool(self._of(sample, name)) for name in self.names])
+        return np.array([bool(self._drawn.of(sample, name)) for name in self.names])
 
     def known(self, sample: str) -> Bools:
         """(K,) whether each name's region is known in a sample."""
@@ -98,7 +91,7 @@ class Regions:
         Raises:
             InputError: A region does not fit its image, or its file cannot be read any more.
         """
-        drawn = [(k, r) for k, n in enumerate(self.names) for r in self._of(item.sample, n)]
+        drawn = [(k, r) for k, n in enumerate(self.names) for r in self._drawn.of(item.sample, n)]
         try:
             placed = preprocess.regions(item.source_paths, item.flags, [r for _, r in drawn])
         except InputError as error:
@@ -125,23 +118,6 @@ class Regions:
             spacing_mm=None if native is None else placed.placement.spacing(native),
             image=placed.placement.image(),
         )
-
-    def _of(self, sample: str, name: str) -> list[Region]:
-        """A name's masks; if it has none, its shapes and, if boxes count, its boxes."""
-        found = self._regions.get(sample, {}).get(name, [])
-        masks: list[Region] = [region for region in found if isinstance(region, MaskRegion)]
-        boxes = self._boxes_count
-        return masks or [r for r in found if boxes or not isinstance(r, BoxRegion)]
-
-
-def _region(manifest: Manifest, row: Mapping[str, Any]) -> Region:
-    geometry = tuple(row["geometry"] or ())
-    if row["kind"] == "mask":
-        value = geometry[0] if geometry else None
-        return MaskRegion(paths=manifest.paths(row["ref"]), value=value)
-    if row["kind"] == "box":
-        return BoxRegion(corners=geometry)
-    return ShapeRegion(kind=row["kind"], geometry=geometry)
 
 
 def known_regions(manifests: Sequence[Manifest], kinds: Sequence[str]) -> list[str]:

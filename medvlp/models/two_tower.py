@@ -120,6 +120,7 @@ class TwoTower(nn.Module):
             labels=names.labels,
             anatomies=names.anatomies,
             observations=names.observations,
+            regions=names.regions,
             tokens=tokens,
             max_tokens=self.text.max_tokens,
             maps=self.image.map_widths,
@@ -204,8 +205,20 @@ class TwoTower(nn.Module):
             read=self.text,
             state_BNTD=state_BNTD,
             sentence_BNSD=sentence_BNSD,
+            region_BRE=self._regions(batch) if reads and "region_BRE" in reads else None,
             embed=self.embed_text,
         )
+
+    def _regions(self, batch: Batch) -> Tensor:
+        """What is said of regions, each text read once: many are said of many regions alike."""
+        assert batch.region_text_BRT is not None
+        assert batch.region_mask_BRT is not None
+        ids_MT, mask_MT = batch.region_text_BRT.flatten(0, 1), batch.region_mask_BRT.flatten(0, 1)
+        own_M = torch.unique(ids_MT.where(mask_MT, -1), dim=0, return_inverse=True)[1]
+        order_M = torch.arange(len(own_M), device=own_M.device)
+        first_K = own_M.new_zeros(int(own_M.max()) + 1).scatter(0, own_M, order_M)
+        text_KE = self.embed_text(ids_MT[first_K], mask_MT[first_K])
+        return text_KE[own_M].view(*batch.region_text_BRT.shape[:2], -1)
 
     @torch.no_grad()
     def _hold_scale(self) -> None:

@@ -9,25 +9,24 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
-from medvlp.data.cache import ArrayCache
+from medvlp.data.cache import ArrayCache, Read
 from medvlp.data.cache_entry import SUFFIXES, form_of, open_entry
 from medvlp.data.dataset import reason
 from medvlp.data.items import Item
 from medvlp.data.manifest import open_all
-from medvlp.data.preprocess import Preprocess
 from medvlp.errors import ConfigError, RunError
 from medvlp.progress import track
 from medvlp.train.experiment import Experiment, load_experiment
-from medvlp.train.prepare import array_cache, open_streams
+from medvlp.train.prepare import array_cache, open_streams, read_regions
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An item that a run reads, and by which contract."""
+    """An item's array, or the map of its regions, that a run reads."""
 
     item: Item
     cache: ArrayCache
-    preprocess: Preprocess
+    read: Read
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class _Fill(Dataset[str]):
         files = cache.files(item)
         sound = [file for file in files if open_entry(file) is not None]
         try:
-            array = cache.get(item, self.wanted[index].preprocess.read)
+            array = cache.get(item, self.wanted[index].read)
             if not sound:
                 return "rewritten" if files else "written"
             if [file.suffix for file in files] == [SUFFIXES[form_of(array, cache.form)]]:
@@ -116,10 +115,15 @@ def _wanted(experiment: Experiment) -> dict[str, Wanted]:
             remedy="name a manifest, or let medvlp train fill the cache",
         )
     found: dict[str, Wanted] = {}
+    drawn: dict[str, Wanted] = {}
     for stream in open_streams(experiment, open_all(experiment.data.manifests)):
         cache = array_cache(experiment, stream.contract)
         assert cache is not None
         preprocess = stream.contract.build()
+        maps = read_regions(experiment, stream.contract, cache)
         for item in (*stream.train, *stream.valid):
-            found.setdefault(cache.key(item), Wanted(item, cache, preprocess))
-    return found
+            found.setdefault(cache.key(item), Wanted(item, cache, preprocess.read))
+            if maps is not None and maps.cache is not None and item.regions:
+                wanted = Wanted(item, maps.cache, maps.reader(item))
+                drawn.setdefault(maps.cache.key(item), wanted)
+    return found | drawn

@@ -35,6 +35,7 @@ from medvlp.models.two_tower import TwoTowerConfig
 from medvlp.train.curriculum import WeightChange, curriculum_faults, objective_names
 from medvlp.train.mixing import MedCutMixConfig
 from medvlp.train.optim import OptimConfig
+from medvlp.train.regions import region_faults
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -135,6 +136,7 @@ class Experiment:
             *_depth_faults(self),
             *_mixing_faults(self),
             *_mirror_faults(self),
+            *_region_faults(self),
         ):
             raise ValueError(broken)
 
@@ -149,6 +151,11 @@ class Experiment:
     def active_mixing(self) -> MedCutMixConfig | None:
         """The mixing that the run does: a supervised control, which reads no text, does none."""
         return None if self.control == "supervised-unimodal" else self.mixing
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether `data.regions` are read: only an objective that asks for them needs them."""
+        return any(getattr(o, "READS_REGIONS", False) for o in self.active_objectives)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -339,6 +346,7 @@ def _mixing_faults(e: Experiment) -> list[str]:
         (e.trainer.micro_batch, "both samples must be at hand; leave out trainer.micro_batch"),
         (e.trainer.compile, "a compiled tower has no blocks to alter; set trainer.compile=false"),
         (e.image.kind == "none", "there is no image to mix; leave it out"),
+        (e.reads_regions, "regions and their texts stay where they are; leave out what reads them"),
         (
             getattr(e.image, "patch_dropout", 0),
             "each sample keeps other patches; set image.patch_dropout=0",
@@ -350,13 +358,23 @@ def _mixing_faults(e: Experiment) -> list[str]:
 
 
 def _mirror_faults(e: Experiment) -> list[str]:
-    contracts = [e.preprocess]
-    for stream in () if e.data.mix is None else e.data.mix.streams:
-        with suppress(ConfigError):  # which `_stream_faults` tells
-            contracts.append(e.contract(stream))
-    if e.data.sides is None and any(map(mirror_share, contracts)):
+    if e.data.sides is None and any(map(mirror_share, _contracts(e))):
         return [
             "preprocess.augment.mirror: left and right must change in the texts, too; set "
             "data.sides=en for English reports, or name a file with the words of theirs"
         ]
     return []
+
+
+def _region_faults(e: Experiment) -> list[str]:
+    if not e.reads_regions:
+        return []
+    return list(region_faults(e.data.regions, e.image, _contracts(e)))
+
+
+def _contracts(e: Experiment) -> list[Any]:
+    contracts = [e.preprocess]
+    for stream in () if e.data.mix is None else e.data.mix.streams:
+        with suppress(ConfigError):  # which `_stream_faults` tells
+            contracts.append(e.contract(stream))
+    return contracts

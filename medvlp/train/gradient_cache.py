@@ -36,7 +36,7 @@ from medvlp.models.two_tower import TwoTower
 
 _EMBEDDINGS = (
     *("image_BE", "patch_BPE", "text_BNE", "token_BNTE"),
-    *("state_BNTD", "sentence_BNSD"),
+    *("state_BNTD", "sentence_BNSD", "region_BRE"),
 )
 _READABLE = {*_EMBEDDINGS, "image", "scale", "bias", *(f.name for f in dataclasses.fields(Batch))}
 

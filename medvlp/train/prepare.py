@@ -28,6 +28,7 @@ from medvlp.data.mix import ONE_STREAM, StreamConfig
 from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
 from medvlp.data.preprocess import absent_slice, contract_digest, mirror_share
 from medvlp.data.prompts import PromptSet
+from medvlp.data.region_maps import RegionMaps
 from medvlp.data.sides import load_side_words
 from medvlp.data.tokenizer import (
     load_tokenizer,
@@ -43,6 +44,7 @@ from medvlp.train.curriculum import stream_objectives, weights_at
 from medvlp.train.experiment import Experiment, marks_sentences
 from medvlp.train.loader import WatchedLoader, build_loader
 from medvlp.train.phantom_data import phantom_manifest
+from medvlp.train.regions import region_maps
 
 _SPLITS = ("train", "valid")
 
@@ -108,6 +110,8 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
         "tokenizer": tokenizer_digest(tokenizer),
         "preprocess": contract_digest(experiment.preprocess),
     }
+    if experiment.reads_regions:
+        facts["regions"] = {s: sum(_drawn(stream, s) for stream in streams) for s in _SPLITS}
     if experiment.data.views != "all":
         facts["other_views"] = {s: sum(n.other_views[s] for n in streams) for s in _SPLITS}
     if mix is not None:
@@ -292,6 +296,7 @@ class PairData(LightningDataModule):
             stream=stream.name,
             mirror=stream.mirror,
             max_sentences=getattr(e.text, "max_sentences", None),
+            regions=read_regions(e, stream.contract, self.caches[digest]),
         )
 
 
@@ -336,3 +341,15 @@ def array_cache(experiment: Experiment, contract: Any = None) -> ArrayCache | No
     folder = None if config.cache == "memory" else Path(config.cache)
     digest = contract_digest(contract or experiment.preprocess)
     return ArrayCache(folder, digest, config.cache_format)
+
+
+def read_regions(
+    experiment: Experiment, contract: Any, cache: ArrayCache | None
+) -> RegionMaps | None:
+    """`region_maps`, if an objective of the run asks for them."""
+    e = experiment
+    return region_maps(e.data.regions, e.image, contract, cache) if e.reads_regions else None
+
+
+def _drawn(stream: Stream, split: str) -> int:
+    return sum(bool(item.regions) for item in getattr(stream, split))

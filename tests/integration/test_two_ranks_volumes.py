@@ -1,4 +1,4 @@
-"""Two gloo ranks compute what one would: contrast of views, and opposite sentences."""
+"""Two gloo ranks compute what one would: contrast of views, opposite sentences, and organs."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ from encoded import SIZES, batch, encodings
 from medvlp.data.batch import TokenIds
 from medvlp.data.prompts import Prompts, PromptSet
 from medvlp.losses.opposite_sentence import OppositeSentenceConfig
+from medvlp_volumetric.losses.organs import contrast_organs
 from medvlp_volumetric.losses.volume_ssl import contrast_views
 
 HERE = Path(__file__).parent
@@ -34,7 +35,7 @@ dist.destroy_process_group()
 
 
 def terms(rows: slice) -> dict[str, torch.Tensor]:
-    """Contrast of views and opposite sentences of some of six samples, with their gradients."""
+    """Views, opposite sentences and organs of some of six samples, with their gradients."""
     generator = torch.Generator().manual_seed(0)
     views = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64).requires_grad_()
     contrast = contrast_views(*views[:, rows], 0.5)
@@ -65,6 +66,29 @@ def terms(rows: slice) -> dict[str, torch.Tensor]:
     )
     grads = torch.autograd.grad(loss, [one.image_BE, one.scale, space])
     found["sentences"] = torch.cat([loss[None], *(grad.flatten() for grad in grads)])
+    seen = torch.randn(2, 6, 4, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    # The second organ is in view on one rank alone, the third nowhere told apart, the last nowhere.
+    groups = torch.tensor(
+        [
+            [0, -1, 4, -1],
+            [5, -1, 4, -1],
+            [0, 3, -1, -1],
+            [7, 9, 4, -1],
+            [5, -1, 4, -1],
+            [8, 3, 4, -1],
+        ]
+    )
+    for name, patients in (
+        ("organs", None),
+        ("organs, patients", torch.tensor([0, 1, 1, 2, 0, 3])),
+    ):
+        loss = contrast_organs(
+            *torch.nn.functional.normalize(seen, dim=3)[:, rows], groups[rows], scale,
+            patient_B=None if patients is None else patients[rows],
+        )  # fmt: skip
+        grads = torch.autograd.grad(loss, [seen, scale])
+        found[name] = torch.cat([loss[None], *(grad.flatten() for grad in grads)])
     return {name: value.detach() for name, value in found.items()}
 
 

@@ -45,3 +45,11 @@ def test_the_fusion_experiments_graph_is_the_vocabularys_own() -> None:
     edges = next(o.edges for o in experiment.objectives if o.kind == "knowledge")
     assert set(edges) == ties
     assert len(edges) == len(ties)
+
+
+def test_the_fvlm_experiments_places_are_the_vocabularys() -> None:
+    folder = CONFIGS.parent / "volumetric" / "medvlp_volumetric" / "vocabulary"
+    known = yaml.safe_load((folder / "names.yaml").read_text())["anatomies"]
+    regions = load_experiment(CONFIGS / "volumetric" / "fvlm.yaml").data.regions
+    assert set(regions.anatomies) == set(regions.names)
+    assert {name for places in regions.anatomies.values() for name in places} <= set(known)

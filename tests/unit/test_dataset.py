@@ -4,9 +4,10 @@ import torch
 from medvlp.data.batch import BadSample
 from medvlp.data.cache import ArrayCache
 from medvlp.data.dataset import MixedDataset, PairDataset, choose_texts, collater
-from medvlp.data.items import Item, TextNode
+from medvlp.data.items import Item
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
+from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer
 

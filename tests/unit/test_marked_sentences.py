@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from medvlp.data.dataset import PairDataset, choose_texts
-from medvlp.data.items import Item, TextNode
+from medvlp.data.items import Item
 from medvlp.data.randomness import generator
+from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import (
     encode,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from medvlp.cxr.preprocess import CxrAugmentConfig, CxrPreprocessConfig
 from medvlp.data.dataset import PairDataset, collater
-from medvlp.data.items import DataConfig, Item, TextNode, pair_items
+from medvlp.data.items import DataConfig, Item, pair_items
 from medvlp.data.manifest import Manifest
 from medvlp.data.mirror import Mirror
 from medvlp.data.phantom_source import PhantomData
@@ -19,6 +19,7 @@ from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.data.presence import PRESENT, UNTOLD
 from medvlp.data.relations import LEFT, RIGHT, EntityConfig, Names, Relation
 from medvlp.data.sides import load_side_words
+from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.errors import ConfigError
@@ -197,7 +198,7 @@ def test_left_stays_left_through_the_whole_path(phantom):
         assert there.box(box.corners)[[0, 2]].tolist() == pytest.approx(
             [64 - placement.box(box.corners)[k] for k in (2, 0)]
         )
-        here, moved = placement.fill(box.corners), there.fill(box.corners)
+        here, moved = placement.lay(box).mask, there.lay(box).mask
         np.testing.assert_array_equal(moved, here[:, ::-1])
         before, after = plain.image[i, 0].numpy()[here], turned.image[i, 0].numpy()[moved]
         np.testing.assert_allclose(np.sort(after), np.sort(before), atol=1e-4)
@@ -269,6 +270,8 @@ def test_a_mirrored_placement_is_one_s_own_after_two():
     assert placement.mirrored().mirrored() == placement
     mask = np.zeros((4, 10), bool)
     mask[:, 1:3] = True
-    np.testing.assert_array_equal(placement.mirrored().mask(mask), placement.mask(mask)[:, ::-1])
+    np.testing.assert_array_equal(
+        placement.mirrored().lay_mask(mask).mask, placement.lay_mask(mask).mask[:, ::-1]
+    )
     assert placement.mirrored().box(box)[0] == pytest.approx(8 - placement.box(box)[2])
     assert placement.mirrored().image() == placement.image()

@@ -78,7 +78,8 @@ def test_a_box_comes_back_in_the_grids_pixels_even_beyond_its_edge():
     )
     np.testing.assert_allclose(placement.box((0, 2, 4, 6)), (7, 2, 9, 6))
     np.testing.assert_allclose(placement.box((18, 0, 20, 1)), (-1, 0, 0, 1))
-    assert not placement.fill((18, 0, 20, 1)).any()
+    laid = placement.lay(BoxRegion(corners=(18, 0, 20, 1)))
+    assert (laid.mask.any(), laid.seen, laid.size) == (False, 0.0, 1.0)
     assert placement.spacing((0.2, 0.3)) == (0.2, 0.6)
 
 
@@ -88,9 +89,9 @@ def test_what_is_smaller_than_a_pixel_of_the_grid_is_kept_as_one():
     )
     native = np.zeros((64, 64), bool)
     native[17, 41] = True
-    assert np.argwhere(placement.mask(native)).tolist() == [[2, 5]]
-    assert np.argwhere(placement.fill((41, 17, 42, 18))).tolist() == [[2, 5]]
-    assert not placement.mask(np.zeros((64, 64), bool)).any()
+    assert np.argwhere(placement.lay_mask(native).mask).tolist() == [[2, 5]]
+    assert np.argwhere(placement.lay(BoxRegion(corners=(41, 17, 42, 18))).mask).tolist() == [[2, 5]]
+    assert not placement.lay_mask(np.zeros((64, 64), bool)).mask.any()
 
 
 def test_a_mask_that_is_not_on_its_images_pixels_is_refused(tmp_path):

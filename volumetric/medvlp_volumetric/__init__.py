@@ -44,6 +44,7 @@ DOMAIN = Domain(
     objectives={
         "hierarchical": Ref("medvlp_volumetric.losses.hierarchical:HierarchicalConfig"),
         "masked-volume": Ref("medvlp_volumetric.losses.masked_volume:MaskedVolumeConfig"),
+        "organs": Ref("medvlp_volumetric.losses.organs:OrgansConfig"),
         "volume-ssl": Ref("medvlp_volumetric.losses.volume_ssl:VolumeSslConfig"),
     },
     vocabulary=Path(__file__).with_name("vocabulary"),

@@ -326,6 +326,15 @@ class CtPreprocess:
         """A `Change`."""
         return np.array(draw_change(self.config.augment, rng))
 
+    def moved(self, drawn: NDArray[np.uint16], drawn_K: NDArray[np.float64]) -> NDArray[np.uint16]:
+        """A map on the stored grid, shifted as a `Change` shifts the volume."""
+        change = Change(*drawn_K)
+        shift = (int(change.shift_d), int(change.shift_h), int(change.shift_w))
+        old, new = _overlap(shift, drawn.shape)
+        moved = np.zeros_like(drawn)
+        moved[new] = drawn[old]
+        return moved
+
     def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
         """(B,C,D,H,W) float32 in [-1,1], one channel a window; augmented by `drawn_BK`."""
         hu_BDHW = stored.to(torch.float32)

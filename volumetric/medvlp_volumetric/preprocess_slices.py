@@ -176,7 +176,7 @@ class CtSlices:
                 remedy="leave the picture or its regions out",
             )
         placement = self._picture_placement(read_grey(paths[0]).values.shape)
-        return Placed(masks=np.zeros((0, *placement.grid), dtype=bool), placement=placement)
+        return place(placement, (), lambda files: read_grey(files[0]).values)
 
     def placement(self, volume: Volume) -> Placement:
         """How a volume, in the orientation it is read in, lies on the stored grid."""
