@@ -51,7 +51,7 @@ class Row:
     """Counts from 1; heatmaps are named by it."""
 
     place: str
-    """The sample's file or folder, as the user gave it."""
+    """The sample's file or folder; see `as_given`."""
 
     source: Source
     code: str = ""
@@ -97,7 +97,7 @@ def zeroshot_files(
     model = open_bundle(bundle)
     asked = choose_prompts(model.prompts, prompts, labels)
     sources = find_sources(inputs, model.info.domain)
-    places = [as_given(source, inputs) for source in sources]
+    places = as_given(sources, inputs)
     first: list[Row] = []
     bad: list[Row] = []
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from medvlp.models.laid import Floats, Laid, blend
 
@@ -94,7 +95,8 @@ class _Sheet:
         self.share_D = share_D
         self.peak_D = laid.peaks
         self.hot = choose_slices(self.peak_D, slices, laid.apart)
-        self.context = context_slices(self.peak_D, self.hot, _COLUMNS)
+        spare = 2 if len(self.hot) <= _COLUMNS else 1
+        self.context = context_slices(self.peak_D, self.hot, spare * _COLUMNS)
         depth_mm, row_mm, column_mm = laid.spacing_mm
         depth, rows, columns = laid.values_DHW.shape
         self.wide_mm, self.aspect = columns * column_mm, row_mm / column_mm
@@ -102,7 +104,7 @@ class _Sheet:
         self.scout_shape = scout = depth * depth_mm / self.wide_mm
         self.scout_tall = min(max(_SCOUT * scout, _LOWEST), 2 * _SCOUT)
         self.scout_wide = min(self.scout_tall / scout, _SCOUT)
-        lines = math.ceil(len(self.hot) / _COLUMNS) + bool(self.context)
+        lines = sum(math.ceil(len(shown) / _COLUMNS) for shown in (self.hot, self.context))
         grid = lines * (self.tall + _CAPTION) + _GAP
         self.height: float = _TOP + _BOTTOM + max(grid, self.scout_tall + _GAP, _LEAST)
         self.left = 3 * _GAP + _SCOUT + _PROFILE
@@ -200,7 +202,7 @@ class _Sheet:
         for i, index in enumerate(self.hot):
             self._panel(*divmod(i, _COLUMNS), index, f"{i + 1}  ")
         for i, index in enumerate(self.context):
-            self._panel(lines, i, index, "")
+            self._panel(lines + i // _COLUMNS, i % _COLUMNS, index, "")
         if self.context:
             top = self._ceiling - lines * (self.tall + _CAPTION) - 0.2
             self._write(self.left, top, "evenly from head to feet", color=_FAINT)
@@ -232,6 +234,7 @@ class _Sheet:
                 x, y, letter, transform=axes.transAxes, size=8, color="#9fdf9f",
                 ha=("center" if x == 0.5 else "left" if x < 0.5 else "right"),
                 va=("center" if y == 0.5 else "bottom" if y < 0.5 else "top"),
+                path_effects=[withStroke(linewidth=2, foreground="black")],
             )  # fmt: skip
 
     def _bar(self) -> None:
