@@ -84,8 +84,8 @@ class Heatmap:
     def save_nifti(self, path: str | Path) -> None:
         """Write `native` as a NIfTI file (``.nii.gz``) on the volume's own grid.
 
-        Shape and affine are those of the volume's file, or of the DICOM series in slices, columns
-        and rows, so that any viewer lays the map over it. Values are float32 in steps of 2^-14.
+        Shape and affine are those of the volume's file, or of a DICOM series' columns, rows and
+        slices, so that any viewer lays the map over it. Values are float32 in steps of 2^-14.
 
         Raises:
             InputError: The input was no file of a volume, or `path` has another ending.
@@ -115,8 +115,10 @@ class Heatmap:
                 volume.
 
         Raises:
-            InputError: The input was no file of a volume.
+            InputError: The input was no file of a volume, or no slice is asked for.
         """
+        if slices < 1:
+            raise InputError(f"a montage of {slices} slices", remedy="ask for one or more")
         laid = Laid.of(self._underlay(), self.native(), self.grid.shape, window)
         figure = draw_montage(laid, self.text, self.similarity, self.share_D, slices)
         with _whole(Path(path)) as partial:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import matplotlib as mpl
 import numpy as np
@@ -34,6 +35,11 @@ def blend(picture: NDArray[np.uint8], unit_HW: Floats) -> NDArray[np.uint8]:
     mixed_HWC = (1 - weight_HW1) * picture + weight_HW1 * colour_HWC
     result: NDArray[np.uint8] = mixed_HWC.round().astype(np.uint8)
     return result
+
+
+def _middlemost(index_N: NDArray[np.intp], size: int) -> int:
+    """Of some places along an axis, one nearest to its middle."""
+    return int(index_N[np.abs(index_N - (size - 1) / 2).argmin()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,28 +73,30 @@ class Laid:
             window=window or underlay.window,
         )
 
-    @property
+    @cached_property
     def peaks(self) -> Floats:
         """Each slice's highest cosine; NaN of slices that the model does not see."""
         return np.asarray(np.fmax.reduce(self.heat_DHW, axis=(1, 2)))
 
-    @property
-    def summit(self) -> tuple[int, ...]:
-        """The voxel of the highest cosine; of equal ones that nearest to the volume's middle.
+    @cached_property
+    def summit(self) -> tuple[int, int, int]:
+        """The voxel of the highest cosine; of equal ones one nearest to the volume's middle.
 
         The map is level beyond the centres of its outermost cells.
         """
-        top_NK = np.argwhere(self.heat_DHW >= self.range[1])
-        off_middle_NK = (top_NK - (np.array(self.heat_DHW.shape) - 1) / 2) * self.spacing_mm
-        nearest = int(np.square(off_middle_NK).sum(1).argmin())
-        return tuple(int(i) for i in top_NK[nearest])
+        depth, rows, columns = self.heat_DHW.shape
+        high = self.range[1]
+        index = _middlemost(np.flatnonzero(self.peaks >= high), depth)
+        row_N, column_N = np.nonzero(self.heat_DHW[index] >= high)
+        row = _middlemost(row_N, rows)
+        return index, row, _middlemost(column_N[row_N == row], columns)
 
     @property
     def apart(self) -> int:
         """Slices that are nearer to each other than this show the same: half a cell's depth."""
         return max(2, round(self.cell_mm[0] / self.spacing_mm[0] / 2))
 
-    @property
+    @cached_property
     def range(self) -> tuple[float, float]:
         """Lowest and highest cosine."""
         return float(np.nanmin(self.heat_DHW)), float(np.nanmax(self.heat_DHW))

@@ -94,7 +94,8 @@ class _Sheet:
         self.laid = laid
         self.share_D = share_D
         self.peak_D = laid.peaks
-        self.hot = choose_slices(self.peak_D, slices, laid.apart)
+        apart = max(laid.apart, len(self.peak_D) // (3 * slices))
+        self.hot = choose_slices(self.peak_D, slices, apart)
         spare = 2 if len(self.hot) <= _COLUMNS else 1
         self.context = context_slices(self.peak_D, self.hot, spare * _COLUMNS)
         depth_mm, row_mm, column_mm = laid.spacing_mm
@@ -154,11 +155,12 @@ class _Sheet:
         self._letters(axes, (self.laid.underlay.ends[0][::-1], self.laid.underlay.ends[2]))
         for index in self.context:
             axes.axhline(self.laid.head_mm(index), color=_FAINT, lw=0.5, ls=":")
-        for rank, index in enumerate(self.hot, start=1):
+        for i, index in enumerate(sorted(self.hot)):
             z = self.laid.head_mm(index)
             axes.axhline(z, color=_HOT, lw=0.7)
-            where = self.wide_mm * (1.015 if rank % 2 else 1.06)
-            axes.text(where, z, str(rank), color=_HOT, size=8, va="center")
+            rank = str(self.hot.index(index) + 1)
+            where = self.wide_mm * (1.06 if i % 2 else 1.015)  # so that neighbours do not overlap
+            axes.text(where, z, rank, color=_HOT, size=8, va="center")
 
     @property
     def _extent(self) -> tuple[float, float, float, float]:
@@ -174,7 +176,6 @@ class _Sheet:
         axes.plot(self.peak_D, z_D, color=_HOT, lw=1.2)
         axes.set_ylim(self._extent[2:])
         axes.set_title("highest cosine", color=_HOT, size=9, pad=18)
-        axes.xaxis.tick_top()
         axes.set_ylabel("mm towards the head", color=_FAINT, size=8, labelpad=0)
         sides = [axes]
         if self.share_D is not None:
@@ -185,6 +186,7 @@ class _Sheet:
             share.xaxis.set_label_position("bottom")
             share.set_xlim(left=0)
             sides.append(share)
+        axes.xaxis.tick_top()  # which the twin has moved
         for one in sides:
             one.tick_params(colors=_FAINT, labelsize=7, length=2)
             one.locator_params(axis="x", nbins=3)
