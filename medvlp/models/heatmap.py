@@ -27,7 +27,7 @@ from medvlp.models.two_tower import TwoTower
 SLICES = 8
 """Slices of highest cosine that a montage shows, beside those evenly between."""
 
-_STEPS = 2**14
+_STEPS = 2**12
 """Steps of a cosine of 1 in a NIfTI file: far finer than any difference that tells places apart,
 and coarse enough for the file to be compressed."""
 
@@ -85,7 +85,7 @@ class Heatmap:
         """Write `native` as a NIfTI file (``.nii.gz``) on the volume's own grid.
 
         Shape and affine are those of the volume's file, or of a DICOM series' columns, rows and
-        slices, so that any viewer lays the map over it. Values are float32 in steps of 2^-14.
+        slices, so that any viewer lays the map over it. Values are float32 in steps of 2^-12.
 
         Raises:
             InputError: The input was no file of a volume, or `path` has another ending.

@@ -206,15 +206,15 @@ def test_the_bright_block_of_a_dicom_series_is_found_in_mm(tiny_bundle, study, t
 def test_a_montage_shows_the_slices_of_the_bright_block(tiny_bundle, study, tmp_path):
     _, (files, _), _ = study
     bundle = bright_bundle(tiny_bundle("volumetric"), CONTRACTS["slices"])
-    heatmap, again = bundle.heatmaps(files, [TEXT, "$x_1$, a text with dollar signs"])
-    np.testing.assert_allclose(heatmap.grid, bundle.heatmap(files, TEXT).grid, atol=1e-6)
-    for one, slices in ((heatmap, 8), (again, 1)):
-        one.save_montage(tmp_path / "m.png", slices=slices, window=(-200, 1200))
-        with Image.open(tmp_path / "m.png") as picture:
-            assert set(picture.info) <= {"Software", "dpi"}
-            pixels = np.asarray(picture.convert("RGB"))
-        assert pixels.shape[1] > 1500
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500
+    _, heatmap = bundle.heatmaps(files, [TEXT, "$x_1$, a text with dollar signs"])
+    heatmap.save_montage(tmp_path / "m.png", slices=3, window=(-200, 1200))
+    with Image.open(tmp_path / "m.png") as picture:
+        assert set(picture.info) <= {"Software", "dpi"}
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[1] > 1500
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 500
+    with pytest.raises(InputError, match="of 0 slices"):
+        heatmap.save_montage(tmp_path / "n.png", slices=0)
     heatmap.save_overlay(tmp_path / "o.png")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.png", "o.png"]
 
