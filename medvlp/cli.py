@@ -180,7 +180,8 @@ def zeroshot(
         Path | None, typer.Option("--json", help="Write them as JSON lines.")
     ] = None,
     heatmaps: Annotated[
-        Path | None, typer.Option("--heatmaps", help="Folder for one overlay PNG per prompt.")
+        Path | None,
+        typer.Option("--heatmaps", help="Folder for overlays (CT: also NIfTI, montage)."),
     ] = None,
 ) -> int:
     """Score inputs against prompts, without training."""

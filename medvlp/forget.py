@@ -170,6 +170,10 @@ def _clean_index(folder: Path, held: Withdrawals) -> str:
         if (folder / name).is_file():
             values = np.load(folder / name, allow_pickle=False)
             np.save(folder / name, values[mask.to_numpy()], allow_pickle=False)
+    rejects = folder / "rejects.parquet"
+    if rejects.is_file():
+        refused = pl.read_parquet(rejects)
+        refused.filter(_kept(refused, held)).write_parquet(rejects)
     info = read_json(folder / "index.json")
     text = json.dumps({**info, "items": kept.height}, indent=1)
     (folder / "index.json").write_text(text, encoding="utf-8")

@@ -187,6 +187,29 @@ class Laid:
     size: float
     """Its whole extent, what lies beyond the grid included."""
 
+    def spread(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map at the image's own pixels.
+
+        Args:
+            cells: The map on a coarser grid of as many axes, whose cells share the stored grid
+                out evenly.
+
+        Returns:
+            Values of shape `native`: linear between the cells' centres, level beyond the
+            outermost, and NaN at pixels whose centre lies outside the stored grid.
+        """
+        spread, shown = cells.astype(np.float32), np.ones((), dtype=bool)
+        # The last axis first: the array is small while most of the sums are made.
+        for k in reversed(range(len(self.grid))):
+            centres = np.arange(self.native[self.axes[k]]) + 0.5
+            at = (self.scale[k] * centres + self.offset[k]) / self.grid[k]
+            weights = _between(at * cells.shape[k] - 0.5, cells.shape[k])
+            spread = np.moveaxis(np.tensordot(weights, spread, axes=(1, k)), 0, k)
+            inside = (at >= 0) & (at <= 1)
+            shown = inside.reshape(-1, *(1,) * shown.ndim) & shown
+        spread = np.where(shown, spread, np.float32(np.nan))
+        return spread.transpose(np.argsort(self.axes))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
@@ -257,6 +280,13 @@ def _half(covered: NDArray[np.float64]) -> Bools:
     if not mask.any() and covered.max(initial=0.0) > 1e-9:
         mask.flat[int(np.argmax(covered))] = True
     return mask
+
+
+def _between(at: NDArray[np.float64], count: int) -> NDArray[np.float32]:
+    """(N, count): the weights of cells at places among them; cell i has its centre at i."""
+    within = at.clip(0, count - 1)[:, None]
+    weights = (1 - np.abs(within - np.arange(count))).clip(0)
+    return np.asarray(weights, np.float32)
 
 
 def _shares(source: int, target: int, scale: float, offset: float) -> NDArray[np.float64]:

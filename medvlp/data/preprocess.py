@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medvlp.config import plain
 from medvlp.data.placement import Placed, Region
+from medvlp.data.underlay import Underlay
 from medvlp.digest import digest_plain
 from medvlp.errors import ConfigError
 
@@ -79,6 +80,22 @@ class Preprocess(Protocol):
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """A view for people, (H,W,3): the image, or the slice or frame at the fraction `at`."""
+
+
+@runtime_checkable
+class ReadsInPlace(Preprocess, Protocol):
+    """A contract whose images lie in the patient, so that maps can be laid over their own voxels.
+
+    `medvlp.data.underlay` says how.
+    """
+
+    def read_in_place(
+        self, paths: Sequence[Path], flags: Sequence[str] = ()
+    ) -> tuple[NDArray[Any], Underlay | None]:
+        """`read`, and from the same decoding the volume itself.
+
+        None in its place where the files do not say where in the patient the image lies.
+        """
 
 
 class Mirrors(Preprocess, Protocol):

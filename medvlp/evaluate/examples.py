@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medvlp.evaluate.predict import Predicted, Scorer
-from medvlp.evaluate.zeroshot import overlay
 
 EACH = 3
 """Pictures of either kind."""
@@ -74,7 +73,7 @@ def draw_examples(scorer: Scorer, predicted: Predicted, folder: Path) -> int:
         heatmap = scorer.bundle.heatmap_stored(stored, text)
         names = {"picture": f"{i}.png", "overlay": f"{i}-heatmap.png"}
         _save(heatmap.picture, folder / names["picture"])
-        _save(overlay(heatmap), folder / names["overlay"])
+        _save(heatmap.overlay(), folder / names["overlay"])
         told = {key: row[key] for key in ("name", "label", "score", "outcome", "model")}
         entries.append(names | told)
     text = json.dumps(entries, indent=1)

@@ -45,8 +45,21 @@ def find_sources(inputs: Sequence[Path], domain: str) -> list[Source]:
     return expand(inputs, get_domain(domain).resolve.load())
 
 
-def as_given(source: Source, inputs: Sequence[Path]) -> str:
-    """The sample's place in the words of the user: a file, or the folder that holds its files."""
+def as_given(sources: Sequence[Source], inputs: Sequence[Path]) -> list[str]:
+    """Each sample's place in the words of the user: a file, or the folder that holds its files.
+
+    Where several samples lie in one folder, as series do in many studies, each is told by its
+    first file.
+    """
+    places = [_place(source, inputs) for source in sources]
+    count = Counter(places)
+    return [
+        place if count[place] == 1 else str(source.paths[0])
+        for place, source in zip(places, sources, strict=True)
+    ]
+
+
+def _place(source: Source, inputs: Sequence[Path]) -> str:
     if len(source.paths) == 1:
         return str(source.paths[0])
     if inputs[source.position].is_file():

@@ -45,6 +45,7 @@ INFO = "index.json"
 ITEMS = "items.parquet"
 VECTORS = "embeddings.npy"
 SLABS = "slabs.npy"
+REJECTS = "rejects.parquet"
 WINDOW_S = 4.0
 STRIDE_S = 2.0
 """A recording becomes windows this long, starting this far apart, in seconds."""
@@ -60,9 +61,15 @@ class Unit:
     """Pseudonymous sample id; empty for files outside a manifest."""
 
     place: str
-    """A manifest's opaque source id, or the path as the user gave it."""
+    """A manifest's opaque source id, or the sample's file or folder; see `as_given`."""
 
     source: Source
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The columns that an index has of it."""
+        start_s, end_s = self.source.span or (None, None)
+        return {"sample": self.sample, "source": self.place, "start_s": start_s, "end_s": end_s}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +108,8 @@ def embed_inputs(
     The folder holds ``items.parquet`` (item, sample, source, start_s, end_s), ``embeddings.npy``
     (unit vectors, float32), for volumes ``slabs.npy`` (item, slab, width: the unit mean of each
     plane of patches along the first axis, float16; NaN behind the last one of volumes of less
-    depth) and ``index.json``.
+    depth), ``rejects.parquet`` (sample, source, start_s, end_s, code: what could not be read) and
+    ``index.json``. Row i of the arrays belongs to item i.
 
     Args:
         bundle: The bundle's folder.
@@ -119,23 +127,17 @@ def embed_inputs(
     model = open_bundle(bundle)
     with whole_folder(out) as folder:
         units = list(_units(model.info.domain, inputs, window_s, stride_s))
-        kept, codes = _embed(model, units, folder)
+        kept, bad = _embed(model, units, folder)
+        codes = [code for _, code in bad]
         if not kept:
             raise InputError(
                 f"none of {len(units)} inputs can be read: {refused(codes)}",
                 remedy="check the inputs and that the bundle is of their domain",
             )
-        rows = [
-            {
-                "item": i,
-                "sample": unit.sample,
-                "source": unit.place,
-                "start_s": unit.source.span[0] if unit.source.span else None,
-                "end_s": unit.source.span[1] if unit.source.span else None,
-            }
-            for i, unit in enumerate(kept)
-        ]
-        pl.DataFrame(rows, schema=_SCHEMA).write_parquet(folder / ITEMS)
+        items = [{"item": i, **unit.told} for i, unit in enumerate(kept)]
+        pl.DataFrame(items, schema=_ITEMS).write_parquet(folder / ITEMS)
+        rejects = [{**unit.told, "code": code} for unit, code in bad]
+        pl.DataFrame(rejects, schema=_REJECTS).write_parquet(folder / REJECTS)
         info = {
             "format": FORMAT,
             "bundle": str(bundle),
@@ -149,13 +151,9 @@ def embed_inputs(
     return f"Index: {out} ({len(kept)} items{tail})"
 
 
-_SCHEMA = {
-    "item": pl.Int64,
-    "sample": pl.String,
-    "source": pl.String,
-    "start_s": pl.Float64,
-    "end_s": pl.Float64,
-}
+_TOLD = {"sample": pl.String, "source": pl.String, "start_s": pl.Float64, "end_s": pl.Float64}
+_ITEMS = {"item": pl.Int64, **_TOLD}
+_REJECTS = {**_TOLD, "code": pl.String}
 
 
 def search_index(
@@ -261,14 +259,15 @@ def _file_units(
     files: Sequence[Path], domain: str, window_s: float, stride_s: float
 ) -> Iterator[Unit]:
     probe = get_domain(domain).probe.load()
-    for source in find_sources(files, domain):
+    sources = find_sources(files, domain)
+    for source, place in zip(sources, as_given(sources, files), strict=True):
         try:
             duration_s = probe(source.paths).duration_s
         except Verdict:
             duration_s = None  # reading it gives the reason code
         for span in _spans(duration_s, window_s, stride_s):
             spanned = Source(position=source.position, paths=source.paths, span=span)
-            yield Unit(sample="", place=as_given(source, files), source=spanned)
+            yield Unit(sample="", place=place, source=spanned)
 
 
 def _spans(duration_s: float | None, window_s: float, stride_s: float) -> list[Span | None]:
@@ -278,18 +277,20 @@ def _spans(duration_s: float | None, window_s: float, stride_s: float) -> list[S
     return list(windows(duration_s, window_s, stride_s))
 
 
-def _embed(model: Bundle, units: Sequence[Unit], folder: Path) -> tuple[list[Unit], list[str]]:
-    """Write the vectors of all readable units; returns those units, and the codes of the others."""
+def _embed(
+    model: Bundle, units: Sequence[Unit], folder: Path
+) -> tuple[list[Unit], list[tuple[Unit, str]]]:
+    """Write the vectors of all readable units; returns those units, and the others with codes."""
     # What has a duration is cut into windows, and needs no slabs to say where.
     volumes = all(unit.source.span is None for unit in units)
     kept: list[Unit] = []
-    codes: list[str] = []
+    bad: list[tuple[Unit, str]] = []
     vectors: list[Floats] = []
     slabs: list[NDArray[np.float16]] = []
     read = read_each([unit.source for unit in units], model.preprocess)
     found = zip(units, (array for _, array in read), strict=True)
     for chunk in chunks(track(found, "embedding", total=len(units)), BATCH):
-        codes += [array for _, array in chunk if isinstance(array, str)]
+        bad += [(unit, array) for unit, array in chunk if isinstance(array, str)]
         good = [array for _, array in chunk if not isinstance(array, str)]
         kept += [unit for unit, array in chunk if not isinstance(array, str)]
         if good:
@@ -300,7 +301,7 @@ def _embed(model: Bundle, units: Sequence[Unit], folder: Path) -> tuple[list[Uni
         np.save(folder / VECTORS, np.concatenate(vectors))
     if slabs:
         np.save(folder / SLABS, _joined(slabs))
-    return kept, codes
+    return kept, bad
 
 
 @torch.inference_mode()

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,7 +20,6 @@ from medvlp.data.prompts import PromptSet, load_prompts, prompts_from_labels
 from medvlp.errors import InputError
 from medvlp.evaluate.files import BATCH, as_given, find_sources, open_bundle, refused, whole_file
 from medvlp.models.bundle import Bundle
-from medvlp.models.heatmap import Heatmap
 from medvlp.models.inputs import Source
 from medvlp.progress import track
 
@@ -31,7 +28,6 @@ NOTHING_READ = 4
 
 SHOWN_ROWS = 10
 SHOWN_LABELS = 6
-OPACITY = 0.45
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +51,7 @@ class Row:
     """Counts from 1; heatmaps are named by it."""
 
     place: str
-    """The sample's file or folder, as the user gave it."""
+    """The sample's file or folder; see `as_given`."""
 
     source: Source
     code: str = ""
@@ -87,7 +83,7 @@ def zeroshot_files(
         labels: Comma-separated labels among the bundle's own (any words, if it has none).
         csv: File for one line a sample: probabilities by label.
         json_file: File for one JSON object a line: probabilities, logits, decisions.
-        heatmaps: Folder for one overlay per sample and label.
+        heatmaps: Folder for what `write_heatmaps` writes per sample and label.
         console: Takes the first rows and the counts.
 
     Returns:
@@ -101,7 +97,7 @@ def zeroshot_files(
     model = open_bundle(bundle)
     asked = choose_prompts(model.prompts, prompts, labels)
     sources = find_sources(inputs, model.info.domain)
-    places = [as_given(source, inputs) for source in sources]
+    places = as_given(sources, inputs)
     first: list[Row] = []
     bad: list[Row] = []
     with ExitStack() as stack:
@@ -226,27 +222,19 @@ def _sinks(
     return sinks
 
 
-def overlay(heatmap: Heatmap) -> NDArray[np.uint8]:
-    """The picture with the map over it, (H,W,3); the map's own range becomes the colours'."""
-    low, high = float(heatmap.map_HW.min()), float(heatmap.map_HW.max())
-    unit_HW = (heatmap.map_HW - low) / max(high - low, 1e-12)
-    colour_HWC = mpl.colormaps["inferno"](unit_HW)[..., :3] * 255
-    # Where the text is not, the picture stays as it is.
-    weight_HW1 = OPACITY * unit_HW[..., None]
-    mixed_HWC = (1 - weight_HW1) * heatmap.picture + weight_HW1 * colour_HWC
-    result: NDArray[np.uint8] = mixed_HWC.round().astype(np.uint8)
-    return result
-
-
 def write_heatmaps(model: Bundle, asked: Asked, row: Row, folder: Path) -> None:
-    """One overlay per label, for its first positive prompt, named by the row's number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, name in enumerate(asked.names):
-        heatmap = model.heatmap(row.source.paths, asked.prompts.labels[name].positive[0])
-        target = folder / f"{row.number:05d}-{i + 1:02d}-{_file_word(name)}.png"
-        partial = target.with_suffix(".partial")
-        Image.fromarray(overlay(heatmap)).save(partial, "png")
-        partial.replace(target)
+    """The place of each label's first positive prompt, in files named by the row's number.
+
+    An overlay (``.png``) each and, of volumes that lie in a patient, the map on the volume's own
+    voxels (``.nii.gz``) and a sheet of the slices that matter (``-montage.png``).
+    """
+    texts = [asked.prompts.labels[name].positive[0] for name in asked.names]
+    for i, heatmap in enumerate(model.heatmaps(row.source.paths, texts)):
+        stem = f"{row.number:05d}-{i + 1:02d}-{_file_word(asked.names[i])}"
+        heatmap.save_overlay(folder / f"{stem}.png")
+        if heatmap.underlay is not None:
+            heatmap.save_nifti(folder / f"{stem}.nii.gz")
+            heatmap.save_montage(folder / f"{stem}-montage.png")
 
 
 def _file_word(name: str) -> str:

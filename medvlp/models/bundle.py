@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from medvlp.data.no_image import CORE_PREPROCESS
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import encode_padded, load_tokenizer
+from medvlp.data.underlay import Underlay
 from medvlp.domain import get_domain
 from medvlp.encoding import ImageFeatures
 from medvlp.errors import BundleError, ConfigError, InputError
@@ -29,8 +31,8 @@ from medvlp.models.bundle_file import (
     save_bundle,
 )
 from medvlp.models.described import config_of, modules_of
-from medvlp.models.heatmap import Heatmap, text_heatmap
-from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each
+from medvlp.models.heatmap import Heatmap, text_heatmaps
+from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each, read_in_place
 from medvlp.models.projected import ProjectedText, project_text
 from medvlp.models.two_tower import TwoTower
 from medvlp.models.writing import Scribe
@@ -266,18 +268,34 @@ class Bundle:
         Raises:
             InputError: The input is not exactly one sample, or cannot be read.
         """
+        return self.heatmaps(one, [text])[0]
+
+    def heatmaps(self, one: Input, texts: Sequence[str]) -> list[Heatmap]:
+        """`heatmap` of several texts, for which the input is read and encoded once.
+
+        Raises:
+            InputError: The input is not exactly one sample, or cannot be read.
+        """
         sources = expand([one], self._resolve)
         if len(sources) != 1:
             raise InputError(
                 f"a heatmap is of one sample, the input holds {len(sources)}",
-                remedy="name one of its files",
+                remedy="name one of its files, or the files of one series as a tuple",
             )
-        return self.heatmap_stored(self._read(sources[0]), text)
+        with _named(sources[0]):
+            stored, underlay = read_in_place(sources[0], self.preprocess)
+        return self._heatmaps(stored, texts, underlay)
 
     def heatmap_stored(self, stored: NDArray[Any], text: str) -> Heatmap:
-        """`heatmap` of a stored array."""
-        text_E = torch.from_numpy(self.embed_text(text)[0]).to(self.device)
-        return text_heatmap(self.model, self.preprocess, stored, text_E)
+        """`heatmap` of a stored array, which lies nowhere in a patient."""
+        return self._heatmaps(stored, [text], None)[0]
+
+    def _heatmaps(
+        self, stored: NDArray[Any], texts: Sequence[str], underlay: Underlay | None
+    ) -> list[Heatmap]:
+        text_NE = torch.from_numpy(self.embed_text(texts)).to(self.device)
+        pairs = list(zip(texts, text_NE, strict=True))
+        return text_heatmaps(self.model, self.preprocess, stored, pairs, underlay)
 
     @torch.inference_mode()
     def rows_stored(
@@ -310,13 +328,8 @@ class Bundle:
         return (self._read(source) for source in expand(inputs, self._resolve))
 
     def _read(self, source: Source) -> NDArray[Any]:
-        try:
+        with _named(source):
             return read(source, self.preprocess)
-        except Verdict as verdict:
-            raise InputError(
-                f"input {source.position + 1} cannot be read: {verdict.code}",
-                remedy="leave it out, or mend the file",
-            ) from verdict
 
     @torch.inference_mode()
     def _features(
@@ -325,6 +338,18 @@ class Bundle:
         for chunk in chunks(self._read_all(inputs), batch_size):
             image = model_input(self.preprocess, chunk, self.device)
             yield self.model.encode_image(image)[0]
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Tell which of the user's inputs cannot be read, and why."""
+    try:
+        yield
+    except Verdict as verdict:
+        raise InputError(
+            f"input {source.position + 1} cannot be read: {verdict.code}",
+            remedy="leave it out, or mend the file",
+        ) from verdict
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from medvlp.archive.stage.child import Children
 from medvlp.archive.verdict import Verdict
 from medvlp.data.no_image import NoImage, no_image_error
-from medvlp.data.preprocess import Preprocess, Span
+from medvlp.data.preprocess import Preprocess, ReadsInPlace, Span
+from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
 from medvlp.models.apart import reading_by
 
@@ -85,6 +86,13 @@ def read(source: Source, preprocess: Preprocess) -> NDArray[Any]:
     if source.array is not None:
         return preprocess.from_array(source.array)
     return preprocess.read(source.paths, source.span, source.flags)
+
+
+def read_in_place(source: Source, preprocess: Preprocess) -> tuple[NDArray[Any], Underlay | None]:
+    """`read`, and what a map of the sample can be laid over, where its domain knows such."""
+    if source.array is None and isinstance(preprocess, ReadsInPlace):
+        return preprocess.read_in_place(source.paths, source.flags)
+    return read(source, preprocess), None
 
 
 def _read_or_code(source: Source, preprocess: Preprocess) -> NDArray[Any] | str:

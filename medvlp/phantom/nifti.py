@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+
+from medvlp.archive.series.nifti import nifti_bytes
 
 
 def write_nifti(
@@ -28,7 +28,5 @@ def write_nifti(
     depth, row, column = spacing_mm
     affine = np.diag([-column, -row, depth, 1.0])
     affine[:3, 3] = (-origin_mm[0], -origin_mm[1], origin_mm[2])
-    image = nib.Nifti1Image(values_DHW.transpose(2, 1, 0), affine)
-    image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+    path.write_bytes(nifti_bytes(values_DHW.transpose(2, 1, 0), affine))

@@ -107,6 +107,9 @@ def made_from(manifest, folder):
     samples.select(
         "sample", "source", item=pl.int_range(samples.height),
     ).write_parquet(folder / "index" / "items.parquet")  # fmt: skip
+    samples.select("sample", "source", code=pl.lit("unreadable")).write_parquet(
+        folder / "index" / "rejects.parquet"
+    )
     np.save(folder / "index" / "embeddings.npy", np.arange(samples.height))
     (folder / "index" / "index.json").write_text(json.dumps({"items": samples.height}))
     (folder / "scores").mkdir()

@@ -94,7 +94,8 @@ def test_heatmaps_are_named_by_number(tiny_bundle, pictures, tmp_path):
 def test_overlay_leaves_the_coldest_place_as_it_is():
     picture = np.full((2, 2, 3), 100, np.uint8)
     map_HW = np.array([[0.0, 0.5], [0.5, 1.0]], np.float32)
-    mixed = zeroshot.overlay(Heatmap(picture=picture, map_HW=map_HW, similarity=0, grid=map_HW))
+    heatmap = Heatmap(text="x", picture=picture, map_HW=map_HW, similarity=0, grid=map_HW)
+    mixed = heatmap.overlay()
     assert mixed[0, 0].tolist() == [100, 100, 100]
     # The hottest place is 45 % of inferno's last colour (252, 255, 164).
     assert np.abs(mixed[1, 1] - np.array([168.6, 169.7, 129.0])).max() < 1.1
@@ -113,7 +114,10 @@ def test_series_are_scored_by_folder(tiny_bundle, tmp_path):
     code, shown = run(tiny_bundle("volumetric"), [tmp_path], heatmaps=tmp_path / "maps")
     assert code == 0
     assert "read 1 of 1" in shown
-    assert len(list((tmp_path / "maps").iterdir())) == 2
+    words = ("01-edema", "02-cardiomegaly")
+    ends = ("-montage.png", ".nii.gz", ".png")
+    names = [f"00001-{word}{end}" for word in words for end in ends]
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == sorted(names)
 
 
 @pytest.mark.parametrize(

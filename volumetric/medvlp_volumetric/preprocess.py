@@ -18,9 +18,11 @@ from medvlp.archive.series.geometry import Volume
 from medvlp.config import STRICT
 from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
+from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
 from medvlp_volumetric.grid import same_grid
 from medvlp_volumetric.read import read_volume
+from medvlp_volumetric.underlay import underlay_of
 
 Length = Annotated[int, Ge(1)]
 Millimetres = Annotated[float, Gt(0)]
@@ -277,6 +279,18 @@ class CtPreprocess:
             Ignore: They hold no volume.
         """
         return self._store(read_volume(paths, flags))
+
+    def read_in_place(
+        self, paths: Sequence[Path], flags: Sequence[str] = ()
+    ) -> tuple[NDArray[np.int16], Underlay | None]:
+        """`read`, and the volume itself; None in its place where its files tell no place.
+
+        Raises:
+            Reject: The files make no sound volume.
+            Ignore: They hold no volume.
+        """
+        volume = read_volume(paths, flags)
+        return self._store(volume), underlay_of(paths, flags, volume, self.placement(volume))
 
     def from_array(
         self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None

@@ -17,6 +17,7 @@ from medvlp.archive.series.geometry import Volume
 from medvlp.config import STRICT
 from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
+from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
 from medvlp_volumetric.preprocess import (
     CtAugmentConfig,
@@ -36,6 +37,7 @@ from medvlp_volumetric.preprocess import (
     windowed,
 )
 from medvlp_volumetric.read import one_picture, read_volume
+from medvlp_volumetric.underlay import underlay_of
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -110,6 +112,20 @@ class CtSlices:
         if one_picture(paths):
             return self._store_picture(read_grey(paths[0]).values)
         return self._store(read_volume(paths, flags))
+
+    def read_in_place(
+        self, paths: Sequence[Path], flags: Sequence[str] = ()
+    ) -> tuple[NDArray[np.int16], Underlay | None]:
+        """`read`, and the volume itself; None in its place where its files tell no place.
+
+        Raises:
+            Reject: The files make no sound volume, or no picture.
+            Ignore: They hold no volume.
+        """
+        if one_picture(paths):
+            return self.read(paths), None
+        volume = read_volume(paths, flags)
+        return self._store(volume), underlay_of(paths, flags, volume, self.placement(volume))
 
     def from_array(
         self, array: NDArray[Any], spacing_mm: Sequence[float] | None = None

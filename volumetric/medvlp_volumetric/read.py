@@ -84,7 +84,8 @@ def one_picture(paths: Sequence[Path]) -> bool:
 def resolve(path: Path) -> list[tuple[Path, ...]]:
     """The volumes in what a user names: a file, or a folder of NIfTI files and DICOM series.
 
-    A picture counts where it is named itself; beside volumes lie pictures that are no samples.
+    Localizers, series of another modality than CT, and files that are neither are left out. A
+    picture counts where it is named itself; beside volumes lie pictures that are no samples.
 
     Raises:
         InputError: There is no such path, or no volume in it.
@@ -95,12 +96,16 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     volumes = [(file,) for file in files if is_nifti(file)]
     candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]
     headers = _readable(candidates)
-    groups = [group for group in group_series(headers) if not group.header.localizer]
+    groups = [
+        group
+        for group in group_series(headers)
+        if group.header.modality in ("CT", "") and not group.header.localizer
+    ]
     found = volumes + [tuple(sorted(group.paths)) for group in groups]
     if not found:
         raise InputError(
-            "the input holds no NIfTI file and no DICOM series" if files else "no such input",
-            remedy="name a NIfTI file, or a folder of NIfTI files or DICOM series",
+            "the input holds no NIfTI file and no CT series" if files else "no such input",
+            remedy="name a NIfTI file, or a folder of NIfTI files or DICOM series of CT",
         )
     return found
 

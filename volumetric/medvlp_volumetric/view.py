@@ -16,8 +16,9 @@ from medvlp_volumetric.read import one_picture, read_volume
 _COLUMNS = 6
 _SLICES = 24
 _SIDE = 150
-_WIDE_HU = (-1000.0, 600.0)
-_SOFT_HU = (-160.0, 240.0)
+WIDE_HU = (-1000.0, 600.0)
+"""A window in which lung, soft tissue and bone are all seen."""
+SOFT_HU = (-160.0, 240.0)
 _HISTOGRAM_HU = (-1200, 2000)
 _BIN_HU = 25
 
@@ -74,12 +75,12 @@ def _ways(volume: Volume) -> list[str]:
 def _sheet(volume: Volume) -> Picture:
     chosen = np.unique(np.linspace(0, len(volume.hu_DHW) - 1, _SLICES).round().astype(int))
     slices = [
-        fit(to_bytes(volume.hu_DHW[i], *_WIDE_HU), _SIDE, volume.spacing_mm[1:])
+        fit(to_bytes(volume.hu_DHW[i], *WIDE_HU), _SIDE, volume.spacing_mm[1:])
         for i in reversed(chosen)
     ]
     caption = (
         f"{len(slices)} of {len(volume.hu_DHW)} slices from head to feet, "
-        f"{_WIDE_HU[0]:.0f} to {_WIDE_HU[1]:.0f} HU; the patient's left is on the right"
+        f"{WIDE_HU[0]:.0f} to {WIDE_HU[1]:.0f} HU; the patient's left is on the right"
     )
     return picture(tile(slices, min(_COLUMNS, len(slices))), caption)
 
@@ -88,8 +89,8 @@ def _section(volume: Volume, axis: int, name: str) -> Picture:
     """The middle plane across `axis`, head up."""
     plane = np.take(volume.hu_DHW, volume.hu_DHW.shape[axis] // 2, axis=axis)[::-1]
     wide_mm = volume.spacing_mm[3 - axis]
-    shown = fit(to_bytes(plane, *_SOFT_HU), 2 * _SIDE, (volume.spacing_mm[0], wide_mm))
-    return picture(shown, f"middle {name} plane, {_SOFT_HU[0]:.0f} to {_SOFT_HU[1]:.0f} HU")
+    shown = fit(to_bytes(plane, *SOFT_HU), 2 * _SIDE, (volume.spacing_mm[0], wide_mm))
+    return picture(shown, f"middle {name} plane, {SOFT_HU[0]:.0f} to {SOFT_HU[1]:.0f} HU")
 
 
 def _histogram(hu_DHW: NDArray[np.float32]) -> Curve:
