@@ -39,12 +39,17 @@ DOMAIN = Domain(
         "resnet3d": Ref("medvlp_volumetric.encoders.resnet3d:ResNet3dConfig"),
         "slices": Ref("medvlp_volumetric.encoders.slices:SlicesConfig"),
         "swin3d": Ref("medvlp_volumetric.encoders.swin3d:Swin3dConfig"),
+        "turned": Ref("medvlp_volumetric.encoders.turned:TurnedConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders.vit3d:Vit3dConfig"),
     },
     objectives={
         "hierarchical": Ref("medvlp_volumetric.losses.hierarchical:HierarchicalConfig"),
         "masked-volume": Ref("medvlp_volumetric.losses.masked_volume:MaskedVolumeConfig"),
         "volume-ssl": Ref("medvlp_volumetric.losses.volume_ssl:VolumeSslConfig"),
+    },
+    imports={
+        "colipri": Ref("medvlp_volumetric.imports.colipri:KIND"),
+        "m3d-clip": Ref("medvlp_volumetric.imports.m3d_clip:KIND"),
     },
     vocabulary=Path(__file__).with_name("vocabulary"),
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),

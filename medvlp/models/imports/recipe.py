@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from medvlp.models.imports.answer import PICTURE, Known
 from medvlp.models.imports.keys import Rule, Weights
 from medvlp.models.imports.source import Source
 
@@ -40,3 +41,9 @@ class Kind:
     read: Callable[[Source], Recipe]
     licence: str
     """Where the published weights' licence restricts their use, as far as it is known to us."""
+
+    domain: str = "cxr"
+    """Whose images it is for."""
+
+    known: Known = PICTURE
+    """The image whose embedding tells whether the import does what the original does."""
