@@ -24,7 +24,10 @@ from medvlp.models.tribert import TribertConfig
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TextTowerConfig:
-    """A BERT (arXiv:1810.04805), or whatever encoder a local folder holds."""
+    """A BERT (arXiv:1810.04805), or whatever encoder a local folder holds.
+
+    A Longformer (arXiv:2004.05150) reads texts beyond 512 tokens; no token of it sees them all.
+    """
 
     kind: Literal["bert"] = "bert"
     width: int = 256
@@ -66,11 +69,11 @@ class TextTowerConfig:
                 positions than asked for.
         """
         if self.pretrained:
-            backbone: Any = load_pretrained(AutoModel, self.pretrained, attn_implementation="sdpa")
+            backbone: Any = load_pretrained(AutoModel, self.pretrained)
         else:
             own = self._config(vocab_size, pad_id)
-            backbone = AutoModel.from_config(own, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
-        _drop_pooler(backbone)
+            backbone = AutoModel.from_config(own)  # type: ignore[no-untyped-call]
+        _drop_unread(backbone)
         check_text(backbone, vocab_size, self.max_tokens)
         return _TransformerText(backbone, self)
 
@@ -90,10 +93,14 @@ CORE_TEXT_TOWERS: dict[str, type] = {
 """Text towers by `kind`."""
 
 
-def _drop_pooler(backbone: Any) -> None:
-    # BERT's pooler would be a weight without a gradient, at which data-parallel training stops.
+def _drop_unread(backbone: Any) -> None:
+    # Weights without a gradient, at which data-parallel training stops: BERT's pooler, and the
+    # Longformer's for tokens that all others see, of which there are none here.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
+    for name, weight in backbone.named_parameters():
+        if name.split(".")[-2].endswith("_global"):
+            weight.requires_grad_(False)
 
 
 class _TransformerText(TextEncoder):

@@ -1,6 +1,7 @@
 """Import of CT models: random weights in the published layouts, restated here."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from published import TEXTS, bert_inputs, bert_words, imported, small_bert, stirred, unit
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from torch import nn
+from transformers import LongformerConfig, LongformerModel
 
 from medvlp.data.preprocess import model_input
 from medvlp.errors import ConfigError
@@ -282,3 +286,109 @@ def test_a_patch_that_does_not_fit_is_refused(tmp_path):
     (folder / "config.json").write_text('{"patch_size": 4}')
     with pytest.raises(ConfigError, match="three sizes"):
         import_source(folder, "m3d-clip", tmp_path / "bundle")
+
+
+class Bottleneck3d(nn.Module):
+    """An inflated bottleneck in Merlin's names."""
+
+    def __init__(self, entering, inner, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv3d(entering, inner, 1, bias=False), nn.BatchNorm3d(inner)
+        self.conv2 = nn.Conv3d(inner, inner, 3, stride, 1, bias=False)
+        self.bn2, self.bn3 = nn.BatchNorm3d(inner), nn.BatchNorm3d(4 * inner)
+        self.conv3 = nn.Conv3d(inner, 4 * inner, 1, bias=False)
+        self.downsample = None
+        if stride != 1 or entering != 4 * inner:
+            matrix = nn.Conv3d(entering, 4 * inner, 1, stride, bias=False)
+            self.downsample = nn.Sequential(matrix, nn.BatchNorm3d(4 * inner))
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def i3_resnet(depths=(1, 2, 1, 1), inner=8, embed=16):
+    net = parts(
+        conv1=nn.Conv3d(3, 8, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
+        bn1=nn.BatchNorm3d(8),
+        classifier=nn.Conv3d(32 * inner, 5, 1),
+        contrastive_head=nn.Conv3d(32 * inner, embed, 1),
+    )
+    width = 8
+    for k, depth in enumerate(depths):
+        blocks = []
+        for i in range(depth):
+            blocks.append(Bottleneck3d(width, inner << k, 2 if k and not i else 1))
+            width = 4 * (inner << k)
+        net[f"layer{k + 1}"] = nn.Sequential(*blocks)
+    return net
+
+
+def i3_embedding(net, volume_sra):
+    """The contrastive features of (B,1,S,R,A), which enters three times."""
+    x = F.relu(net["bn1"](net["conv1"](volume_sra.repeat(1, 3, 1, 1, 1))))
+    x = F.max_pool3d(x, (3, 3, 3), (2, 2, 2), (1, 1, 1))
+    for k in range(4):
+        x = net[f"layer{k + 1}"](x)
+    return net["contrastive_head"](F.adaptive_avg_pool3d(x, 1)).flatten(1)
+
+
+def roberta_words(folder):
+    """A tokenizer of letters whose padding is 1, as RoBERTa's; the number of its tokens."""
+    folder.mkdir(parents=True)
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz., "]
+    rules = Tokenizer(models.WordLevel({c: i for i, c in enumerate(pieces)}, unk_token="<unk>"))
+    rules.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    rules.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    rules.save(str(folder / "tokenizer.json"))
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    return pieces
+
+
+def longformer(words):
+    sizes = {
+        "vocab_size": words,
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "max_position_embeddings": 66,
+        "type_vocab_size": 1,
+        "attention_window": [512, 512],
+        "pad_token_id": 1,
+        "layer_norm_eps": 1e-5,
+    }
+    return LongformerModel(LongformerConfig(**sizes))
+
+
+def test_merlin(tmp_path):
+    pieces = roberta_words(tmp_path / "words")
+    torch.manual_seed(0)
+    text = parts(text_encoder=longformer(len(pieces)), linear_layer=nn.Linear(128, 16))
+    model = parts(encode_image=parts(i3_resnet=i3_resnet()), encode_text=text)
+    model.register_parameter("logit_scale", nn.Parameter(torch.tensor(1.0)))
+    stirred(model)
+    torch.save(model.state_dict(), tmp_path / "merlin.pt")
+    shape = (32, 48, 32)
+    bundle, said = imported(
+        tmp_path / "merlin.pt", "merlin", tmp_path / "bundle", tokenizer=tmp_path / "words",
+        settings=["preprocess.shape=[32, 48, 32]"],
+    )  # fmt: skip
+    shown = ((hu(shape) + 1000) / 2000).flip(1, 2).transpose(1, 2)[None, None]  # S, R, A
+    image = i3_embedding(model["encode_image"]["i3_resnet"], shown)
+    rows = []
+    for words in ("no acute cardiopulmonary process .", "edema", "no edema , no"):
+        known = [pieces.index(c) if c in pieces else 3 for c in words]
+        ids = torch.tensor([[0, *known, 2]])
+        first = text["text_encoder"](ids, attention_mask=ids != 1).last_hidden_state[0, 0]
+        rows.append(text["linear_layer"](first))
+    check(bundle, unit(image)[0], unit(torch.stack(rows)), shape)
+    assert "logit_scale" in str(said)
+    assert bundle.model.log_scale.item() == pytest.approx(-np.log(0.07))
+    told = "No 3.5cm lesion (T12), well-defined; R/L: ok... 'yes'\n a_b."
+    apart = " ".join(re.findall(r"\w+|[^\w\s]+", told.lower()))
+    assert bundle.tokenizer.backend_tokenizer.normalizer.normalize_str(told) == apart

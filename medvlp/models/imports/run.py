@@ -159,7 +159,7 @@ def _words(recipe: Recipe, folder: Path) -> Any:
     rows = recipe.text["architecture"].get("vocab_size")
     if not isinstance(rows, int):
         raise ConfigError("import: config.json states no vocab_size", remedy="copy it again")
-    return tokenizer_for(folder, rows, canonical=recipe.canonical)
+    return tokenizer_for(folder, rows, texts=recipe.texts)
 
 
 def _model(recipe: Recipe, parts: dict[str, Any], tokenizer: Any) -> TwoTower:

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from medvlp.config import STRICT
 from medvlp.encoding import ImageEncoder, ImageFeatures
+from medvlp_volumetric.encoders.i3d import I3dConfig
 from medvlp_volumetric.encoders.primus import PrimusConfig
 from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
 from medvlp_volumetric.encoders.swin3d import Swin3dConfig
 from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 
 Encoder3d = Annotated[
-    PrimusConfig | ResNet3dConfig | Swin3dConfig | Vit3dConfig, Field(discriminator="kind")
+    I3dConfig | PrimusConfig | ResNet3dConfig | Swin3dConfig | Vit3dConfig,
+    Field(discriminator="kind"),
 ]
 
 _WAYS = {"S": (0, False), "I": (0, True), "P": (1, False), "A": (1, True), "L": (2, False),
