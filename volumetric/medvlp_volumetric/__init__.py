@@ -35,6 +35,7 @@ DOMAIN = Domain(
         "ct-slices": Ref("medvlp_volumetric.preprocess_slices:CtSlicesConfig"),
     },
     encoders={
+        "ctvit": Ref("medvlp_volumetric.encoders.ctvit:CtvitConfig"),
         "i3d": Ref("medvlp_volumetric.encoders.i3d:I3dConfig"),
         "primus": Ref("medvlp_volumetric.encoders.primus:PrimusConfig"),
         "resnet3d": Ref("medvlp_volumetric.encoders.resnet3d:ResNet3dConfig"),
@@ -50,6 +51,7 @@ DOMAIN = Domain(
     },
     imports={
         "colipri": Ref("medvlp_volumetric.imports.colipri:KIND"),
+        "ct-clip": Ref("medvlp_volumetric.imports.ct_clip:KIND"),
         "m3d-clip": Ref("medvlp_volumetric.imports.m3d_clip:KIND"),
         "merlin": Ref("medvlp_volumetric.imports.merlin:KIND"),
     },

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medvlp.config import STRICT
 from medvlp.encoding import ImageEncoder, ImageFeatures
+from medvlp_volumetric.encoders.ctvit import CtvitConfig
 from medvlp_volumetric.encoders.i3d import I3dConfig
 from medvlp_volumetric.encoders.primus import PrimusConfig
 from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
@@ -21,7 +22,7 @@ from medvlp_volumetric.encoders.swin3d import Swin3dConfig
 from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 
 Encoder3d = Annotated[
-    I3dConfig | PrimusConfig | ResNet3dConfig | Swin3dConfig | Vit3dConfig,
+    CtvitConfig | I3dConfig | PrimusConfig | ResNet3dConfig | Swin3dConfig | Vit3dConfig,
     Field(discriminator="kind"),
 ]
 
