@@ -532,3 +532,45 @@ def test_ct_clip(tmp_path):
     heat = bundle.heatmap(known_volume(shape), TEXTS[0]).grid
     expected = F.cosine_similarity(patches, rows[0], dim=-1).transpose(1, 2)
     np.testing.assert_allclose(heat, expected.detach().numpy(), atol=1e-5)
+
+
+def test_fvlm_gives_its_towers(tmp_path):
+    folder = bert_words(tmp_path / "weights")
+    torch.manual_seed(0)
+    width, window = 128, (-1150.0, 350.0)
+    patches = parts(patch_embeddings=nn.Conv3d(1, width, (16, 16, 32), (16, 16, 32)))
+    patches.register_parameter("position_embeddings", nn.Parameter(torch.randn(1, 1232, width)))
+    vision = parts(
+        patch_embedding=patches,
+        blocks=nn.Sequential(*(MonaiBlock(width, 2, bias=True) for _ in range(2))),
+        norm=nn.LayerNorm(width),
+    )
+    bert = small_bert()
+    model = parts(
+        visual_encoder=vision,
+        text_encoder=bert,
+        text_proj=nn.Linear(128, 16),
+        vision_projs=nn.ModuleList(nn.Linear(width, 16) for _ in range(4)),
+        attention=nn.MultiheadAttention(width, 4),
+    )
+    model.register_parameter("query_tokens", nn.Parameter(torch.randn(4, width)))
+    model.register_parameter("temp", nn.Parameter(torch.tensor(0.07)))
+    with torch.no_grad():
+        bert.embeddings.token_type_embeddings.weight.zero_()
+    state = stirred(model).state_dict()
+    # Its own BERT has no types of tokens, and keeps a head for masked words.
+    types = state.pop("text_encoder.embeddings.token_type_embeddings.weight")
+    types.zero_()
+    state["text_encoder.cls.predictions.bias"] = torch.zeros(7)
+    torch.save({"model": state, "epoch": 19}, folder / "model.pth")
+    shape = (32, 32, 64)
+    bundle, said = imported(
+        folder, "fvlm", tmp_path / "bundle", settings=["preprocess.shape=[32, 32, 64]"]
+    )
+    x = patches["patch_embeddings"](((hu(shape, window) + 1150) / 1500)[None, None])
+    place = patches.position_embeddings.mT.reshape(1, width, 7, 16, 11)
+    x = x + F.interpolate(place, (2, 2, 2), mode="trilinear", align_corners=False)
+    tokens = vision["norm"](vision["blocks"](x.flatten(2).mT))
+    rows = [bert(**one).last_hidden_state[0, 0] for one in bert_inputs(TEXTS, folder)]
+    check(bundle, unit(tokens.mean(1))[0], unit(torch.stack(rows)), shape, window)
+    assert "mean nothing" in str(said)

@@ -52,6 +52,7 @@ DOMAIN = Domain(
     imports={
         "colipri": Ref("medvlp_volumetric.imports.colipri:KIND"),
         "ct-clip": Ref("medvlp_volumetric.imports.ct_clip:KIND"),
+        "fvlm": Ref("medvlp_volumetric.imports.fvlm:KIND"),
         "m3d-clip": Ref("medvlp_volumetric.imports.m3d_clip:KIND"),
         "merlin": Ref("medvlp_volumetric.imports.merlin:KIND"),
     },

@@ -90,11 +90,13 @@ class Ctvit(ImageEncoder):
             nn.LayerNorm(volume), nn.Linear(volume, config.width), nn.LayerNorm(config.width)
         )
         self.bias = PositionBias(config.width, config.heads)
-        self.slabs = nn.ModuleList(Block(config, columns=False) for _ in range(config.within))
-        self.slabs_norm = nn.LayerNorm(config.width, bias=False)
-        columns = not config.published_order
-        self.columns = nn.ModuleList(Block(config, columns=columns) for _ in range(config.across))
-        self.columns_norm = nn.LayerNorm(config.width, bias=False)
+        self._within = config.within
+        self.blocks = nn.ModuleList(
+            Block(config, columns=k >= config.within and not config.published_order)
+            for k in range(config.within + config.across)
+        )
+        self.within_norm = nn.LayerNorm(config.width, bias=False)
+        self.norm = nn.LayerNorm(config.width, bias=False)
         self.codes: Tensor | None
         codes = None
         if config.codes is not None:
@@ -142,13 +144,13 @@ class Ctvit(ImageEncoder):
         whole = (len(x_BDSE), *grid)
         bias = self.bias(grid[1], grid[2])
         x_NSE = x_BDSE.flatten(0, 1)
-        for block in self.slabs:
+        for block in self.blocks[: self._within]:
             x_NSE = block(x_NSE, whole, bias)
-        x_BDSE = self.slabs_norm(x_NSE).view(x_BDSE.shape)
+        x_BDSE = self.within_norm(x_NSE).view(x_BDSE.shape)
         x_NDE = x_BDSE.transpose(1, 2).flatten(0, 1)
-        for block in self.columns:
+        for block in self.blocks[self._within :]:
             x_NDE = block(x_NDE, whole, None)
-        x_BSDE: Tensor = self.columns_norm(x_NDE).view(x_BDSE.transpose(1, 2).shape)
+        x_BSDE: Tensor = self.norm(x_NDE).view(x_BDSE.transpose(1, 2).shape)
         return x_BSDE.transpose(1, 2)
 
     def _coded(self, x_BDSE: Tensor, codes_KE: Tensor) -> Tensor:

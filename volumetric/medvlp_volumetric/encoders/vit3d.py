@@ -82,6 +82,13 @@ class Vit3d(ImageEncoder):
         self.map_widths = (config.width,)
         self.patch = config.patch
         self.embed = nn.Conv3d(channels, config.width, config.patch, stride=config.patch)
+        self._grid = config.grid
+        if config.grid is not None:
+            self.position = nn.Parameter(torch.empty(1, config.width, *config.grid))
+            nn.init.trunc_normal_(self.position, std=0.02)
+        self._lead = int(config.pool == "cls")
+        if self._lead:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 config.width,
@@ -95,13 +102,6 @@ class Vit3d(ImageEncoder):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width)
-        self._grid = config.grid
-        if config.grid is not None:
-            self.position = nn.Parameter(torch.empty(1, config.width, *config.grid))
-            nn.init.trunc_normal_(self.position, std=0.02)
-        self._lead = int(config.pool == "cls")
-        if self._lead:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.patch_dropout = PatchDropout(config.patch_dropout, lead=self._lead)
         if config.checkpoint_activations:
             recompute_blocks(self.blocks, nn.TransformerEncoderLayer)

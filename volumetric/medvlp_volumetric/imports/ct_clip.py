@@ -7,11 +7,14 @@ token.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from medvlp.errors import ConfigError
-from medvlp.models.imports.keys import left_out, scalar, to
+from medvlp.models.imports.keys import Rule, left_out, scalar, to
 from medvlp.models.imports.recipe import Kind, Recipe
 from medvlp.models.imports.source import Source
 from medvlp.models.imports.towers import bert, bert_rules, count, tensor
@@ -25,20 +28,27 @@ _OURS = "image.encoder."
 _UNUSED = r"(to_patch_emb_first_frame|to_pixels|to_pixels_first_frame|discr|vgg|dec_\w+)\..*"
 
 
-def _blocks(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:
-    layer, block = rf"visual_transformer\.{theirs}\.layers\.(\d+)\.", rf"{_OURS}{ours}.\1."
+def _blocks(kind: str, norm: str, first: int) -> tuple[Rule, ...]:
+    """Rules for one of the two transformers, whose blocks are ours from `first` on."""
+    layer = rf"visual_transformer\.enc_{kind}_transformer\.layers\.(\d+)\."
+
+    def named(name: str) -> Callable[[re.Match[str]], str]:
+        return lambda found: found.expand(f"{_OURS}blocks.{int(found[1]) + first}.{name}")
+
     return (
-        (rf"{layer}0\.dsconv\.(weight|bias)", rf"{block}position.\2"),
-        (rf"{layer}1\.norm\.gamma", rf"{block}norm.weight"),
-        (rf"{layer}1\.to_q\.weight", rf"{block}query.weight"),
-        (rf"{layer}1\.to_kv\.weight", rf"{block}key_value.weight"),
-        (rf"{layer}1\.q_scale", rf"{block}query_scale"),
-        (rf"{layer}1\.k_scale", rf"{block}key_scale"),
-        (rf"{layer}1\.to_out\.weight", rf"{block}attention_out.weight"),
-        (rf"{layer}3\.0\.(weight|bias)", rf"{block}mlp_norm.\2"),
-        (rf"{layer}3\.1\.weight", rf"{block}mlp_in.weight"),
-        (rf"{layer}3\.4\.weight", rf"{block}mlp_out.weight"),
-        (rf"visual_transformer\.{theirs}\.norm_out\.gamma", f"{_OURS}{ours}_norm.weight"),
+        to(rf"{layer}0\.dsconv\.(weight|bias)", named(r"position.\2")),
+        to(rf"{layer}1\.norm\.gamma", named("norm.weight")),
+        to(rf"{layer}1\.to_q\.weight", named("query.weight")),
+        to(rf"{layer}1\.to_kv\.weight", named("key_value.weight")),
+        to(rf"{layer}1\.q_scale", named("query_scale")),
+        to(rf"{layer}1\.k_scale", named("key_scale")),
+        to(rf"{layer}1\.to_out\.weight", named("attention_out.weight")),
+        to(rf"{layer}3\.0\.(weight|bias)", named(r"mlp_norm.\2")),
+        to(rf"{layer}3\.1\.weight", named("mlp_in.weight")),
+        to(rf"{layer}3\.4\.weight", named("mlp_out.weight")),
+        to(
+            rf"visual_transformer\.enc_{kind}_transformer\.norm_out\.gamma", f"{_OURS}{norm}.weight"
+        ),
     )
 
 
@@ -61,8 +71,6 @@ _RULES = (
     to(r"visual_transformer\.spatial_rel_pos_bias\.net\.1\.0\.(.*)", rf"{_OURS}bias.layers.2.\1"),
     to(r"visual_transformer\.spatial_rel_pos_bias\.net\.2\.(.*)", rf"{_OURS}bias.layers.4.\1"),
     to(r"visual_transformer\.vq\._codebook\.embed", f"{_OURS}codes", change=_first),
-    *(to(*pair) for pair in _blocks("enc_spatial_transformer", "slabs")),
-    *(to(*pair) for pair in _blocks("enc_temporal_transformer", "columns")),
     to(r"to_visual_latent\.weight", f"{_OURS}places.weight"),
     to(r"to_text_latent\.weight", "text_projection.weight"),
     to(r"temperature", "log_scale", change=scalar),
@@ -80,7 +88,11 @@ def read(source: Source) -> Recipe:
     image, shape = _tower(weights)
     return Recipe(
         weights=weights,
-        rules=_RULES,
+        rules=(
+            *_RULES,
+            *_blocks("spatial", "within_norm", 0),
+            *_blocks("temporal", "norm", image["within"]),
+        ),
         own=("logit_bias",),
         preprocess={
             "kind": "ct",
@@ -102,7 +114,7 @@ def read(source: Source) -> Recipe:
     )
 
 
-def _tower(weights: dict[str, Tensor]) -> tuple[dict[str, object], tuple[int, int, int]]:
+def _tower(weights: dict[str, Tensor]) -> tuple[dict[str, Any], tuple[int, int, int]]:
     """The image tower's description, and the shape of its input."""
     voxels = tensor(weights, f"{_IMAGE}to_patch_emb.1.weight", 1).shape[0]
     first = f"{_IMAGE}enc_spatial_transformer.layers.0."
