@@ -3,6 +3,7 @@
 import json
 import re
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -160,6 +161,16 @@ def test_colipri(tmp_path):
     answer = colipri_answer(model, folder, ras(hu() / 1000))
     check(bundle, *answer)
     assert "image.axes=SAR" in str(said)
+    # A file of any orientation, in millimetres, is the same volume.
+    values = known_volume(SHAPE).transpose(2, 1, 0)  # to the left, the back and the head
+    for code in ("LPS", "RAS", "AIR"):
+        image = nib.Nifti1Image(values, np.diag([-2.0, -2.0, 2.0, 1.0]))
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(code)
+        )
+        nib.save(image.as_reoriented(turn), tmp_path / f"{code}.nii.gz")
+        found = bundle.embed_image([tmp_path / f"{code}.nii.gz"])[0]
+        np.testing.assert_allclose(found, answer[0], atol=1e-5)
     assert bundle.model.scale.item() == pytest.approx(1 / model.softmax_temperature.item())
     # Heatmaps go through the pooler's value and output, and lie in our axes.
     pooler = model["image_encoder"]["pooler"].attn
