@@ -84,6 +84,10 @@ class Domain:
     objectives: Mapping[str, Ref] = field(default_factory=dict)
     """``kind`` -> configuration class, ``build(sizes) -> Objective``; beside the core's."""
 
+    imports: Mapping[str, Ref] = field(default_factory=dict)
+    """Word after ``--as`` -> `medvlp.models.imports.recipe.Kind`: published weights for this
+    domain; beside the core's, which are for chest X-rays."""
+
     tasks: Mapping[str, Ref] = field(default_factory=dict)
     """``kind`` -> evaluation task; beside the core's."""
 

@@ -12,7 +12,7 @@ def import_weights(
     source: Annotated[Path, typer.Argument(help="File or folder of the weights.")],
     kind: Annotated[
         str,
-        typer.Option("--as", help="clip, siglip, open-clip, chexzero, ... (docs/import.md)."),
+        typer.Option("--as", help="clip, siglip, chexzero, colipri, ... (docs/import.md)."),
     ],
     folder: Annotated[Path, typer.Option("--out", help="Bundle folder to write.")],
     tokenizer: Annotated[
@@ -28,7 +28,7 @@ def import_weights(
     ] = None,
     answer: Annotated[
         Path | None,
-        typer.Option("--answer", help="The original's embeddings of the known picture (JSON)."),
+        typer.Option("--answer", help="The original's embeddings of the known image (JSON)."),
     ] = None,
 ) -> None:
     """Make a bundle of published weights on disk; nothing is downloaded, no pickle is run."""

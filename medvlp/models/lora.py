@@ -13,7 +13,10 @@ from medvlp.config import STRICT
 from medvlp.errors import ConfigError
 from medvlp.models.two_tower import TwoTower
 
-_ATTENTION = r"(query|key|value|q_proj|k_proj|v_proj|o_proj|qkv|attention\.output\.dense)"
+_ATTENTION = (
+    r"(query|key|value|key_value|query_key_value|q_proj|k_proj|v_proj|o_proj|qkv"
+    r"|attention_out|attention\.output\.dense)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,6 +54,10 @@ def add_adapters(model: TwoTower, config: LoraConfig) -> None:
             target_modules=wanted,
         )
         peft.inject_adapter_in_model(settings, tower)
+        for module in tower.modules():
+            if isinstance(module, nn.TransformerEncoderLayer):
+                # Its fused path, in evaluation, reads weights past the adapters; this bars it.
+                module.activation_relu_or_gelu = 0
 
 
 def merge_adapters(model: nn.Module) -> None:

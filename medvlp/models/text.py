@@ -15,7 +15,7 @@ from medvlp.encoding import TextEncoder, TextFeatures
 from medvlp.models.backbone import bert_config, check_bert, check_text, portable
 from medvlp.models.clip import ClipTextConfig
 from medvlp.models.no_text import NoTextConfig
-from medvlp.models.pooling import last_token, never_blank
+from medvlp.models.pooling import AttentionPool, last_token, masked_mean, never_blank
 from medvlp.models.pretrained import from_description, load_pretrained
 from medvlp.models.recompute import recompute_blocks
 from medvlp.models.siglip import SiglipTextConfig
@@ -24,14 +24,18 @@ from medvlp.models.tribert import TribertConfig
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TextTowerConfig:
-    """A BERT (arXiv:1810.04805), or whatever encoder a local folder holds."""
+    """A BERT (arXiv:1810.04805), or whatever encoder a local folder holds.
+
+    A Longformer (arXiv:2004.05150) reads texts beyond 512 tokens; no token of it sees them all.
+    """
 
     kind: Literal["bert"] = "bert"
     width: int = 256
     depth: int = 4
     heads: int = 4
-    pool: Literal["cls", "mean", "last"] = "mean"
-    """The vector of the first or of the last real token, or the mean over a text's real ones."""
+    pool: Literal["cls", "mean", "last", "attention"] = "mean"
+    """The vector of the first or of the last real token, or the mean over a text's real ones.
+    ``attention``: the mean token asks all, with as many heads as the BERT has (COLIPRI)."""
 
     layers: tuple[int, ...] = (-1,)
     """The layers whose outputs are averaged, 0 being the embeddings and -1 the last layer."""
@@ -65,11 +69,11 @@ class TextTowerConfig:
                 positions than asked for.
         """
         if self.pretrained:
-            backbone: Any = load_pretrained(AutoModel, self.pretrained, attn_implementation="sdpa")
+            backbone: Any = load_pretrained(AutoModel, self.pretrained)
         else:
             own = self._config(vocab_size, pad_id)
-            backbone = AutoModel.from_config(own, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
-        _drop_pooler(backbone)
+            backbone = AutoModel.from_config(own)  # type: ignore[no-untyped-call]
+        _drop_unread(backbone)
         check_text(backbone, vocab_size, self.max_tokens)
         return _TransformerText(backbone, self)
 
@@ -89,10 +93,14 @@ CORE_TEXT_TOWERS: dict[str, type] = {
 """Text towers by `kind`."""
 
 
-def _drop_pooler(backbone: Any) -> None:
-    # BERT's pooler would be a weight without a gradient, at which data-parallel training stops.
+def _drop_unread(backbone: Any) -> None:
+    # Weights without a gradient, at which data-parallel training stops: BERT's pooler, and the
+    # Longformer's for tokens that all others see, of which there are none here.
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
+    for name, weight in backbone.named_parameters():
+        if name.split(".")[-2].endswith("_global"):
+            weight.requires_grad_(False)
 
 
 class _TransformerText(TextEncoder):
@@ -103,6 +111,8 @@ class _TransformerText(TextEncoder):
         self.max_tokens = config.max_tokens
         self._pool = config.pool
         self._layers = config.layers
+        if config.pool == "attention":
+            self.pooler = AttentionPool(self.width, backbone.config.num_attention_heads)
         if config.checkpoint_activations:
             recompute_blocks(backbone, GradientCheckpointingLayer)
         self.portable = portable(config, backbone)
@@ -114,9 +124,10 @@ class _TransformerText(TextEncoder):
             pooled_MD = tokens_MTD[:, 0]
         elif self._pool == "last":
             pooled_MD = last_token(tokens_MTD, seen_MT)
+        elif self._pool == "attention":
+            pooled_MD, tokens_MTD = self.pooler(tokens_MTD, seen_MT)
         else:
-            weight_MT1 = seen_MT.unsqueeze(2).to(tokens_MTD.dtype)
-            pooled_MD = (tokens_MTD * weight_MT1).sum(1) / weight_MT1.sum(1)
+            pooled_MD = masked_mean(tokens_MTD, seen_MT)
         return TextFeatures(pooled_MD=pooled_MD, tokens_MTD=tokens_MTD)
 
     def _tokens(self, ids_MT: Tensor, seen_MT: Tensor) -> Tensor:

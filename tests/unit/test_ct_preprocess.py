@@ -7,7 +7,7 @@ import torch
 from medvlp.archive.index import index_archive
 from medvlp.archive.verdict import Reject
 from medvlp.config import plain, validate
-from medvlp.data.preprocess import model_input
+from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.errors import ConfigError, InputError
 from medvlp_volumetric.nifti import read_nifti
 from medvlp_volumetric.preprocess import (
@@ -93,6 +93,80 @@ def test_each_window_is_a_channel_clipped_to_one():
     assert tensor.shape == (2, 1, 1, 4)
     expected = torch.tensor([[-1, 0, 0.05, 1], [-1, -1, 0, 1]])
     torch.testing.assert_close(tensor.flatten(1), expected)
+
+
+def test_options_of_others_models_count_in_the_digest_and_their_absence_does_not():
+    older = "3bdbe28d6aa953f77e86b042762884fdb8325004575d7472fa233607087cf098"
+    assert contract_digest(CtPreprocessConfig()) == older
+    options = [
+        {"scale_to": (0.0, 1.0)},
+        {"clip": "first"},
+        {"antialias": False},
+        {"pad": "least"},
+        {"stretch": True},
+    ]
+    digests = {contract_digest(CtPreprocessConfig(**option)) for option in options}
+    assert len(digests | {older}) == 6
+
+
+def test_a_window_may_become_another_range():
+    config = CtPreprocessConfig(
+        shape=(1, 1, 4), window_hu=(-1150, 350), more_windows_hu=((0.0, 100.0),), scale_to=(0, 1)
+    )
+    stored = np.array([[[-3000, -400, 50, 2000]]], dtype=np.int16)
+    (tensor,) = model_input(config.build(), [stored])
+    expected = torch.tensor([[0, 0.5, 0.8, 1], [0, 0, 0.5, 1]])
+    torch.testing.assert_close(tensor.flatten(1), expected)
+    with pytest.raises(ConfigError, match="must be smaller"):
+        validate(CtPreprocessConfig, {"kind": "ct", "scale_to": [1.0, 0.0]}, "t")
+
+
+def metal(**options):
+    """One column of a clip of 3000 HU in air, resampled to twice its fineness."""
+    column = np.full((4, 1, 1), -1000, dtype=np.float32)
+    column[2] = 3000
+    config = CtPreprocessConfig(shape=(8, 1, 1), spacing_mm=(1, 1, 1), **options)
+    return config.build().from_array(column, (2, 1, 1))[:, 0, 0].tolist()
+
+
+def test_clipping_first_or_last_is_not_the_same():
+    assert metal() == [-1000, -1000, -1000, 0, 2000, 2000, 0, -1000]
+    assert metal(clip="first") == [-1000, -1000, -1000, -500, 500, 500, -500, -1000]
+
+
+def test_without_antialiasing_fine_structure_is_passed_over():
+    stripes = np.tile((np.arange(16) % 2 * 1000.0).astype(np.float32), (4, 4, 1))
+    asked = {"shape": (4, 4, 4), "spacing_mm": (1, 1, 4)}
+    averaged = CtPreprocessConfig(**asked).build().from_array(stripes, (1, 1, 1))
+    # New centres lie at 4 k + 1.5 old voxels, between an even and an odd one.
+    linear = CtPreprocessConfig(**asked, antialias=False).build().from_array(stripes, (1, 1, 1))
+    assert np.unique(averaged).tolist() == np.unique(linear).tolist() == [500]
+    spike = np.zeros((4, 4, 16), dtype=np.float32)
+    spike[..., 4] = 1000
+    assert CtPreprocessConfig(**asked).build().from_array(spike, (1, 1, 1)).max() == 250
+    plain = CtPreprocessConfig(**asked, antialias=False).build().from_array(spike, (1, 1, 1))
+    assert plain.max() == 0
+
+
+def test_padding_may_be_the_volume_s_own_least_value():
+    inside = np.full((2, 2, 2), -40, dtype=np.float32)
+    asked = {"shape": (4, 2, 2), "spacing_mm": (1, 1, 1)}
+    for pad, least, expected in (("air", -40, -1000), ("least", -40, -40), ("least", -3000, -1000)):
+        inside[0, 0, 0] = least
+        stored = CtPreprocessConfig(**asked, pad=pad).build().from_array(inside)
+        assert stored[0, 1, 1] == stored[3, 1, 1] == expected
+
+
+def test_a_stretched_volume_spans_the_window_whatever_its_values_mean():
+    grey = np.arange(8, dtype=np.float32).reshape(2, 2, 2) * 30
+    config = CtPreprocessConfig(shape=(2, 2, 2), fit="resize", stretch=True, scale_to=(0.0, 1.0))
+    (tensor,) = model_input(config.build(), [config.build().from_array(grey)])
+    torch.testing.assert_close(tensor.flatten(), torch.arange(8) / 7, atol=5e-4, rtol=0)
+    flat = config.build().from_array(np.full((2, 2, 2), 7.0))
+    assert (flat == -1000).all()
+    values = {"kind": "ct", "stretch": True, "more_windows_hu": [[0.0, 1.0]]}
+    with pytest.raises(ConfigError, match="one window"):
+        validate(CtPreprocessConfig, values, "t")
 
 
 def test_arrays_of_the_user_s_own_are_taken_as_canonical():

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from medvlp.config import plain, validate
 from medvlp.errors import ConfigError
 from medvlp.models.patch_dropout import keeping
+from medvlp.models.pooling import AttentionPool
 from medvlp_volumetric.encoders.primus import (
-    AttentionPool,
     PrimusConfig,
     RotaryBlock,
     patch_grid,

@@ -35,10 +35,13 @@ DOMAIN = Domain(
         "ct-slices": Ref("medvlp_volumetric.preprocess_slices:CtSlicesConfig"),
     },
     encoders={
+        "ctvit": Ref("medvlp_volumetric.encoders.ctvit:CtvitConfig"),
+        "i3d": Ref("medvlp_volumetric.encoders.i3d:I3dConfig"),
         "primus": Ref("medvlp_volumetric.encoders.primus:PrimusConfig"),
         "resnet3d": Ref("medvlp_volumetric.encoders.resnet3d:ResNet3dConfig"),
         "slices": Ref("medvlp_volumetric.encoders.slices:SlicesConfig"),
         "swin3d": Ref("medvlp_volumetric.encoders.swin3d:Swin3dConfig"),
+        "turned": Ref("medvlp_volumetric.encoders.turned:TurnedConfig"),
         "vit3d": Ref("medvlp_volumetric.encoders.vit3d:Vit3dConfig"),
     },
     objectives={
@@ -46,6 +49,13 @@ DOMAIN = Domain(
         "masked-volume": Ref("medvlp_volumetric.losses.masked_volume:MaskedVolumeConfig"),
         "organs": Ref("medvlp_volumetric.losses.organs:OrgansConfig"),
         "volume-ssl": Ref("medvlp_volumetric.losses.volume_ssl:VolumeSslConfig"),
+    },
+    imports={
+        "colipri": Ref("medvlp_volumetric.imports.colipri:KIND"),
+        "ct-clip": Ref("medvlp_volumetric.imports.ct_clip:KIND"),
+        "fvlm": Ref("medvlp_volumetric.imports.fvlm:KIND"),
+        "m3d-clip": Ref("medvlp_volumetric.imports.m3d_clip:KIND"),
+        "merlin": Ref("medvlp_volumetric.imports.merlin:KIND"),
     },
     vocabulary=Path(__file__).with_name("vocabulary"),
     phantom=Ref("medvlp_volumetric.phantom:PHANTOM"),

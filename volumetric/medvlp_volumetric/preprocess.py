@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,14 @@ class CtAugmentConfig:
 class CtPreprocessConfig:
     """From a CT series or NIfTI file to a (C,D,H,W) tensor, canonical: head, back, left."""
 
+    LATER: ClassVar[Mapping[str, Any]] = {
+        "scale_to": (-1.0, 1.0),
+        "clip": "last",
+        "antialias": True,
+        "pad": "air",
+        "stretch": False,
+    }
+
     kind: Literal["ct"] = "ct"
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres] = (3.0, 3.0, 3.0)
     """Along D, H and W; has no effect with ``fit: resize``."""
@@ -59,10 +67,23 @@ class CtPreprocessConfig:
     fit: Literal["crop_pad", "resize"] = "crop_pad"
     """``crop_pad``: resample to `spacing_mm`, then crop or pad about the centre with air;
     ``resize``: stretch the whole volume to `shape`."""
+    scale_to: Window = (-1.0, 1.0)
+    """What the ends of a window become in the model's input, if others trained it so."""
+    clip: Literal["first", "last"] = "last"
+    """Whether HU beyond all windows are clipped before the volume is resampled, or after."""
+    antialias: bool = True
+    """Average an axis over whole voxels where it shrinks by two or more."""
+    pad: Literal["air", "least"] = "air"
+    """What padding fills in: the least HU of the windows, or the volume's own least within them."""
+    stretch: bool = False
+    """A volume's least and largest values become the ends of the one window before it is resampled:
+    for models of pictures, which know no HU."""
     augment: CtAugmentConfig = CtAugmentConfig()
 
     def __post_init__(self) -> None:
-        check_windows(self.windows)
+        check_windows((*self.windows, self.scale_to))
+        if self.stretch and self.more_windows_hu:
+            raise ValueError("stretch: a volume that is stretched has one window")
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -90,15 +111,18 @@ def check_windows(windows: Sequence[Window]) -> None:
             raise ValueError(f"window ({low}, {high}): the first must be smaller")
 
 
-def resample(hu_DHW: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
+def resample(
+    hu_DHW: NDArray[np.float32], shape: Sequence[int], *, antialias: bool = True
+) -> NDArray[np.float32]:
     """Resample onto another grid over the same extent, axis by axis aligned.
 
     Linear between voxel centres; an axis that shrinks by two or more is first averaged over
-    whole voxels, so that fine structure does not alias.
+    whole voxels, unless told otherwise, so that fine structure does not alias.
     """
     image = torch.from_numpy(np.ascontiguousarray(hu_DHW))[None, None]
     averaged = [
-        n // (n // m) if n >= 2 * m else n for n, m in zip(hu_DHW.shape, shape, strict=True)
+        n // (n // m) if antialias and n >= 2 * m else n
+        for n, m in zip(hu_DHW.shape, shape, strict=True)
     ]
     if tuple(averaged) != hu_DHW.shape:
         image = F.interpolate(image, averaged, mode="area")
@@ -227,10 +251,13 @@ def placement_of(volume: Volume, resampled: Sequence[int], shape: Sequence[int])
     )
 
 
-def windowed(hu_BDHW: Tensor, windows: Sequence[Window]) -> Tensor:
-    """(B,C,D,H,W) in [-1,1], one channel a window."""
-    channels = [(hu_BDHW - low) * (2 / (high - low)) - 1 for low, high in windows]
-    return torch.stack(channels, dim=1).clamp_(-1, 1)
+def windowed(hu_BDHW: Tensor, windows: Sequence[Window], to: Window = (-1.0, 1.0)) -> Tensor:
+    """(B,C,D,H,W), one channel a window, whose ends become those of `to`."""
+    least, largest = to
+    channels = [
+        (hu_BDHW - low) * ((largest - least) / (high - low)) + least for low, high in windows
+    ]
+    return torch.stack(channels, dim=1).clamp_(least, largest)
 
 
 def grey_slice(stored: NDArray[Any], window: Window, at: float) -> NDArray[np.uint8]:
@@ -266,6 +293,7 @@ class CtPreprocess:
     def __init__(self, config: CtPreprocessConfig) -> None:
         self.config = config
         self._air = min(low for low, _ in config.windows)
+        self._bright = max(high for _, high in config.windows)
 
     def read(
         self, paths: Sequence[Path], span: Span | None = None, flags: Sequence[str] = ()
@@ -308,11 +336,22 @@ class CtPreprocess:
         return self._store(volume_of(hu_DHW, spacing_mm or self.config.spacing_mm))
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
-        volume = volume.canonical()
-        hu_DHW = resample(volume.hu_DHW, self._resampled(volume))
-        if self.config.fit == "crop_pad":
-            hu_DHW = crop_pad(hu_DHW, self.config.shape, self._air)
+        volume, config = volume.canonical(), self.config
+        hu_DHW = volume.hu_DHW
+        if config.stretch:
+            hu_DHW = self._stretched(hu_DHW)
+        if config.clip == "first":
+            hu_DHW = np.clip(hu_DHW, self._air, self._bright)
+        hu_DHW = resample(hu_DHW, self._resampled(volume), antialias=config.antialias)
+        if config.fit == "crop_pad":
+            fill = self._air if config.pad == "air" else max(self._air, float(hu_DHW.min()))
+            hu_DHW = crop_pad(hu_DHW, config.shape, fill)
         return np.clip(np.rint(hu_DHW), -32768, 32767).astype(np.int16)
+
+    def _stretched(self, hu_DHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        (low, high), least = self.config.window_hu, hu_DHW.min()
+        share = (hu_DHW - least) / max(float(hu_DHW.max() - least), 1e-6)
+        return np.asarray(low + share * (high - low), dtype=np.float32)
 
     def _resampled(self, canonical: Volume) -> tuple[int, ...]:
         if self.config.fit == "resize":
@@ -350,11 +389,11 @@ class CtPreprocess:
         return moved
 
     def tensor(self, stored: Tensor, drawn_BK: Tensor | None = None) -> Tensor:
-        """(B,C,D,H,W) float32 in [-1,1], one channel a window; augmented by `drawn_BK`."""
+        """(B,C,D,H,W) float32 within `scale_to`, one channel a window; augmented by `drawn_BK`."""
         hu_BDHW = stored.to(torch.float32)
         if drawn_BK is not None:
             hu_BDHW = apply_changes(hu_BDHW, drawn_BK, self._air)
-        return windowed(hu_BDHW, self.config.windows)
+        return windowed(hu_BDHW, self.config.windows, self.config.scale_to)
 
     def picture(self, stored: NDArray[Any], at: float = 0.5) -> NDArray[np.uint8]:
         """The axial slice at the fraction `at` from the feet, first window, (H,W,3).

@@ -1,11 +1,11 @@
-"""A picture and a sentence that anybody can make again, and what a model says of them.
+"""An image and a sentence that anybody can make again, and what a model says of them.
 
-The same picture through the original code shows whether an import does what the original does.
+The same image through the original code shows whether an import does what the original does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,29 @@ def known_picture(size: int) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Known:
+    """The known image of a domain."""
+
+    array: Callable[[Any], NDArray[Any]]
+    """From a preprocessing contract to an array of its size, which `Preprocess.from_array` takes
+    and neither resamples nor stretches."""
+
+    words: str
+    """How to make it again."""
+
+
+PICTURE = Known(
+    array=lambda contract: known_picture(contract.size),
+    words="row y, column x: (7 x + 13 y) mod 256, of the contract's size",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Embeddings of the known picture, at the contract's own size, and of the known sentence."""
+    """Embeddings of the known image and of the known sentence."""
+
+    image: str
+    """How to make the image again."""
 
     image_E: NDArray[np.float32]
     text_E: NDArray[np.float32] | None
@@ -43,7 +64,7 @@ class Answer:
 
     @property
     def cosine(self) -> float | None:
-        """Of picture and sentence."""
+        """Of image and sentence."""
         return None if self.text_E is None else float(self.image_E @ self.text_E)
 
     @property
@@ -57,21 +78,21 @@ class Answer:
         """For the bundle's provenance."""
         rows = {k: [round(float(v), 6) for v in row] for k, row in self.embeddings.items()}
         return {
-            "picture": "row y, column x: (7 x + 13 y) mod 256, of the contract's size",
+            "picture": self.image,
             "sentence": SENTENCE,
             **rows,
         }
 
 
 @torch.inference_mode()
-def answer_of(model: TwoTower, preprocess: Preprocess, tokenizer: Any) -> Answer:
+def answer_of(model: TwoTower, preprocess: Preprocess, tokenizer: Any, known: Known) -> Answer:
     """What a model in evaluation mode says."""
-    stored = preprocess.from_array(known_picture(preprocess.config.size))
+    stored = preprocess.from_array(known.array(preprocess.config))
     _, image_BE, _ = model.encode_image(model_input(preprocess, [stored]))
     if isinstance(model.text, NoText):
-        return Answer(image_E=image_BE[0].numpy(), text_E=None)
+        return Answer(image=known.words, image_E=image_BE[0].numpy(), text_E=None)
     text_ME, _ = model.encode_text(*encode_padded(tokenizer, [SENTENCE]))
-    return Answer(image_E=image_BE[0].numpy(), text_E=text_ME[0].numpy())
+    return Answer(image=known.words, image_E=image_BE[0].numpy(), text_E=text_ME[0].numpy())
 
 
 def compare(answer: Answer, given: Any) -> dict[str, float]:

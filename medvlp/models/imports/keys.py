@@ -106,6 +106,31 @@ def folded(weights: Mapping[str, Tensor], layer: str, norm: str, eps: float = 1e
     return found
 
 
+def stacked(weights: Mapping[str, Tensor], parts: Sequence[str], whole: str) -> Weights:
+    """The weights with some layers joined into one that gives all their outputs, in this order.
+
+    Args:
+        weights: Left as they are.
+        parts: Names of the layers; one without a bias counts with a bias of zero.
+        whole: Name of the one layer.
+
+    Raises:
+        ConfigError: A layer is missing.
+    """
+    found = dict(weights)
+    try:
+        matrices = [found.pop(f"{part}.weight") for part in parts]
+    except KeyError as error:
+        raise ConfigError(f"import: no tensor {error.args[0]}", remedy=_REMEDY) from error
+    biases = [
+        found.pop(f"{part}.bias", matrix.new_zeros(len(matrix)))
+        for part, matrix in zip(parts, matrices, strict=True)
+    ]
+    found[f"{whole}.weight"] = torch.cat(matrices)
+    found[f"{whole}.bias"] = torch.cat(biases)
+    return found
+
+
 def fitted(
     weights: Mapping[str, Tensor],
     rules: Sequence[Rule],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medvlp.domain import domains
+from medvlp.errors import ConfigError
 from medvlp.models.imports import (
     biovil,
     chexzero,
@@ -28,3 +30,22 @@ KINDS: dict[str, Kind] = {
     "open-clip": open_clip.KIND,
     "siglip": siglip.KIND,
 }
+"""The core's, for chest X-rays."""
+
+
+def kind_of(word: str) -> Kind:
+    """The kind of a word, the core's or an installed domain's.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    brought = {name: ref for domain in domains().values() for name, ref in domain.imports.items()}
+    if word in KINDS:
+        return KINDS[word]
+    if word not in brought:
+        raise ConfigError(
+            f"import: kind {word[:40]!r} is not known",
+            remedy=f"choose from: {', '.join(sorted([*KINDS, *brought]))}",
+        )
+    found: Kind = brought[word].load()
+    return found

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from medvlp.models.imports.answer import PICTURE, Known
 from medvlp.models.imports.keys import Rule, Weights
 from medvlp.models.imports.source import Source
+from medvlp.models.imports.words import Rewriting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,8 @@ class Recipe:
     image: dict[str, Any]
     text: dict[str, Any]
     model: dict[str, Any]
-    canonical: bool = False
-    """Texts lose their punctuation and capitals before they are cut into tokens."""
+    texts: Rewriting = "plain"
+    """What is done to texts before they are cut into tokens."""
 
     notes: tuple[str, ...] = field(default=())
     """What the user should know of it."""
@@ -40,3 +42,9 @@ class Kind:
     read: Callable[[Source], Recipe]
     licence: str
     """Where the published weights' licence restricts their use, as far as it is known to us."""
+
+    domain: str = "cxr"
+    """Whose images it is for."""
+
+    known: Known = PICTURE
+    """The image whose embedding tells whether the import does what the original does."""

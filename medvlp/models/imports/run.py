@@ -11,14 +11,14 @@ import torch
 
 from medvlp.config import one_of_kinds, override, plain, validate
 from medvlp.data.prompts import load_prompts
-from medvlp.domain import get_domain
+from medvlp.domain import Domain, get_domain
 from medvlp.errors import ConfigError
 from medvlp.models.bounded import IMPOSSIBLE, Bounded
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.image2d import CORE_ENCODERS
-from medvlp.models.imports.answer import Answer, answer_of, compare
+from medvlp.models.imports.answer import Answer, Known, answer_of, compare
 from medvlp.models.imports.keys import fitted
-from medvlp.models.imports.kinds import KINDS
+from medvlp.models.imports.kinds import kind_of
 from medvlp.models.imports.recipe import Recipe
 from medvlp.models.imports.source import Source
 from medvlp.models.imports.words import no_words, tokenizer_for
@@ -26,7 +26,6 @@ from medvlp.models.text import CORE_TEXT_TOWERS
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.plain_files import read_json
 
-DOMAIN = "cxr"
 _LARGEST_ANSWER = 1 << 24
 
 
@@ -57,7 +56,7 @@ class Imported:
             lines.append(f"Cosines with the original's known answer: {checked}")
         if self.answer.cosine is not None:
             lines += [
-                f"Cosine of the known picture and sentence: {self.answer.cosine:.6f}",
+                f"Cosine of the known image and sentence: {self.answer.cosine:.6f}",
                 f"Next: medvlp zeroshot {self.folder} FILES --labels Pneumonia,Edema",
             ]
         lines.append(f"Next: medvlp evaluate PROTOCOL.yaml --bundle {self.folder} --out FOLDER")
@@ -83,12 +82,12 @@ def import_source(
 
     Args:
         path: A file or a folder.
-        kind: A word of `KINDS`.
+        kind: A word that `kind_of` knows.
         out: The bundle's folder.
         tokenizer: A folder with the tokenizer; by default the source's.
         settings: Overrides such as ``preprocess.size=224``, ``image.pool=mean``.
         prompts: A prompt file that shall travel along.
-        answer: A JSON file with the original code's embeddings of the known picture and sentence.
+        answer: A JSON file with the original code's embeddings of the known image and sentence.
 
     Raises:
         ConfigError: The kind is not known, a file cannot be used, or not every tensor has its
@@ -96,22 +95,19 @@ def import_source(
         InputError: There is no tokenizer, or the known answer is none.
         BundleError: Something that is no bundle stands at `out`.
     """
-    if kind not in KINDS:
-        raise ConfigError(
-            f"import: kind {kind[:40]!r} is not known", remedy=f"choose from: {', '.join(KINDS)}"
-        )
+    chosen = kind_of(kind)
     source = Source(path)
-    recipe = KINDS[kind].read(source)
-    parts = _parts(recipe, settings)
+    recipe = chosen.read(source)
+    parts = _parts(recipe, settings, get_domain(chosen.domain))
     words = _words(recipe, tokenizer or source.folder)
     model = _model(recipe, parts, words).eval()
     preprocess = parts["preprocess"].build()
-    said = answer_of(model, preprocess, words)
+    said = answer_of(model, preprocess, words, chosen.known)
     cosines = {} if answer is None else compare(said, read_json(answer, _LARGEST_ANSWER))
     digest = save_bundle(
         out,
         model=model,
-        domain=DOMAIN,
+        domain=chosen.domain,
         preprocess=parts["preprocess"],
         image=parts["image"],
         text=parts["text"],
@@ -127,7 +123,7 @@ def import_source(
             }
         },
     )
-    _ask_again(out, said)
+    _ask_again(out, said, chosen.known)
     return Imported(
         folder=out,
         digest=digest,
@@ -135,11 +131,11 @@ def import_source(
         answer=said,
         cosines=cosines,
         notes=recipe.notes,
-        licence=KINDS[kind].licence,
+        licence=chosen.licence,
     )
 
 
-def _parts(recipe: Recipe, settings: Sequence[str]) -> dict[str, Any]:
+def _parts(recipe: Recipe, settings: Sequence[str], domain: Domain) -> dict[str, Any]:
     """The configurations by name, overridden and checked."""
     names = ("preprocess", "image", "text", "model")
     values = override({name: getattr(recipe, name) for name in names}, settings)
@@ -147,10 +143,11 @@ def _parts(recipe: Recipe, settings: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"import: no setting {surplus[0]}", remedy=f"begin with one of: {', '.join(names)}"
         )
-    contracts = [ref.load() for ref in get_domain(DOMAIN).preprocess.values()]
+    contracts = [ref.load() for ref in domain.preprocess.values()]
+    encoders = [*CORE_ENCODERS.values(), *(ref.load() for ref in domain.encoders.values())]
     return {
         "preprocess": validate(one_of_kinds(contracts), values["preprocess"], "preprocess"),
-        "image": validate(one_of_kinds(CORE_ENCODERS.values()), values["image"], "image"),
+        "image": validate(one_of_kinds(encoders), values["image"], "image"),
         "text": validate(one_of_kinds(CORE_TEXT_TOWERS.values()), values["text"], "text"),
         "model": validate(TwoTowerConfig, values["model"], "model"),
     }
@@ -162,7 +159,7 @@ def _words(recipe: Recipe, folder: Path) -> Any:
     rows = recipe.text["architecture"].get("vocab_size")
     if not isinstance(rows, int):
         raise ConfigError("import: config.json states no vocab_size", remedy="copy it again")
-    return tokenizer_for(folder, rows, canonical=recipe.canonical)
+    return tokenizer_for(folder, rows, texts=recipe.texts)
 
 
 def _model(recipe: Recipe, parts: dict[str, Any], tokenizer: Any) -> TwoTower:
@@ -181,10 +178,10 @@ def _model(recipe: Recipe, parts: dict[str, Any], tokenizer: Any) -> TwoTower:
     return model
 
 
-def _ask_again(out: Path, said: Answer) -> None:
+def _ask_again(out: Path, said: Answer, known: Known) -> None:
     """Open the bundle as any user will, and see that it answers as the model in memory did."""
     bundle = load(out)
-    again = answer_of(bundle.model, bundle.preprocess, bundle.tokenizer).embeddings
+    again = answer_of(bundle.model, bundle.preprocess, bundle.tokenizer, known).embeddings
     for name, mine in said.embeddings.items():
         if abs(mine - again[name]).max() > 1e-5:
             raise ConfigError(

@@ -56,7 +56,7 @@ def read(source: Source) -> Recipe:
             "image_projection": {"kind": "none"},
             "text_projection": {"kind": "none"},
         },
-        canonical=True,
+        texts="canonical",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
@@ -17,13 +17,19 @@ _SPARE = 128
 """Rows that a table of embeddings may have over, so that its length suits the hardware."""
 
 
-def tokenizer_for(folder: Path, rows: int, *, canonical: bool) -> Any:
+Rewriting = Literal["plain", "canonical", "spaced"]
+"""What is done to texts first. ``canonical``: they lose punctuation and capitals, as SigLIP's do.
+``spaced``: they lose capitals, and runs of letters and digits and runs of other signs stand apart,
+with one space between, as Merlin's do."""
+
+
+def tokenizer_for(folder: Path, rows: int, *, texts: Rewriting) -> Any:
     """The tokenizer in a folder, checked against the weights.
 
     Args:
         folder: With ``tokenizer.json`` or ``vocab.txt``.
         rows: Tokens that the text tower knows.
-        canonical: Whether texts lose punctuation and capitals first, as SigLIP's do.
+        texts: What is done to texts first.
 
     Raises:
         ConfigError: It has another number of tokens, or does not mark a text's end.
@@ -35,8 +41,8 @@ def tokenizer_for(folder: Path, rows: int, *, canonical: bool) -> Any:
             f"import: the tokenizer has {len(tokenizer)} tokens, the weights know {rows}",
             remedy="name the folder of the tokenizer that they were trained with (--tokenizer)",
         )
-    if canonical:
-        _make_canonical(tokenizer)
+    if texts != "plain":
+        _rewrite(tokenizer, _REPLACED[texts])
     ids = encode(tokenizer, "a", 16)
     if not ids or ids[-1] not in tokenizer.all_special_ids:
         raise ConfigError(
@@ -54,11 +60,19 @@ def no_words() -> PreTrainedTokenizerFast:
     )
 
 
-def _make_canonical(tokenizer: Any) -> None:
+_REPLACED: dict[str, tuple[str, str]] = {
+    "canonical": (f"[{re.escape(string.punctuation)}]", ""),
+    "spaced": (r"(?<=\w)(?=[^\w\s])|(?<=[^\w\s])(?=\w)", " "),
+}
+"""Pattern and what stands in its place."""
+
+
+def _rewrite(tokenizer: Any, replaced: tuple[str, str]) -> None:
+    pattern, by = replaced
     rules = tokenizer.backend_tokenizer
     first = [
         normalizers.Lowercase(),
-        normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+        normalizers.Replace(Regex(pattern), by),
         normalizers.Replace(Regex(r"\s+"), " "),
         normalizers.Strip(),
     ]

@@ -19,6 +19,7 @@ from medvlp.config import STRICT
 from medvlp.encoding import ImageEncoder, ImageFeatures
 from medvlp.losses.contrastive import widened
 from medvlp.models.patch_dropout import DropRate, PatchDropout, taken
+from medvlp.models.pooling import AttentionPool, split_heads
 from medvlp.models.recompute import recompute_blocks
 
 Count = Annotated[int, Ge(1)]
@@ -31,8 +32,8 @@ class PrimusConfig:
     """A transformer over cubes of voxels whose attention alone knows where they lie.
 
     Primus (arXiv:2503.01835) as in COLIPRI (arXiv:2510.15042), whose sizes are the defaults;
-    blocks as in EVA-02 (arXiv:2303.11331, section 2). No weights of others fit: queries, keys and
-    values share one matrix here.
+    blocks as in EVA-02 (arXiv:2303.11331, section 2). COLIPRI's published weights have
+    `norm_attended` and `project` besides.
     """
 
     kind: Literal["primus"] = "primus"
@@ -49,6 +50,11 @@ class PrimusConfig:
     arXiv:1603.09382); earlier blocks less, in a straight line from 0."""
     layer_scale: Annotated[float, Gt(0)] = 0.1
     """Start of the factors on what a block adds (arXiv:2103.17239, section 2)."""
+    norm_attended: bool = False
+    """A further layer norm in each block, of what attention found before its output matrix."""
+    project: Count | None = None
+    """Channels that a linear layer gives each patch before the pooler, a multiple of `heads`; the
+    tower's width then."""
     pool: Literal["attention", "mean"] = "attention"
     """``attention``: the mean token asks all tokens. ``mean``: the mean of the tokens."""
     patch_dropout: DropRate = 0.0
@@ -61,6 +67,8 @@ class PrimusConfig:
     def __post_init__(self) -> None:
         if self.width % (6 * self.heads):
             raise ValueError(f"width {self.width}: must be a multiple of 6 * heads")
+        if self.project is not None and self.project % self.heads:
+            raise ValueError(f"project {self.project}: must be a multiple of heads")
 
     def build(self, channels: int) -> ImageEncoder:
         """The tower for inputs of `channels` channels."""
@@ -77,7 +85,7 @@ class Primus(ImageEncoder):
 
     def __init__(self, config: PrimusConfig, channels: int) -> None:
         super().__init__()
-        self.width = config.width
+        self.width = config.project or config.width
         self.map_widths = (config.width,)
         self.patch: tuple[int, int, int] = config.patch
         self.embed = nn.Conv3d(channels, config.width, config.patch, stride=config.patch)
@@ -89,12 +97,15 @@ class Primus(ImageEncoder):
                 round(config.width * config.mlp_ratio),
                 layer_scale=config.layer_scale,
                 drop_path=config.drop_path * k / steps,
+                norm_attended=config.norm_attended,
             )
             for k in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width)
         attention = config.pool == "attention"
-        self.pool = AttentionPool(config.width, config.heads) if attention else MeanPool()
+        project = config.project
+        self.project = nn.Linear(config.width, project) if project else nn.Identity()
+        self.pool = AttentionPool(self.width, config.heads) if attention else MeanPool()
         self.patch_dropout = PatchDropout(config.patch_dropout)
         self._head = config.width // config.heads
         if config.checkpoint_activations:
@@ -115,10 +126,10 @@ class Primus(ImageEncoder):
         for block in self.blocks:
             x_BPE = block(x_BPE, angle)
         x_BPE = self.norm(x_BPE)
-        pooled_BE, tokens_BPE = self.pool(x_BPE)
+        pooled_BE, tokens_BPE = self.pool(self.project(x_BPE))
         maps: tuple[Tensor, ...] = ()
         if kept_BK is None:
-            maps = (x_BPE.transpose(1, 2).reshape(len(x_BPE), self.width, *grid),)
+            maps = (x_BPE.transpose(1, 2).reshape(*x_BPE.shape[::2], *grid),)
         return ImageFeatures(
             pooled_BD=pooled_BE,
             tokens_BPD=tokens_BPE,
@@ -139,6 +150,7 @@ class RotaryBlock(nn.Module):
         hidden: Hidden width of the perceptron.
         layer_scale: Start of γ.
         drop_path: Probability with which training leaves out what a sample would be given.
+        norm_attended: Whether what attention found is normalised before its output matrix.
     """
 
     def __init__(
@@ -149,12 +161,14 @@ class RotaryBlock(nn.Module):
         *,
         layer_scale: float = 1.0,
         drop_path: float = 0.0,
+        norm_attended: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
         self.drop_path = drop_path
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
+        self.attended_norm = nn.LayerNorm(width) if norm_attended else nn.Identity()
         self.attention_out = nn.Linear(width, width)
         self.attention_scale = nn.Parameter(torch.full((width,), layer_scale))
         self.mlp_norm = nn.LayerNorm(width)
@@ -183,7 +197,8 @@ class RotaryBlock(nn.Module):
         query_key_value = self.query_key_value(self.attention_norm(x_BPE))
         query, key, value = (split_heads(part, self.heads) for part in query_key_value.chunk(3, -1))
         found = F.scaled_dot_product_attention(turned(query, angle), turned(key, angle), value)
-        out_BPE: Tensor = self.attention_out(found.transpose(1, 2).flatten(2))
+        found_BPE = self.attended_norm(found.transpose(1, 2).flatten(2))
+        out_BPE: Tensor = self.attention_out(found_BPE)
         return out_BPE
 
     def _skipped(self, added_BPE: Tensor) -> Tensor:
@@ -200,39 +215,6 @@ class MeanPool(nn.Module):
     def forward(self, x_BPE: Tensor) -> tuple[Tensor, Tensor]:
         """The pooled vector (B,E) and the tokens."""
         return x_BPE.mean(1), x_BPE
-
-
-class AttentionPool(nn.Module):
-    """Multi-head attention whose one query is the mean token.
-
-    Pooled is ``out(concat_n Σ_p a_np · value_n(x_p))`` with the weights a of head n; the tokens
-    that it gives are ``out(value(x_p))``, a patch as the pooler takes it. Both maps are affine and
-    weights sum to 1: under even attention the mean of the tokens is the pooled vector.
-
-    Args:
-        width: E.
-        heads: N, a divisor of it.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
-
-    def forward(self, x_BPE: Tensor) -> tuple[Tensor, Tensor]:
-        """The pooled vector (B,E) and the tokens in its space (B,P,E)."""
-        value_BPE = self.value(x_BPE)
-        query, key, value = (
-            split_heads(part, self.heads)
-            for part in (self.query(x_BPE.mean(1, keepdim=True)), self.key(x_BPE), value_BPE)
-        )
-        found_BN1C = F.scaled_dot_product_attention(query, key, value)
-        return self.out(found_BN1C.flatten(1)), self.out(value_BPE)
-
-
-def split_heads(x_BPE: Tensor, heads: int) -> Tensor:
-    """(B,N,P,E/N): each head's share of the channels."""
-    return x_BPE.reshape(*x_BPE.shape[:2], heads, -1).transpose(1, 2)
 
 
 def patch_grid(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A 3D vision transformer, pooled by the mean over its tokens.
+"""A 3D vision transformer, pooled by the mean over its tokens unless told otherwise.
 
 A patch's similarity to a text is then its share of the whole volume's similarity, and heatmaps mean
 something.
@@ -8,9 +8,11 @@ Shape letters: B batch, C channels, D H W spatial, P tokens, E width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -31,10 +33,16 @@ class Vit3dConfig:
     patch: tuple[Count, Count, Count] = (8, 16, 16)
     """Voxels of a patch along D, H and W; the input's shape must be a multiple."""
     width: Count = 384
-    """A multiple of 6 (positions have a sine and a cosine for each axis) and of `heads`."""
+    """A multiple of `heads`, and of 6 where positions have a sine and a cosine for each axis."""
     depth: Count = 8
     heads: Count = 6
     mlp_ratio: Count = 4
+    positions: Literal["sincos", "learned"] = "sincos"
+    grid: tuple[Count, Count, Count] | None = None
+    """Patches along D, H and W for which positions are learned; on another grid they are
+    interpolated."""
+    pool: Literal["mean", "cls"] = "mean"
+    """``cls``: a token in front of the patches, without a position, stands for the volume."""
     dropout: Annotated[float, Ge(0)] = 0.0
     patch_dropout: DropRate = 0.0
     """Share of each image's patches that a training step leaves out, chosen anew each time;
@@ -44,8 +52,10 @@ class Vit3dConfig:
     a third more time, the same gradient (arXiv:1604.06174)."""
 
     def __post_init__(self) -> None:
-        if self.width % 6 or self.width % self.heads:
+        if self.width % self.heads or (self.positions == "sincos" and self.width % 6):
             raise ValueError(f"width {self.width}: must be a multiple of 6 and of heads")
+        if (self.positions == "learned") != (self.grid is not None):
+            raise ValueError("grid: belongs to learned positions, and these need it")
 
     def build(self, channels: int) -> ImageEncoder:
         """The tower for inputs of `channels` channels."""
@@ -72,6 +82,13 @@ class Vit3d(ImageEncoder):
         self.map_widths = (config.width,)
         self.patch = config.patch
         self.embed = nn.Conv3d(channels, config.width, config.patch, stride=config.patch)
+        self._grid = config.grid
+        if config.grid is not None:
+            self.position = nn.Parameter(torch.empty(1, config.width, *config.grid))
+            nn.init.trunc_normal_(self.position, std=0.02)
+        self._lead = int(config.pool == "cls")
+        if self._lead:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 config.width,
@@ -85,7 +102,7 @@ class Vit3d(ImageEncoder):
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.patch_dropout = PatchDropout(config.patch_dropout)
+        self.patch_dropout = PatchDropout(config.patch_dropout, lead=self._lead)
         if config.checkpoint_activations:
             recompute_blocks(self.blocks, nn.TransformerEncoderLayer)
 
@@ -101,14 +118,26 @@ class Vit3d(ImageEncoder):
         map_BEDHW = self.embed(image)
         d, h, w = map_BEDHW.shape[2:]
         x_BPE = map_BEDHW.flatten(2).transpose(1, 2)
-        x_BPE = x_BPE + sincos_positions((d, h, w), self.width).to(x_BPE)
+        x_BPE = x_BPE + self._positions((d, h, w)).to(x_BPE)
+        if self._lead:
+            x_BPE = torch.cat([self.cls_token.expand(len(x_BPE), -1, -1), x_BPE], 1)
         x_BPE = self.patch_dropout(x_BPE)
         for block in self.blocks:
             x_BPE = block(x_BPE)
-        tokens_BPE = self.norm(x_BPE)
+        x_BPE = self.norm(x_BPE)
+        tokens_BPE = x_BPE[:, self._lead :]
+        pooled_BE = x_BPE[:, 0] if self._lead else tokens_BPE.mean(dim=1)
         if self.patch_dropout.active:
-            return scattered(tokens_BPE)
+            return replace(scattered(tokens_BPE), pooled_BD=pooled_BE)
         last = tokens_BPE.transpose(1, 2).reshape(-1, self.width, d, h, w)
         return ImageFeatures(
-            pooled_BD=tokens_BPE.mean(dim=1), tokens_BPD=tokens_BPE, grid=(d, h, w), maps=(last,)
+            pooled_BD=pooled_BE, tokens_BPD=tokens_BPE, grid=(d, h, w), maps=(last,)
         )
+
+    def _positions(self, grid: tuple[int, int, int]) -> Tensor:
+        if self._grid is None:
+            return sincos_positions(grid, self.width)
+        position: Tensor = self.position
+        if grid != self._grid:
+            position = F.interpolate(position, grid, mode="trilinear", align_corners=False)
+        return position.flatten(2).transpose(1, 2)

@@ -1,0 +1,1 @@
+"""Weights of CT models that others published, from the user's own files into bundles."""
