@@ -1,11 +1,11 @@
-"""3D CT methods at one budget: a study of nine methods and three seeds on a phantom.
+"""3D CT methods at one budget: a study of eight methods and three seeds on a phantom.
 
     python benchmarks/ct_methods.py OUT [--steps 600] [--patients 800] [--seeds 3] [--workers 2]
 
 Writes a phantom archive and its manifest, trains every method with every seed from
 `configs/volumetric/study.yaml`, evaluates all of them on the protocols in
-`configs/evaluate/ct-study/`, and prints one table. Run again after a stop, it goes on with what is missing. It takes up to three
-hours on two cores, so it is no part of `make bench`.
+`configs/evaluate/ct-study/`, and prints one table. Run again after a stop, it goes on with what is
+missing. It takes up to three hours on two cores, so it is no part of `make bench`.
 
 Three families, each with its own tower, so that within a family the objectives alone differ: slices
 (mean of the slices, or RadCLIP's attention), a Swin transformer (VELVET-Med, objective by

@@ -173,20 +173,6 @@ class Placement:
         mask[tuple(window)] = _half(covered)
         return Laid(mask=mask, seen=float(covered.sum()), size=size)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Laid:
-    """One region on a grid."""
-
-    mask: Bools
-    """(*grid)"""
-
-    seen: float
-    """Its extent within the grid, in the grid's pixels, fractions included."""
-
-    size: float
-    """Its whole extent, what lies beyond the grid included."""
-
     def spread(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """A map at the image's own pixels.
 
@@ -209,6 +195,20 @@ class Laid:
             shown = inside.reshape(-1, *(1,) * shown.ndim) & shown
         spread = np.where(shown, spread, np.float32(np.nan))
         return spread.transpose(np.argsort(self.axes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laid:
+    """One region on a grid."""
+
+    mask: Bools
+    """(*grid)"""
+
+    seen: float
+    """Its extent within the grid, in the grid's pixels, fractions included."""
+
+    size: float
+    """Its whole extent, what lies beyond the grid included."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from medvlp.archive.series.nifti import nifti_bytes
 from medvlp.data.preprocess import Preprocess, model_input
 from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
-from medvlp.models.laid import Laid, blend
+from medvlp.models.heat_volume import HeatVolume, blend
 from medvlp.models.montage import draw_montage
 from medvlp.models.two_tower import TwoTower
 
@@ -119,7 +119,7 @@ class Heatmap:
         """
         if slices < 1:
             raise InputError(f"a montage of {slices} slices", remedy="ask for one or more")
-        laid = Laid.of(self._underlay(), self.native(), self.grid.shape, window)
+        laid = HeatVolume.of(self._underlay(), self.native(), self.grid.shape, window)
         figure = draw_montage(laid, self.text, self.similarity, self.share_D, slices)
         with _whole(Path(path)) as partial:
             figure.savefig(partial, format="png", facecolor=figure.get_facecolor())

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from medvlp.models.laid import Floats, Laid, blend
+from medvlp.models.heat_volume import Floats, HeatVolume, blend
 
 _COLUMNS = 4
 _DPI = 110
@@ -63,19 +63,19 @@ def context_slices(peak_D: Floats, chosen: Sequence[int], count: int) -> list[in
 
 
 def draw_montage(
-    laid: Laid, text: str, similarity: float, share_D: Floats | None, slices: int
+    heat: HeatVolume, text: str, similarity: float, share_D: Floats | None, slices: int
 ) -> Figure:
     """The sheet; see `medvlp.models.heatmap.Heatmap.save_montage`.
 
     Args:
-        laid: The map over its volume.
+        heat: The map over its volume.
         text: What was asked for.
         similarity: Cosine of the text and the whole volume.
         share_D: Share of each slice of the stored array, from towers that weigh slices.
         slices: How many slices of highest cosine to show.
     """
     with mpl.rc_context(_STYLE):
-        return _Sheet(laid, share_D, slices).draw(text, similarity)
+        return _Sheet(heat, share_D, slices).draw(text, similarity)
 
 
 def _towards(mm: float, letters: str, digits: int = 0) -> str:
@@ -90,16 +90,16 @@ def _towards(mm: float, letters: str, digits: int = 0) -> str:
 class _Sheet:
     """Where everything stands on the sheet; lengths in inches from the lower left corner."""
 
-    def __init__(self, laid: Laid, share_D: Floats | None, slices: int) -> None:
-        self.laid = laid
+    def __init__(self, heat: HeatVolume, share_D: Floats | None, slices: int) -> None:
+        self.heat = heat
         self.share_D = share_D
-        self.peak_D = laid.peaks
-        apart = max(laid.apart, len(self.peak_D) // (3 * slices))
+        self.peak_D = heat.peaks
+        apart = max(heat.apart, len(self.peak_D) // (3 * slices))
         self.hot = choose_slices(self.peak_D, slices, apart)
         spare = 2 if len(self.hot) <= _COLUMNS else 1
         self.context = context_slices(self.peak_D, self.hot, spare * _COLUMNS)
-        depth_mm, row_mm, column_mm = laid.spacing_mm
-        depth, rows, columns = laid.values_DHW.shape
+        depth_mm, row_mm, column_mm = heat.spacing_mm
+        depth, rows, columns = heat.values_DHW.shape
         self.wide_mm, self.aspect = columns * column_mm, row_mm / column_mm
         self.tall = min(max(_PANEL * rows * row_mm / self.wide_mm, 1.2), 1.4 * _PANEL)
         self.scout_shape = scout = depth * depth_mm / self.wide_mm
@@ -131,14 +131,14 @@ class _Sheet:
     def _head(self, text: str, similarity: float) -> None:
         asked = textwrap.shorten(text, 110, placeholder=" …")
         self._write(_GAP, self.height - 0.45, f"“{asked}”", size=15)
-        x, y, z = self.laid.place(self.laid.summit)
+        x, y, z = self.heat.place(self.heat.summit)
         place = f"{_towards(x, 'RL')}, {_towards(y, 'AP')}, {_towards(z, 'SI')} mm"
-        number = self._number(self.laid.summit[0])
+        number = self._number(self.heat.summit[0])
         words = f"cosine with the whole volume {similarity:.3f}; highest place {place}, {number}"
         self._write(_GAP, self.height - 0.72, words, color=_FAINT)
 
     def _number(self, index: int) -> str:
-        return f"slice {self.laid.underlay.number(index)} of {len(self.peak_D)}"
+        return f"slice {self.heat.underlay.number(index)} of {len(self.peak_D)}"
 
     @property
     def _ceiling(self) -> float:
@@ -148,15 +148,15 @@ class _Sheet:
     def _scout(self) -> None:
         """The volume and the map projected from the front, head up, with the slices' places."""
         axes = self._axes(_GAP, self._ceiling - self.scout_tall, self.scout_wide, self.scout_tall)
-        axes.imshow(self.laid.projection(), origin="lower", aspect="auto", extent=self._extent)
+        axes.imshow(self.heat.projection(), origin="lower", aspect="auto", extent=self._extent)
         axes.set(xticks=[], yticks=[])
         stretched = self.scout_tall > 1.01 * self.scout_wide * self.scout_shape
         axes.set_title(f"from the front{' (stretched)' if stretched else ''}", loc="left", size=9)
-        self._letters(axes, (self.laid.underlay.ends[0][::-1], self.laid.underlay.ends[2]))
+        self._letters(axes, (self.heat.underlay.ends[0][::-1], self.heat.underlay.ends[2]))
         for index in self.context:
-            axes.axhline(self.laid.head_mm(index), color=_FAINT, lw=0.5, ls=":")
+            axes.axhline(self.heat.head_mm(index), color=_FAINT, lw=0.5, ls=":")
         for i, index in enumerate(sorted(self.hot)):
-            z = self.laid.head_mm(index)
+            z = self.heat.head_mm(index)
             axes.axhline(z, color=_HOT, lw=0.7)
             rank = str(self.hot.index(index) + 1)
             where = self.wide_mm * (1.06 if i % 2 else 1.015)  # so that neighbours do not overlap
@@ -166,13 +166,13 @@ class _Sheet:
     def _extent(self) -> tuple[float, float, float, float]:
         """Across in mm from the edge, upward in mm towards the head."""
         depth = len(self.peak_D)
-        return 0.0, self.wide_mm, self.laid.head_mm(-0.5), self.laid.head_mm(depth - 0.5)
+        return 0.0, self.wide_mm, self.heat.head_mm(-0.5), self.heat.head_mm(depth - 0.5)
 
     def _profile(self) -> None:
         """Each slice's highest cosine, and its share where the tower weighs slices."""
         left = _GAP + self.scout_wide + 0.75
         axes = self._axes(left, self._ceiling - self.scout_tall, _PROFILE, self.scout_tall)
-        z_D = [self.laid.head_mm(i) for i in range(len(self.peak_D))]
+        z_D = [self.heat.head_mm(i) for i in range(len(self.peak_D))]
         axes.plot(self.peak_D, z_D, color=_HOT, lw=1.2)
         axes.set_ylim(self._extent[2:])
         axes.set_title("highest cosine", color=_HOT, size=9, pad=18)
@@ -195,7 +195,7 @@ class _Sheet:
     def _share(self, index: int) -> float:
         """The share of the stored slice that shows a slice; NaN where none does."""
         assert self.share_D is not None
-        stored = self.laid.underlay.stored(index)
+        stored = self.heat.underlay.stored(index)
         return float(self.share_D[stored]) if 0 <= stored < len(self.share_D) else math.nan
 
     def _panels(self) -> None:
@@ -213,14 +213,14 @@ class _Sheet:
         left = self.left + column * (_PANEL + 0.12)
         bottom = self._ceiling - line * (self.tall + _CAPTION) - self.tall - (0 if rank else 0.25)
         axes = self._axes(left, bottom, _PANEL, self.tall)
-        axes.imshow(self.laid.slice(index), aspect=self.aspect)
-        seen_HW = np.isfinite(self.laid.heat_DHW[index])
+        axes.imshow(self.heat.slice(index), aspect=self.aspect)
+        seen_HW = np.isfinite(self.heat.heat_DHW[index])
         if seen_HW.any() and not seen_HW.all():
             axes.contour(seen_HW, levels=[0.5], colors=[_FAINT], linewidths=0.6, linestyles=":")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color(_HOT if rank else "0.35")
-        self._letters(axes, (self.laid.underlay.ends[1], self.laid.underlay.ends[2]))
-        place = _towards(self.laid.head_mm(index), "SI", 1)
+        self._letters(axes, (self.heat.underlay.ends[1], self.heat.underlay.ends[2]))
+        place = _towards(self.heat.head_mm(index), "SI", 1)
         words = f"{rank}{self._number(index)}, {place} mm\n"
         words += f"cosine {self.peak_D[index]:.3f}"
         if self.share_D is not None:
@@ -243,7 +243,7 @@ class _Sheet:
         """The colours as they look over middle grey, with the cosines that they stand for."""
         axes = self._axes(_GAP, 0.62, _SCOUT, 0.14)
         ramp_1W = np.linspace(0, 1, 256, dtype=np.float32)[None]
-        low, high = self.laid.range
+        low, high = self.heat.range
         grey = np.full((1, 256, 3), 110, np.uint8)
         axes.imshow(blend(grey, ramp_1W), aspect="auto", extent=(low, high, 0, 1))
         axes.set_yticks([])
@@ -252,9 +252,9 @@ class _Sheet:
         axes.set_title("cosine of place and text", loc="left", size=8, pad=3)
 
     def _foot(self) -> None:
-        cells = " x ".join(str(n) for n in self.laid.cells)
-        size = " x ".join(f"{mm:.0f}" for mm in self.laid.cell_mm)
-        low, high = self.laid.window
+        cells = " x ".join(str(n) for n in self.heat.cells)
+        size = " x ".join(f"{mm:.0f}" for mm in self.heat.cell_mm)
+        low, high = self.heat.window
         words = (
             "Colours span this volume's own lowest to highest cosine: something is bright even "
             "where the finding is absent.\n"

@@ -7,8 +7,8 @@ from PIL import Image
 
 from medvlp.data.placement import Placement
 from medvlp.errors import InputError
+from medvlp.models.heat_volume import HeatVolume
 from medvlp.models.heatmap import Heatmap
-from medvlp.models.laid import Laid
 from medvlp.models.montage import choose_slices, context_slices
 from medvlp_volumetric.preprocess import CtPreprocessConfig
 from medvlp_volumetric.preprocess_slices import CtSlicesConfig
@@ -142,7 +142,7 @@ def test_the_turned_volume_is_as_radiologists_hold_it(tmp_path, codes):
     _, underlay = preprocess.read_in_place([tmp_path / "a.nii.gz"])
     grid = np.zeros((20, 20, 20), np.float32)
     grid[14, 14, 14] = 1
-    laid = Laid.of(underlay, heatmap_of(grid, underlay).native(), grid.shape, None)
+    laid = HeatVolume.of(underlay, heatmap_of(grid, underlay).native(), grid.shape, None)
     assert np.argwhere(laid.values_DHW == 1000).min(0).tolist() == [13, 13, 13]
     assert laid.summit == (14, 14, 14)
     assert underlay.ends == (("I", "S"), ("A", "P"), ("R", "L"))

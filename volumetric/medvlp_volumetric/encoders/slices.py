@@ -55,8 +55,8 @@ class SlicesConfig:
     encoder: Encoder2d = Field(default_factory=ResNet2dConfig)
     """The 2D tower: any of the core's."""
     pool: Literal["attention", "mean"] = "attention"
-    """``attention``: RadCLIP's. ``mean``: the plain mean of the slices' vectors, the baseline that it
-    is measured against; positions, depth and heads then have no effect."""
+    """``attention``: RadCLIP's. ``mean``: the plain mean of the slices' vectors, the baseline that
+    it is measured against; positions, depth and heads then have no effect."""
     positions: Literal["sinusoidal", "mlp", "none"] = "sinusoidal"
     """What is added to a slice's vector for its place in mm from the middle of the volume: fixed
     sines and cosines, a small learned perceptron of the mm, or nothing."""
@@ -88,9 +88,10 @@ class SlicePooling(ImageEncoder):
     slices means nothing beyond their places.
 
     The vector of a volume is ``Σ_s a_s·y_s``, with y the slices' vectors after attention and a
-    `share_BD`, equal shares with ``pool: mean``. A patch's token is the 2D tower's, plus what attention changed in its slice: where
-    that tower pools by the mean, the mean of a slice's tokens is y_s, so that the whole volume's
-    similarity to a text is the mean of its patches', each weighed by its slice's share.
+    `share_BD`, equal shares with ``pool: mean``. A patch's token is the 2D tower's, plus what
+    attention changed in its slice: where that tower pools by the mean, the mean of a slice's tokens
+    is y_s, so that the whole volume's similarity to a text is the mean of its patches', each
+    weighed by its slice's share.
     """
 
     within = "encoder"

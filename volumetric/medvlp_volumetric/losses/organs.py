@@ -22,7 +22,7 @@ from medvlp.losses.contrastive import widened
 from medvlp.losses.gather import contrast_clip, gather_rows, rank_rows
 from medvlp.losses.objective import Objective
 from medvlp.losses.ties import Ties, text_groups
-from medvlp_volumetric.encoders.primus import split_heads
+from medvlp.models.pooling import split_heads
 
 Count = Annotated[int, Field(gt=0)]
 

@@ -43,7 +43,7 @@ def _middlemost(index_N: NDArray[np.intp], size: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laid:
+class HeatVolume:
     """A map over its volume, with the axes turned."""
 
     underlay: Underlay
@@ -63,7 +63,7 @@ class Laid:
         native: Floats,
         cells: tuple[int, ...],
         window: tuple[float, float] | None,
-    ) -> Laid:
+    ) -> HeatVolume:
         """From a map on the volume's own voxels, in the order of its files."""
         return cls(
             underlay=underlay,
