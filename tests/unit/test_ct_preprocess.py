@@ -14,10 +14,9 @@ from medvlp_volumetric.preprocess import (
     Change,
     CtPreprocessConfig,
     apply_changes,
-    crop_pad,
-    resample,
 )
 from medvlp_volumetric.read import probe, resolve
+from medvlp_volumetric.resampling import middle, onto_grid, resample
 from medvlp_volumetric.values import is_label_map
 
 
@@ -69,8 +68,10 @@ def test_shrinking_averages_fine_structure():
 
 def test_crop_and_pad_keep_the_centre():
     values = np.arange(5, dtype=np.float32).reshape(5, 1, 1)
-    assert crop_pad(values, (3, 1, 1), -9)[:, 0, 0].tolist() == [1, 2, 3]
-    assert crop_pad(values, (7, 1, 1), -9)[:, 0, 0].tolist() == [-9, 0, 1, 2, 3, 4, -9]
+    for depth, expected in ((3, [1, 2, 3]), (7, [-9, 0, 1, 2, 3, 4, -9]), (2, [1, 2])):
+        shape = (depth, 1, 1)
+        stored = onto_grid(values, values.shape, shape, middle(values.shape, shape), -9)
+        assert stored[:, 0, 0].tolist() == expected
 
 
 def test_spacing_decides_the_size_and_resize_does_not_ask(tmp_path):

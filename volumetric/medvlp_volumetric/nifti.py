@@ -32,8 +32,9 @@ from medvlp_volumetric.told import NOTHING, Told
 from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
 
 SUFFIXES = (".nii", ".nii.gz")
-_STEP = 1 << 20
-"""Voxels read at a time."""
+_STEP = 1 << 17
+"""Voxels read at a time: few enough that what is made of them stays near the processor."""
+_FARTHEST = float(np.finfo(np.float32).max)
 
 Scale = tuple[float, float]
 """Slope and intercept."""
@@ -109,13 +110,23 @@ def _values(header: NiftiHeader, scale: Scale | None, stream: Stream) -> NDArray
     return values.reshape(header.shape_WHD, order="F")
 
 
-def _scaled(stored: NDArray[Any], scale: Scale | None) -> NDArray[np.float64]:
-    if not np.isfinite(stored).all():
+def _scaled(stored: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise Reject("nonfinite_pixels")
-    values = stored if scale is None else stored * np.float64(scale[0]) + scale[1]
-    if np.abs(values).max() > np.finfo(np.float32).max:
-        raise Reject("nonfinite_rescale" if scale else "nonfinite_pixels")
+    if scale is None:
+        # No integer of 64 bits is beyond a float32.
+        if stored.dtype.kind == "f" and _beyond(stored):
+            raise Reject("nonfinite_pixels")
+        return stored
+    values = stored * np.float64(scale[0])
+    values += scale[1]
+    if _beyond(values):
+        raise Reject("nonfinite_rescale")
     return values
+
+
+def _beyond(values: NDArray[Any]) -> bool:
+    return max(-float(values.min()), float(values.max())) > _FARTHEST
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

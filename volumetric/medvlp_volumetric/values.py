@@ -18,15 +18,6 @@ from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_c
 _FARTHEST_HU = 70_000
 
 
-def looks_like_hu(values: NDArray[np.float32]) -> bool:
-    """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone.
-
-    Nor are they further out than 16 bits of any slope that scanners write.
-    """
-    low, high = float(values.min()), float(values.max())
-    return -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
-
-
 def is_label_map(values: NDArray[np.float32]) -> bool:
     """Whether the values are a mask's: whole, from 0, and at most 255."""
     if float(values.min()) < 0 or float(values.max()) > 255:
@@ -35,10 +26,16 @@ def is_label_map(values: NDArray[np.float32]) -> bool:
 
 
 def value_flags(values: NDArray[np.float32]) -> tuple[str, ...]:
-    """``no_information`` where all voxels are equal, else ``not_hu`` where they cannot be HU."""
-    if values.min() == values.max():
+    """``no_information`` where all voxels are equal, else ``not_hu`` where they cannot be HU.
+
+    Hounsfield units are as dark as fat or air, as bright as bone, and no further out than 16 bits
+    of any slope that scanners write.
+    """
+    low, high = float(values.min()), float(values.max())
+    if low == high:
         return ("no_information",)
-    return () if looks_like_hu(values) else ("not_hu",)
+    plausible = -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
+    return () if plausible else ("not_hu",)
 
 
 def measured_volume(paths: Sequence[Path], volume: Volume) -> Measured:
