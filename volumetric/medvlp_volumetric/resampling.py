@@ -126,8 +126,8 @@ def _taps(size: int, target: int, k: int) -> dict[int, float]:
 def _blend(hu_DHW: NDArray[np.float32], taps: dict[int, float]) -> NDArray[np.float32]:
     (first, share), *others = taps.items()
     if not others:
-        plane: NDArray[np.float32] = np.require(hu_DHW[first], np.float32, ("C", "W"))
-        return plane
+        alone: NDArray[np.float32] = np.require(hu_DHW[first], np.float32, ("C", "W"))
+        return alone
     blend: NDArray[np.float32] = np.multiply(hu_DHW[first], np.float32(share), order="C")
     scaled = np.empty_like(blend)
     for plane, share in others:
