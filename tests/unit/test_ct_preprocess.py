@@ -230,6 +230,18 @@ def test_a_nifti_tree_becomes_a_manifest(tmp_path):
     assert codes == {"label_map", "not_hu", "inflate"}
 
 
+def test_nifti_volumes_are_compared_with_the_body_part_that_they_ought_to_show(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    chest = body((40, 40, 40))
+    chest[8:30, 8:30, 8:36] = -850
+    save(source / "chest.nii", chest)
+    save(source / "head.nii", body((40, 40, 40)))
+    index_archive(source, kind="nifti", out=tmp_path / "m", overrides=["options.body_part=chest"])
+    flags = pl.read_parquet(tmp_path / "m/samples.parquet")["flags"]
+    assert sorted("no_lung_air" in one for one in flags) == [False, True]
+
+
 def test_a_nifti_tree_takes_its_reports_from_a_table(tmp_path):
     source = tmp_path / "in"
     source.mkdir()

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,10 @@ class NiftiOptions:
     accept_not_hu: bool = False
     """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``."""
 
+    body_part: str = ""
+    """What the volumes ought to show, such as CHEST; one that hardly does is flagged, as
+    `medvlp_volumetric.check` says. NIfTI states no body part of its own."""
+
     @field_validator("patient_pattern")
     @classmethod
     def _has_group(cls, value: str) -> str:
@@ -166,7 +171,9 @@ def index_nifti(root: Path, intake: Intake) -> None:
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
     items = ((path,) for path in volumes)
-    for (path,), found in intake.read(READING, items, "Reading NIfTI"):
+    told = {"body_part": options.body_part} if options.body_part else {}
+    reading = replace(READING, settings=told)
+    for (path,), found in intake.read(reading, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
@@ -182,8 +189,12 @@ def index_nifti(root: Path, intake: Intake) -> None:
             raise _not_single(path)
 
 
-def examine_nifti(paths: Sequence[Path]) -> Measured:
+def examine_nifti(paths: Sequence[Path], *, body_part: str = "") -> Measured:
     """Read one volume whole, as training will.
+
+    Args:
+        paths: The file.
+        body_part: As in `NiftiOptions`.
 
     Raises:
         Reject: See `read_nifti`.
@@ -196,7 +207,7 @@ def examine_nifti(paths: Sequence[Path]) -> Measured:
     volume = read_nifti(path)
     if is_label_map(volume.hu_DHW):
         raise Ignore("label_map")
-    return measured_volume(paths, volume)
+    return measured_volume(paths, volume, body_part)
 
 
 READING = Reading(
