@@ -14,10 +14,9 @@ from medvlp_volumetric.preprocess import (
     Change,
     CtPreprocessConfig,
     apply_changes,
-    crop_pad,
-    resample,
 )
 from medvlp_volumetric.read import probe, resolve
+from medvlp_volumetric.resampling import middle, onto_grid, resample
 from medvlp_volumetric.values import is_label_map
 
 
@@ -69,8 +68,10 @@ def test_shrinking_averages_fine_structure():
 
 def test_crop_and_pad_keep_the_centre():
     values = np.arange(5, dtype=np.float32).reshape(5, 1, 1)
-    assert crop_pad(values, (3, 1, 1), -9)[:, 0, 0].tolist() == [1, 2, 3]
-    assert crop_pad(values, (7, 1, 1), -9)[:, 0, 0].tolist() == [-9, 0, 1, 2, 3, 4, -9]
+    for depth, expected in ((3, [1, 2, 3]), (7, [-9, 0, 1, 2, 3, 4, -9]), (2, [1, 2])):
+        shape = (depth, 1, 1)
+        stored = onto_grid(values, values.shape, shape, middle(values.shape, shape), -9)
+        assert stored[:, 0, 0].tolist() == expected
 
 
 def test_spacing_decides_the_size_and_resize_does_not_ask(tmp_path):
@@ -301,6 +302,18 @@ def test_a_nifti_tree_becomes_a_manifest(tmp_path):
     assert texts.filter(pl.col("level") == "report").height == 4
     codes = set(pl.read_parquet(tmp_path / "m/rejects.parquet")["code"])
     assert codes == {"label_map", "not_hu", "inflate"}
+
+
+def test_nifti_volumes_are_compared_with_the_body_part_that_they_ought_to_show(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    chest = body((40, 40, 40))
+    chest[8:30, 8:30, 8:36] = -850
+    save(source / "chest.nii", chest)
+    save(source / "head.nii", body((40, 40, 40)))
+    index_archive(source, kind="nifti", out=tmp_path / "m", overrides=["options.body_part=chest"])
+    flags = pl.read_parquet(tmp_path / "m/samples.parquet")["flags"]
+    assert sorted("no_lung_air" in one for one in flags) == [False, True]
 
 
 def test_a_nifti_tree_takes_its_reports_from_a_table(tmp_path):

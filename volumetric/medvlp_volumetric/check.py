@@ -13,23 +13,28 @@ _BODY_ABOVE_HU = -200
 _LEAST_LUNG = 0.05
 """Lung to other tissue: a chest has a third or more, a head or a leg next to none."""
 _MOST_LUNG_IN_HEAD = 0.3
+_MOST_LUNG_IN_ABDOMEN = 0.4
+"""An upper abdomen with the bases of both lungs has 0.3, real chests 0.48 and more."""
 
 
 def check_volume(facts: Facts) -> tuple[str, ...]:
     """Flags of a series that hardly shows what it claims.
 
     ``small_extent``: less than 4 cm along an axis. ``no_lung_air``: a chest without lungs.
-    ``lung_in_head``: a head with as much air inside as a chest.
+    ``lung_in_head``, ``lung_in_abdomen``: a head or an abdomen with as much lung as a chest.
     """
     extent = min(n * mm for n, mm in zip(facts.shape, facts.spacing_mm, strict=True))
     flags = ["small_extent"] if extent < _MIN_EXTENT_MM else []
     lung = _between(facts.counts, *_LUNG_HU)
     body = _between(facts.counts, _BODY_ABOVE_HU, HU_EDGES[-1])
     ratio = lung / max(1, body)
-    if shows(facts.body_part, "CHEST") and ratio < _LEAST_LUNG:
+    chest = shows(facts.body_part, "CHEST")
+    if chest and ratio < _LEAST_LUNG:
         flags.append("no_lung_air")
-    if facts.body_part and shows(facts.body_part, "HEAD") and ratio > _MOST_LUNG_IN_HEAD:
+    if shows(facts.body_part, "HEAD") and ratio > _MOST_LUNG_IN_HEAD:
         flags.append("lung_in_head")
+    if shows(facts.body_part, "ABDOMEN") and not chest and ratio > _MOST_LUNG_IN_ABDOMEN:
+        flags.append("lung_in_abdomen")
     return tuple(flags)
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from medvlp_volumetric.told import NOTHING, Told
 from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
 
 SUFFIXES = (".nii", ".nii.gz")
-_STEP = 1 << 20
-"""Voxels read at a time."""
+_STEP = 1 << 17
+"""Voxels read at a time: few enough that what is made of them stays near the processor."""
+_FARTHEST = float(np.finfo(np.float32).max)
 
 Scale = tuple[float, float]
 """Slope and intercept."""
@@ -109,13 +111,23 @@ def _values(header: NiftiHeader, scale: Scale | None, stream: Stream) -> NDArray
     return values.reshape(header.shape_WHD, order="F")
 
 
-def _scaled(stored: NDArray[Any], scale: Scale | None) -> NDArray[np.float64]:
-    if not np.isfinite(stored).all():
+def _scaled(stored: NDArray[Any], scale: Scale | None) -> NDArray[Any]:
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise Reject("nonfinite_pixels")
-    values = stored if scale is None else stored * np.float64(scale[0]) + scale[1]
-    if np.abs(values).max() > np.finfo(np.float32).max:
-        raise Reject("nonfinite_rescale" if scale else "nonfinite_pixels")
+    if scale is None:
+        # No integer of 64 bits is beyond a float32.
+        if stored.dtype.kind == "f" and _beyond(stored):
+            raise Reject("nonfinite_pixels")
+        return stored
+    values = stored * np.float64(scale[0])
+    values += scale[1]
+    if _beyond(values):
+        raise Reject("nonfinite_rescale")
     return values
+
+
+def _beyond(values: NDArray[Any]) -> bool:
+    return max(-float(values.min()), float(values.max())) > _FARTHEST
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -128,6 +140,10 @@ class NiftiOptions:
 
     accept_not_hu: bool = False
     """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``."""
+
+    body_part: str = ""
+    """What the volumes ought to show, such as CHEST; one that hardly does is flagged, as
+    `medvlp_volumetric.check` says. NIfTI states no body part of its own."""
 
     @field_validator("patient_pattern")
     @classmethod
@@ -155,7 +171,9 @@ def index_nifti(root: Path, intake: Intake) -> None:
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
     items = ((path,) for path in volumes)
-    for (path,), found in intake.read(READING, items, "Reading NIfTI"):
+    told = {"body_part": options.body_part} if options.body_part else {}
+    reading = replace(READING, settings=told)
+    for (path,), found in intake.read(reading, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
@@ -171,8 +189,12 @@ def index_nifti(root: Path, intake: Intake) -> None:
             raise _not_single(path)
 
 
-def examine_nifti(paths: Sequence[Path]) -> Measured:
+def examine_nifti(paths: Sequence[Path], *, body_part: str = "") -> Measured:
     """Read one volume whole, as training will.
+
+    Args:
+        paths: The file.
+        body_part: As in `NiftiOptions`.
 
     Raises:
         Reject: See `read_nifti`.
@@ -185,7 +207,7 @@ def examine_nifti(paths: Sequence[Path]) -> Measured:
     volume = read_nifti(path)
     if is_label_map(volume.hu_DHW):
         raise Ignore("label_map")
-    return measured_volume(paths, volume)
+    return measured_volume(paths, volume, body_part)
 
 
 READING = Reading(

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
@@ -20,8 +19,10 @@ from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
+from medvlp_volumetric.body import body_centre
 from medvlp_volumetric.grid import same_grid
 from medvlp_volumetric.read import read_volume
+from medvlp_volumetric.resampling import about, middle, onto_grid
 from medvlp_volumetric.underlay import underlay_of
 
 Length = Annotated[int, Ge(1)]
@@ -48,6 +49,7 @@ class CtPreprocessConfig:
     """From a CT series or NIfTI file to a (C,D,H,W) tensor, canonical: head, back, left."""
 
     LATER: ClassVar[Mapping[str, Any]] = {
+        "centre": "volume",
         "scale_to": (-1.0, 1.0),
         "clip": "last",
         "antialias": True,
@@ -67,6 +69,10 @@ class CtPreprocessConfig:
     fit: Literal["crop_pad", "resize"] = "crop_pad"
     """``crop_pad``: resample to `spacing_mm`, then crop or pad about the centre with air;
     ``resize``: stretch the whole volume to `shape`."""
+    centre: Literal["volume", "body"] = "volume"
+    """What ``crop_pad`` puts into the middle: the volume's own, or that of the box around the body
+    (`medvlp_volumetric.body`), which may lie off centre in a large field of view. Then, too, no
+    more is cut off and filled than must be; without a body, the volume's own."""
     scale_to: Window = (-1.0, 1.0)
     """What the ends of a window become in the model's input, if others trained it so."""
     clip: Literal["first", "last"] = "last"
@@ -84,6 +90,8 @@ class CtPreprocessConfig:
         check_windows((*self.windows, self.scale_to))
         if self.stretch and self.more_windows_hu:
             raise ValueError("stretch: a volume that is stretched has one window")
+        if self.fit == "resize" and self.centre != "volume":
+            raise ValueError("centre: body needs fit: crop_pad; resize shows the whole volume")
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -109,38 +117,6 @@ def check_windows(windows: Sequence[Window]) -> None:
     for low, high in windows:
         if low >= high:
             raise ValueError(f"window ({low}, {high}): the first must be smaller")
-
-
-def resample(
-    hu_DHW: NDArray[np.float32], shape: Sequence[int], *, antialias: bool = True
-) -> NDArray[np.float32]:
-    """Resample onto another grid over the same extent, axis by axis aligned.
-
-    Linear between voxel centres; an axis that shrinks by two or more is first averaged over
-    whole voxels, unless told otherwise, so that fine structure does not alias.
-    """
-    image = torch.from_numpy(np.ascontiguousarray(hu_DHW))[None, None]
-    averaged = [
-        n // (n // m) if antialias and n >= 2 * m else n
-        for n, m in zip(hu_DHW.shape, shape, strict=True)
-    ]
-    if tuple(averaged) != hu_DHW.shape:
-        image = F.interpolate(image, averaged, mode="area")
-    if tuple(averaged) != tuple(shape):
-        image = F.interpolate(image, tuple(shape), mode="trilinear", align_corners=False)
-    return image[0, 0].numpy()
-
-
-def crop_pad(hu_DHW: NDArray[np.float32], shape: Sequence[int], fill: float) -> NDArray[np.float32]:
-    """Cut or fill every axis about its centre."""
-    out = np.full(tuple(shape), fill, dtype=np.float32)
-    source, target = [], []
-    for n, m in zip(hu_DHW.shape, shape, strict=True):
-        width = min(n, m)
-        source.append(slice((n - width) // 2, (n - width) // 2 + width))
-        target.append(slice((m - width) // 2, (m - width) // 2 + width))
-    out[tuple(target)] = hu_DHW[tuple(source)]
-    return out
 
 
 class Change(NamedTuple):
@@ -227,21 +203,23 @@ def resampled_shape(volume: Volume, spacing_mm: Sequence[float]) -> tuple[int, .
     )
 
 
-def placement_of(volume: Volume, resampled: Sequence[int], shape: Sequence[int]) -> Placement:
+def placement_of(
+    volume: Volume, resampled: Sequence[int], shape: Sequence[int], start: Sequence[int]
+) -> Placement:
     """How a volume, in the orientation it is read in, lies on a grid.
 
     Args:
         volume: As it is read.
         resampled: The shape to which its canonical array is resampled.
-        shape: That to which this is cropped and padded about the centre.
+        shape: That of the window of it which is kept.
+        start: Where this begins, as for `resampling.onto_grid`.
     """
     axes, flipped = volume.turned()
     scale, offset = [], []
-    for axis, flip, to, size in zip(axes, flipped, resampled, shape, strict=True):
+    for axis, flip, to, at in zip(axes, flipped, resampled, start, strict=True):
         factor = to / volume.hu_DHW.shape[axis]
         scale.append(-factor if flip else factor)
-        start = max(0, (size - to) // 2) - max(0, (to - size) // 2)
-        offset.append(float(start + to if flip else start))
+        offset.append(float(to - at if flip else -at))
     return Placement(
         native=volume.hu_DHW.shape,
         grid=tuple(shape),
@@ -336,27 +314,31 @@ class CtPreprocess:
         return self._store(volume_of(hu_DHW, spacing_mm or self.config.spacing_mm))
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
-        volume, config = volume.canonical(), self.config
-        hu_DHW = volume.hu_DHW
+        canonical = volume.canonical()
+        hu_DHW, config = canonical.hu_DHW, self.config
         if config.stretch:
             hu_DHW = self._stretched(hu_DHW)
         if config.clip == "first":
             hu_DHW = np.clip(hu_DHW, self._air, self._bright)
-        hu_DHW = resample(hu_DHW, self._resampled(volume), antialias=config.antialias)
-        if config.fit == "crop_pad":
-            fill = self._air if config.pad == "air" else max(self._air, float(hu_DHW.min()))
-            hu_DHW = crop_pad(hu_DHW, config.shape, fill)
-        return np.clip(np.rint(hu_DHW), -32768, 32767).astype(np.int16)
+        resampled, start = self._window(canonical)
+        fill = self._air if config.pad == "air" else max(self._air, float(hu_DHW.min()))
+        return onto_grid(hu_DHW, resampled, config.shape, start, fill, antialias=config.antialias)
 
     def _stretched(self, hu_DHW: NDArray[np.float32]) -> NDArray[np.float32]:
         (low, high), least = self.config.window_hu, hu_DHW.min()
         share = (hu_DHW - least) / max(float(hu_DHW.max() - least), 1e-6)
         return np.asarray(low + share * (high - low), dtype=np.float32)
 
-    def _resampled(self, canonical: Volume) -> tuple[int, ...]:
+    def _window(self, canonical: Volume) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What a volume is resampled to, and where the stored array begins in this."""
+        shape = self.config.shape
         if self.config.fit == "resize":
-            return self.config.shape
-        return resampled_shape(canonical, self.config.spacing_mm)
+            return shape, (0, 0, 0)
+        resampled = resampled_shape(canonical, self.config.spacing_mm)
+        centre = body_centre(canonical) if self.config.centre == "body" else None
+        if centre is None:
+            return resampled, middle(resampled, shape)
+        return resampled, about(centre, resampled, shape)
 
     def regions(
         self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
@@ -373,7 +355,8 @@ class CtPreprocess:
 
     def placement(self, volume: Volume) -> Placement:
         """How a volume, in the orientation it is read in, lies on the stored grid."""
-        return placement_of(volume, self._resampled(volume.canonical()), self.config.shape)
+        resampled, start = self._window(volume.canonical())
+        return placement_of(volume, resampled, self.config.shape, start)
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """A `Change`."""

@@ -26,17 +26,16 @@ from medvlp_volumetric.preprocess import (
     Window,
     apply_changes,
     check_windows,
-    crop_pad,
     draw_change,
     grey_slice,
     placement_of,
     read_mask,
-    resample,
     resampled_shape,
     volume_of,
     windowed,
 )
 from medvlp_volumetric.read import one_picture, read_volume
+from medvlp_volumetric.resampling import middle, onto_grid
 from medvlp_volumetric.underlay import underlay_of
 
 
@@ -148,9 +147,15 @@ class CtSlices:
         return (self.config.slice_mm, *self.config.spacing_mm)
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
-        volume = volume.canonical()
-        resampled, shape = self._shapes(volume)
-        return _whole(crop_pad(resample(volume.hu_DHW, resampled), shape, self._air))
+        canonical = volume.canonical()
+        return self._onto_grid(canonical.hu_DHW, *self._shapes(canonical))
+
+    def _onto_grid(
+        self, hu_DHW: NDArray[np.float32], resampled: Sequence[int], shape: Sequence[int]
+    ) -> NDArray[np.int16]:
+        # Whole HU, never that of slices that are not there.
+        lowest = self.config.ABSENT + 1
+        return onto_grid(hu_DHW, resampled, shape, middle(resampled, shape), self._air, lowest)
 
     def _shapes(self, canonical: Volume) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What a volume is resampled to, and what this is cropped and padded to."""
@@ -164,8 +169,7 @@ class CtSlices:
         (low, high), darkest = self.config.window_hu, grey_HW.min()
         share = (grey_HW - darkest) / max(float(grey_HW.max() - darkest), 1e-12)
         hu_DHW = np.asarray(low + share * (high - low), dtype=np.float32)[None]
-        fitted = (1, *self._fitted(grey_HW.shape))
-        return _whole(crop_pad(resample(hu_DHW, fitted), (1, *self.config.size), self._air))
+        return self._onto_grid(hu_DHW, (1, *self._fitted(grey_HW.shape)), (1, *self.config.size))
 
     def _fitted(self, shape: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of a picture that fills the slice in one direction."""
@@ -196,7 +200,8 @@ class CtSlices:
 
     def placement(self, volume: Volume) -> Placement:
         """How a volume, in the orientation it is read in, lies on the stored grid."""
-        return placement_of(volume, *self._shapes(volume.canonical()))
+        resampled, shape = self._shapes(volume.canonical())
+        return placement_of(volume, resampled, shape, middle(resampled, shape))
 
     def _picture_placement(self, shape: tuple[int, ...]) -> Placement:
         fitted = self._fitted(shape)
@@ -237,9 +242,3 @@ class CtSlices:
         The patient's left is on the viewer's right.
         """
         return grey_slice(stored, self.config.window_hu, at)
-
-
-def _whole(hu_DHW: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Whole HU, never `CtSlicesConfig.ABSENT`."""
-    lowest, highest = CtSlicesConfig.ABSENT + 1, -(CtSlicesConfig.ABSENT + 1)
-    return np.clip(np.rint(hu_DHW), lowest, highest).astype(np.int16)

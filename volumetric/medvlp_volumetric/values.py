@@ -12,19 +12,12 @@ from medvlp.archive.dicom.pixels import stored_digest
 from medvlp.archive.duplicates.fingerprint import fingerprint
 from medvlp.archive.measure import Measured, measured
 from medvlp.archive.probe import Probe
+from medvlp.archive.series.bodypart import Facts
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_code
+from medvlp_volumetric.check import check_volume
 
 _FARTHEST_HU = 70_000
-
-
-def looks_like_hu(values: NDArray[np.float32]) -> bool:
-    """Whether the values can be Hounsfield units: as dark as fat or air, and as bright as bone.
-
-    Nor are they further out than 16 bits of any slope that scanners write.
-    """
-    low, high = float(values.min()), float(values.max())
-    return -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
 
 
 def is_label_map(values: NDArray[np.float32]) -> bool:
@@ -35,20 +28,28 @@ def is_label_map(values: NDArray[np.float32]) -> bool:
 
 
 def value_flags(values: NDArray[np.float32]) -> tuple[str, ...]:
-    """``no_information`` where all voxels are equal, else ``not_hu`` where they cannot be HU."""
-    if values.min() == values.max():
+    """``no_information`` where all voxels are equal, else ``not_hu`` where they cannot be HU.
+
+    Hounsfield units are as dark as fat or air, as bright as bone, and no further out than 16 bits
+    of any slope that scanners write.
+    """
+    low, high = float(values.min()), float(values.max())
+    if low == high:
         return ("no_information",)
-    return () if looks_like_hu(values) else ("not_hu",)
+    plausible = -_FARTHEST_HU <= low <= -100 and 100 <= high <= _FARTHEST_HU
+    return () if plausible else ("not_hu",)
 
 
-def measured_volume(paths: Sequence[Path], volume: Volume) -> Measured:
+def measured_volume(paths: Sequence[Path], volume: Volume, body_part: str = "") -> Measured:
     """Size, scale, digest and flags of a volume, its histogram among them.
 
-    Flags: those of the volume, ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``.
+    Flags: those of the volume, ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``, and, where
+    it ought to show a body part, those of `medvlp_volumetric.check`.
 
     Args:
         paths: Its files.
         volume: As it was read from them.
+        body_part: What it ought to show; empty if anything.
     """
     d, h, w = volume.hu_DHW.shape
     axial = volume.canonical().hu_DHW
@@ -59,15 +60,23 @@ def measured_volume(paths: Sequence[Path], volume: Volume) -> Measured:
         reader=volume.provenance.reader,
         pixels_digest=stored_digest(volume.hu_DHW),
         fingerprint=fingerprint(axial[len(axial) // 2]),
-        flags=(*volume.flags, *_scale_flags(volume)),
+        flags=(*volume.flags, *_value_flags(volume, body_part)),
     )
     return measured(paths, found)
 
 
-def _scale_flags(volume: Volume) -> tuple[str, ...]:
-    """What the histogram says: ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``."""
+def _value_flags(volume: Volume, body_part: str) -> tuple[str, ...]:
+    """What the histogram says of the scale and of what is shown."""
     if volume.units != "HU":
         return ()
     counts = count_volume(volume.hu_DHW)
     code = scale_code(counts)
-    return (code,) if code else absent_peaks(counts)
+    scale = (code,) if code else absent_peaks(counts)
+    if not body_part:
+        return scale
+    axial = volume.canonical()
+    d, h, w = axial.hu_DHW.shape
+    facts = Facts(
+        shape=(d, h, w), spacing_mm=axial.spacing_mm, counts=counts, body_part=body_part.upper()
+    )
+    return (*scale, *check_volume(facts))

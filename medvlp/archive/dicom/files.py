@@ -188,18 +188,28 @@ def xray(dataset: Dataset, header: Header) -> NDArray[np.float32]:
         return pixels.xray_values(dataset, header)
 
 
-def read_planes(path: Path, *, legacy: bool = False) -> NDArray[np.float32]:
+def read_planes(
+    path: Path, *, legacy: bool = False, header: Header | None = None
+) -> NDArray[np.float32]:
     """Every frame's rescaled values (HU for CT), float32 (frames, rows, columns).
 
     Args:
         path: The file.
         legacy: As for `parse`.
+        header: As `read_header` gave it of this file, if it did: the structure is walked and the
+            pixels are compared with it anew, its values are not converted twice.
 
     Raises:
         Reject: The file is bad.
         Ignore: It holds no image.
     """
-    dataset, header, _ = open_image(read_bytes(path), path, legacy=legacy)
+    data = read_bytes(path)
+    if header is None:
+        dataset, header, _ = open_image(data, path, legacy=legacy)
+    else:
+        with quiet():
+            dataset, tree = parse(data, legacy=legacy)
+            pixels.check(dataset, header, follows=tree.follows)
     with quiet():
         return pixels.planes_of_values(dataset, header)
 

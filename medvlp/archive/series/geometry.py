@@ -103,6 +103,8 @@ class Volume:
     def canonical(self) -> Volume:
         """The same volume with its axes permuted and flipped, never resampled, to `CANONICAL`.
 
+        Where its axes are flipped only, the array is a view of this one.
+
         >>> values = np.zeros((2, 3, 4), np.float32)
         >>> Volume(hu_DHW=values, affine=np.eye(4)).canonical().axcodes
         'LPS'
@@ -113,9 +115,12 @@ class Volume:
         values_WHD = self.hu_DHW.transpose(2, 1, 0)
         moved = orientations.apply_orientation(values_WHD, change)
         undo = orientations.inv_ornt_aff(change, values_WHD.shape)
+        hu_DHW = moved.transpose(2, 1, 0)
+        # Planes of a turned volume would be gathered from all over the memory.
+        turned = not np.array_equal(now[:, 0], wanted[:, 0])
         return replace(
             self,
-            hu_DHW=np.ascontiguousarray(moved.transpose(2, 1, 0)),
+            hu_DHW=np.ascontiguousarray(hu_DHW) if turned else hu_DHW,
             affine=self.affine_whd @ undo @ _REVERSE,
             provenance=replace(
                 self.provenance, steps=(*self.provenance.steps, f"oriented_{CANONICAL}")

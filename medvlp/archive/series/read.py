@@ -35,7 +35,8 @@ def load(layout: Layout, policy: Policy = NO_REPAIR) -> Volume:
         places[item.header.path].append((place, item))
     clamped = False
     for path, slices in places.items():
-        planes = read_planes(path, legacy=NO_PREAMBLE in slices[0][1].header.flags)
+        header = slices[0][1].header
+        planes = read_planes(path, legacy=NO_PREAMBLE in header.flags, header=header)
         for place, item in slices:
             plane_HW = planes[item.frame]
             if hounsfield:

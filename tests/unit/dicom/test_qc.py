@@ -76,9 +76,12 @@ def facts(part, lung, shape=(100, 64, 64)):
     return Facts(shape=shape, spacing_mm=(2, 2, 2), counts=count_hu(values), body_part=part)
 
 
-def test_a_chest_has_lungs_and_a_head_has_none():
+def test_a_chest_has_lungs_and_a_head_or_an_abdomen_next_to_none():
     assert check_volume(facts("CHEST", 1500)) == ()
     assert check_volume(facts("CHEST", 0)) == ("no_lung_air",)
     assert check_volume(facts("HEAD", 0)) == ()
     assert check_volume(facts("HEAD", 1500)) == ("lung_in_head",)
+    assert check_volume(facts("ABDOMEN", 600)) == ()
+    assert check_volume(facts("ABDOMEN", 1500)) == ("lung_in_abdomen",)
+    assert check_volume(facts("CHESTABDOMEN", 1500)) == ()
     assert check_volume(facts("", 0, (10, 64, 64))) == ("small_extent",)
