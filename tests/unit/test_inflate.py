@@ -12,7 +12,7 @@ from medvlp.archive.inflate import GzipReader
 from medvlp.archive.verdict import Reject
 
 DATA = np.cumsum(np.random.default_rng(0).integers(-2, 3, 40_000)).astype("<i2").tobytes()
-PACKED = gzip.compress(DATA, 6)
+PACKED = gzip.compress(DATA, 6, mtime=0)
 PIECES = (1_000, 1 << 20)
 
 
