@@ -139,6 +139,20 @@ class TextEncoder(nn.Module):
         raise NotImplementedError
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadText:
+    """One text as its tower gives it, with its own words alone."""
+
+    state_TD: Tensor
+    """Words, without special tokens; all tokens if there are no others."""
+
+    word_TE: Tensor
+    """The same in the joint space, not normalised."""
+
+    sentence_SD: Tensor | None
+    """Its sentences; None from towers that tell none apart."""
+
+
 def sentence_numbers(ids_MT: Tensor, mask_MT: Tensor, sentence_id: int) -> Tensor:
     """The sentence that each token belongs to, from 1 on (M,T); 0 before the first and in padding.
 

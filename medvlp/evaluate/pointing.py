@@ -23,7 +23,7 @@ from medvlp.evaluate.packed_heat import pack_heat
 from medvlp.evaluate.phrases import Question, embed_questions
 from medvlp.evaluate.predict import Scorer
 from medvlp.evaluate.predictions import ALL
-from medvlp.models.answers import aligns_words, pointing_head, word_grids
+from medvlp.models.answers import aligning_objective, pointing_head, word_grids
 from medvlp.progress import track
 
 __all__ = ["Maps", "Pointers", "case_of", "level_rows"]
@@ -116,7 +116,8 @@ class Pointers:
         images = {item.sample: image for item, image in zip(seen, shown, strict=True)}
         asked = [i for i, q in enumerate(questions) if q.name not in known]
         told = [i for i, q in enumerate(questions) if q.name in known]
-        by_words = _read if self._native and aligns_words(scorer.bundle) else _asked
+        aligned = aligning_objective(scorer.bundle) if self._native else None
+        by_words = _asked if aligned is None else _read
         found: dict[int, Answer] = {}
         for indices, way in ((asked, by_words), (told, _told)):
             grids = way(scorer, [questions[i] for i in indices], images)
@@ -232,11 +233,13 @@ def _read(
     scorer: Scorer, questions: Sequence[Question], images: Mapping[str, Item]
 ) -> Iterator[Floats]:
     """Maps by the words of texts."""
+    aligned = aligning_objective(scorer.bundle)
+    assert aligned is not None
     known = {q.texts: scorer.bundle.project_texts(q.texts) for q in questions}
     parts = _by_image(questions)
     shown = [images[part[0].item.sample] for part in parts]
     for part, stored in zip(parts, scorer.stored(shown), strict=True):
-        yield from word_grids(scorer.bundle, stored, [known[q.texts] for q in part])
+        yield from word_grids(scorer.bundle, aligned, stored, [known[q.texts] for q in part])
 
 
 def _told(

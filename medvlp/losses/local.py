@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch
-from medvlp.encoding import Encodings, Sizes
+from medvlp.encoding import Encodings, ImageFeatures, ReadText, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.contrastive import widened
 from medvlp.losses.gather import (
@@ -23,7 +23,7 @@ from medvlp.losses.gather import (
     rows_before,
     world,
 )
-from medvlp.losses.objective import Objective
+from medvlp.losses.objective import AligningObjective, Objective
 
 Aggregate = Literal["mean", "sum"]
 
@@ -73,7 +73,7 @@ class LocalConfig:
         return LocalObjective(sizes.tokens.special, self.aggregate)
 
 
-class LocalObjective(Objective):
+class LocalObjective(AligningObjective):
     """`contrast_local` of a batch's words; special tokens and padding are none."""
 
     scope: ClassVar[Literal["batch", "sample"]] = "batch"
@@ -90,6 +90,10 @@ class LocalObjective(Objective):
         """The loss over all ranks."""
         words = Words.of(encodings.token_BNTE, own_words(batch, self.special))
         return contrast_local(encodings.patch_BPE, words, aggregate=self.aggregate)
+
+    def text_places(self, features: ImageFeatures, patch_PE: Tensor, text: ReadText) -> Tensor:
+        """See `AligningObjective.text_places`; on the token grid."""
+        return word_places(patch_PE, text.word_TE).reshape(features.grid)
 
 
 def own_words(batch: Batch, special: tuple[int, ...]) -> Tensor:

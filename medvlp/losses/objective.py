@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from medvlp.data.batch import Batch
-from medvlp.encoding import Encodings, ImageFeatures, TextFeatures
+from medvlp.encoding import Encodings, ImageFeatures, ReadText, TextFeatures
 from medvlp.losses.gather import global_sum, world
 
 
@@ -33,6 +33,20 @@ class Objective(nn.Module):
 
         Called once when training has ended, before a bundle is written.
         """
+
+
+class AligningObjective(Objective):
+    """An objective that was trained to align the words of texts with places in images."""
+
+    def text_places(self, features: ImageFeatures, patch_PE: Tensor, text: ReadText) -> Tensor:
+        """Where a text looks in one image, on a grid of the objective's own; not negative.
+
+        Args:
+            features: The image's.
+            patch_PE: Its patches in the joint space, not normalised.
+            text: As the same model reads it.
+        """
+        raise NotImplementedError
 
 
 class SampleObjective(Objective):

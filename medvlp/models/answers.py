@@ -13,8 +13,7 @@ from torch import Tensor
 
 from medvlp.data.preprocess import model_input
 from medvlp.encoding import ImageFeatures
-from medvlp.losses.local import LocalObjective, word_places
-from medvlp.losses.objective import AnsweringObjective, RelatingObjective
+from medvlp.losses.objective import AligningObjective, AnsweringObjective, RelatingObjective
 from medvlp.models.bundle import Bundle, ProjectedText
 
 Floats = NDArray[np.float32]
@@ -37,19 +36,24 @@ def pointing_head(bundle: Bundle) -> AnsweringObjective | None:
     return next((head for head in heads if head.points), None)
 
 
-def aligns_words(bundle: Bundle) -> bool:
-    """Whether the model was trained to align words with places (`medvlp.losses.local`)."""
-    return any(isinstance(o, LocalObjective) for o in bundle.objectives.values())
+def aligning_objective(bundle: Bundle) -> AligningObjective | None:
+    """What trained the model to align words with places; None where nothing did."""
+    aligning = (o for o in bundle.objectives.values() if isinstance(o, AligningObjective))
+    return next(aligning, None)
 
 
 @torch.inference_mode()
 def word_grids(
-    bundle: Bundle, stored: NDArray[Any], words_K: Sequence[Sequence[ProjectedText]]
+    bundle: Bundle,
+    aligned: AligningObjective,
+    stored: NDArray[Any],
+    words_K: Sequence[Sequence[ProjectedText]],
 ) -> list[Floats]:
     """Where the words of K questions look in an image, each the mean over the question's texts.
 
     Args:
-        bundle: A model that `aligns_words`.
+        bundle: A model.
+        aligned: Its `aligning_objective`.
         stored: The image.
         words_K: `Bundle.project_texts` of each question.
     """
@@ -57,9 +61,9 @@ def word_grids(
     features, _, patch_1PE = bundle.model.encode_image(image)
     grids = []
     for texts in words_K:
-        words = [torch.from_numpy(text.words_TE).to(bundle.device) for text in texts]
-        place_P = torch.stack([word_places(patch_1PE[0], word_TE) for word_TE in words]).mean(0)
-        grids.append(place_P.reshape(features.grid).cpu().numpy())
+        read = [text.read(bundle.device) for text in texts]
+        places = [aligned.text_places(features, patch_1PE[0], text) for text in read]
+        grids.append(torch.stack(places).mean(0).cpu().numpy())
     return grids
 
 

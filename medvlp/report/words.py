@@ -172,6 +172,12 @@ TITLES = {
     "pixel_average_precision_macro": "Average precision of pixels, mean over findings",
     "pointing_game": "Pointing game",
     "pointing_game_macro": "Pointing game, mean over findings",
+    "slice_average_precision": "Average precision of a volume's slices",
+    "slice_average_precision_macro": "Average precision of a volume's slices, mean over findings",
+    "slice_pointing": "Right slice (pointing game)",
+    "slice_pointing_macro": "Right slice (pointing game), mean over findings",
+    "slice_share": "Share of slices with the region (a blind guess)",
+    "slice_share_macro": "Share of slices with the region (a blind guess), mean over findings",
 }
 
 COMPONENTS = {

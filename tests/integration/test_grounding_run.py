@@ -171,6 +171,7 @@ def test_only_drawn_regions_are_asked_for_and_the_rest_is_counted(evaluated):
     assert {m for m, metric, _ in told(evaluated) if metric == "miou_cosine"} == {
         "mine", "wide", "image-blind",
     }  # fmt: skip
+    assert not any(metric.startswith("slice") for _, metric, _ in told(evaluated))
 
 
 def test_maps_are_the_bundles_cosines_with_the_mean_of_the_prompts(evaluated, manifest, bundles):
@@ -382,4 +383,7 @@ def test_volumes_are_pointed_into(tmp_path):
     assert unpack_mask(mask["reference"], mask["shape"]).sum() > 0.5 * 8 * 11 * 8
     rows = told(folder)
     assert rows["mean-location", "pointing_game", "mass"]["value"] == 1
+    assert rows["mean-location", "slice_pointing", "mass"]["value"] == 1
+    # Eight voxels of 2 mm on a grid of 16 slices of 2 mm.
+    assert rows["ct", "slice_share", "mass"]["value"] == pytest.approx(8 / 16)
     assert 0 < rows["ct", "pixel_average_precision", "mass"]["value"] < 1

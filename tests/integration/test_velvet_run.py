@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import medvlp
 from medvlp.data.prompts import prompts_from_labels
 from medvlp.errors import BundleError, ConfigError
+from medvlp.models.answers import aligning_objective, word_grids
 from medvlp.models.projected import project_text
 from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import train_run
@@ -63,10 +64,21 @@ def test_the_bundle_marks_the_sentences_of_what_it_is_given(bundle):
     np.testing.assert_allclose(together[0], expected_E, atol=1e-6)
     np.testing.assert_allclose(together[1], bundle.embed_text("Effusion. " * 3)[0], atol=1e-6)
     projected = project_text(model, tokenizer, REPORT, torch.device("cpu"))
-    assert projected.words_TE.shape[0] == len(ids) - 3
+    assert projected.words_TE.shape[0] == projected.states_TD.shape[0] == len(ids) - 3
+    np.testing.assert_allclose(projected.sentences_SD, features.sentence_MSD[0, :2], atol=1e-6)
     prompts = prompts_from_labels(["effusion"])
     volume = np.zeros((16, 48, 48), np.float32)
     assert np.isfinite(bundle.zero_shot(volume, prompts).probability_NL).all()
+
+
+def test_words_point_on_the_map_that_they_were_aligned_with(bundle):
+    aligned = aligning_objective(bundle)
+    stored = bundle.preprocess.from_array(np.zeros((16, 48, 48), np.float32))
+    (grid,) = word_grids(bundle, aligned, stored, [bundle.project_texts([REPORT, "Effusion"])])
+    # Patches of 2 of 32 voxels, then halved: 16, 8, 4, 2 and 1; the cosines have but the last.
+    assert grid.shape == (4, 4, 4)
+    assert grid.sum() == pytest.approx(1.0, abs=1e-5)
+    assert bundle.heatmap_stored(stored, REPORT).grid.shape == (1, 1, 1)
 
 
 def test_it_writes_nothing_that_it_has_not_learnt(bundle):

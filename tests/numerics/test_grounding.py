@@ -47,7 +47,27 @@ def literal(heat, mask, level):
     return {
         "pointing": sum(tied) / len(tied), "precision": precision, "cnr": cnr,
         "iou": hit / (above + area - hit), "dice": 2 * hit / (above + area),
-        "miou": sum(ious) / len(ious),
+        "miou": sum(ious) / len(ious), **literal_slices(heat, mask),
+    }  # fmt: skip
+
+
+def literal_slices(heat, mask):
+    if mask.ndim < 3:
+        return dict.fromkeys(("right slice", "slice precision", "slice share"), math.nan)
+    slices = [
+        (max(float(h) for h in values.ravel()), any(bool(m) for m in held.ravel()))
+        for values, held in zip(heat, mask, strict=True)
+    ]
+    tied = [held for best, held in slices if best == max(b for b, _ in slices)]
+    count, precision, recall = sum(held for _, held in slices), 0.0, 0.0
+    for value in sorted({best for best, _ in slices}, reverse=True):
+        called = [held for best, held in slices if best >= value]
+        reached = sum(called) / count
+        precision += (reached - recall) * sum(called) / len(called)
+        recall = reached
+    return {
+        "right slice": sum(tied) / len(tied), "slice precision": precision,
+        "slice share": count / len(slices),
     }  # fmt: skip
 
 
@@ -56,6 +76,8 @@ def computed(case, level):
         "pointing": case.pointing(), "precision": case.average_precision(),
         "cnr": case.contrast_to_noise(), "iou": float(case.iou("value", [level])[0]),
         "dice": case.dice("value", level), "miou": case.mean_iou("raw"),
+        "right slice": case.slice_pointing(), "slice precision": case.slice_average_precision(),
+        "slice share": case.slice_share,
     }  # fmt: skip
 
 
@@ -106,6 +128,20 @@ def test_a_flat_map_has_the_area_share_and_no_contrast(value):
     assert case.contrast_to_noise() == 0
     # No threshold marks every pixel of a map that says nothing.
     assert case.iou("quantile", [0.0, 0.5, 0.99]).tolist() == [0, 0, 0]
+
+
+def test_the_right_slice_is_found_by_depth_alone():
+    mask = np.zeros((8, 4, 4), bool)
+    mask[2:4, 1, 1] = True
+    heat = np.zeros(mask.shape)
+    heat[3, 3, 3] = 1.0  # beside the region, in one of its slices
+    case = Case(heat, heat, mask)
+    assert (case.pointing(), case.slice_pointing(), case.slice_share) == (0.0, 1.0, 0.25)
+    assert case.slice_average_precision() == pytest.approx(0.5 * 1 + 0.5 * 2 / 8)
+    heat[5, 0, 0] = 1.0  # as high, in a slice without it
+    assert Case(heat, heat, mask).slice_pointing() == 0.5
+    flat = Case(np.zeros(mask.shape), np.zeros(mask.shape), mask)
+    assert flat.slice_pointing() == flat.slice_average_precision() == flat.slice_share
 
 
 def test_order_alone_decides_pointing_and_average_precision():
@@ -205,3 +241,7 @@ def test_priors_of_place_are_the_middle_and_the_mean_of_masks():
     assert (mean.shape, mean[0, 0], mean[0, -1], mean[-1, -1]) == ((32, 32), 1.0, 0.5, 0.0)
     assert mean_map([]) is None
     assert mean_map([np.ones((8, 40, 40), bool)]).shape == (8, 32, 32)
+    # Volumes of one contract may differ in depth: the lower half is the lower half.
+    shallow, deep = np.zeros((4, 8, 8), bool), np.zeros((40, 8, 8), bool)
+    shallow[:2] = deep[:20] = True
+    np.testing.assert_allclose(mean_map([shallow, deep])[:, 0, 0], [1, 1, 0, 0])

@@ -8,7 +8,7 @@ import torch
 from looking import literal_contrast
 from marked import IDS, MARK, REPORTS, SIZES, batch, encodings
 
-from medvlp.encoding import Sizes
+from medvlp.encoding import ReadText, Sizes
 from medvlp.errors import ConfigError
 from medvlp.models.tribert import TribertConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
@@ -142,6 +142,38 @@ def test_micro_batches_give_the_same_loss_and_gradient():
         found.append((loss.detach(), named))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
     assert any(name.startswith("0.text.") for name in found[0][1])
+
+
+@pytest.mark.parametrize(("values", "index"), [({}, -3), ({"word": 0.0}, -2)])
+def test_a_text_looks_at_places_of_the_map_that_it_was_aligned_with(values, index):
+    data = batch()
+    one = encodings(data)
+    features = one.image.rows(torch.tensor([0]))
+    parts_TD = one.state_BNTD[0, 0, 1:3]
+    text = ReadText(state_TD=parts_TD, word_TE=torch.empty(2, 0), sentence_SD=parts_TD)
+    place = build(**values).text_places(features, torch.empty(0), text)
+    assert place.shape == features.maps[index].shape[2:]
+    assert place.sum().item() == pytest.approx(1.0)
+    assert (place > 0).all()
+
+
+def test_words_that_name_other_places_look_there():
+    data = batch()
+    one = encodings(data)
+    volume = one.image.rows(torch.tensor([0]))
+    objective = build()
+    held = objective.word
+    words_TD = one.state_BNTD[0, 0, 1:3]
+    # Words compete for each voxel, so a place is found by what tells one word from the other.
+    apart_E = held.text(words_TD[0] - words_TD[1])
+    solution = torch.linalg.lstsq(held.image.weight, 80 * apart_E[:, None]).solution[:, 0]
+    planted = torch.zeros_like(volume.maps[-3])
+    planted[0, :, -1, 0, -1] = solution
+    maps = (*volume.maps[:-3], planted, *volume.maps[-2:])
+    text = ReadText(state_TD=words_TD, word_TE=torch.empty(2, 0), sentence_SD=None)
+    place = objective.text_places(dataclasses.replace(volume, maps=maps), torch.empty(0), text)
+    flat = place.flatten()
+    assert flat.argmax().item() == torch.arange(flat.numel()).view(place.shape)[-1, 0, -1].item()
 
 
 def test_what_the_towers_do_not_give_is_told():

@@ -57,16 +57,21 @@ def centre_map(shape: Sequence[int]) -> Floats:
 
 
 def mean_map(masks: Iterable[Bools]) -> Floats | None:
-    """Where the region lies in other patients: the mean of their masks; None without any."""
+    """Where the region lies in other patients: the mean of their masks; None without any.
+
+    All are brought to the first one's grid, for volumes of one contract may differ in depth.
+    """
     total, count = np.zeros(()), 0
+    grid: tuple[int, ...] = ()
     for mask in masks:
-        total = total + _pooled(mask)
+        grid = grid or coarse(mask.shape)
+        total = total + _pooled(mask, grid)
         count += 1
     return (total / count).astype(np.float32) if count else None
 
 
-def _pooled(mask: Bools) -> NDArray[np.float64]:
-    one, grid = torch.from_numpy(mask)[None].double(), coarse(mask.shape)
+def _pooled(mask: Bools, grid: tuple[int, ...]) -> NDArray[np.float64]:
+    one = torch.from_numpy(mask)[None].double()
     if mask.ndim == 2:
         cells = F.adaptive_avg_pool2d(one, (grid[0], grid[1]))
     else:

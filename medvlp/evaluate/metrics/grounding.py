@@ -61,6 +61,38 @@ class Case:
         """
         return float(average_precision_score(self.mask.ravel(), self.unit.ravel()))
 
+    @property
+    def slice_share(self) -> float:
+        """The share of a volume's slices that hold some of the region: a blind guess at a slice.
+
+        Slices lie along the first axis, a CT's from foot to head. NaN of a map in two dimensions,
+        as are `slice_pointing` and `slice_average_precision`.
+        """
+        return float(self._slices()[1].mean()) if self.mask.ndim == 3 else float("nan")
+
+    def slice_pointing(self) -> float:
+        """Whether the slice with the highest value holds some of the region.
+
+        A slice has the highest value of its pixels. Of several equal ones, the share that hold
+        some: a guess among them.
+        """
+        if self.mask.ndim != 3:
+            return float("nan")
+        best_D, held_D = self._slices()
+        return float(held_D[best_D == best_D.max()].mean())
+
+    def slice_average_precision(self) -> float:
+        """Average precision of the slices, by their highest values; of a flat map, their share."""
+        if self.mask.ndim != 3:
+            return float("nan")
+        best_D, held_D = self._slices()
+        return float(average_precision_score(held_D, best_D))
+
+    def _slices(self) -> tuple[Floats, Bools]:
+        """(D,) the highest value of each slice, and whether it holds some of the region."""
+        held_D: Bools = np.any(self.mask, axis=(1, 2))
+        return self.unit.max((1, 2)), held_D
+
     def contrast_to_noise(self) -> float:
         """|mean inside - mean outside| / sqrt(variance inside + variance outside).
 

@@ -29,7 +29,7 @@ highest mean `iou` over as many validation `cases`."""
 
 METRICS = (
     "pixel_average_precision", "pointing_game", "area_share", "contrast_to_noise", "miou_rescaled",
-    "miou_cosine", "iou", "dice",
+    "miou_cosine", "iou", "dice", "slice_pointing", "slice_average_precision", "slice_share",
 )  # fmt: skip
 
 _KEYS = ["sample", "name"]
@@ -42,7 +42,8 @@ def grounding_measures(evidence: Evidence) -> Measures:
     probability `area_share`, which is the pointing game of a flat map and its average precision;
     smooth random maps have a somewhat higher average precision, for which see the chance row.
     `iou` and `dice` are at the level that was chosen on validation data, and missing where there
-    is none. Maps that are no cosines have no `miou_cosine`. A case without a value (contrast to
+    is none. Maps that are no cosines have no `miou_cosine`. Those of volumes have three metrics of
+    slices besides, whose chance level is `slice_share`. A case without a value (contrast to
     noise of a region that fills the image) is left out of that mean.
 
     Args:
@@ -105,6 +106,9 @@ def _case_values(case: Case, level: Mapping[str, Any] | None, cosine: bool) -> d
         "miou_cosine": case.mean_iou("raw") if cosine else nothing,
         "iou": float(case.iou(level["kind"], [level["level"]])[0]) if level else nothing,
         "dice": case.dice(level["kind"], level["level"]) if level else nothing,
+        "slice_pointing": case.slice_pointing(),
+        "slice_average_precision": case.slice_average_precision(),
+        "slice_share": case.slice_share,
     }
 
 

@@ -49,7 +49,8 @@ class GroundingConfig:
     answer: Literal["text", "native"] = "text"
     """``text``: the cosines of patches with words. ``native``: where a model was trained with a
     head that points and that knows the name, the places that the head looks at; where it was
-    trained to align words with places (`local`), those that the words look at; else cosines."""
+    trained to align words with places (`local`, `hierarchical`), those that the words look at;
+    else cosines."""
 
     smooth: Annotated[float, Field(ge=0)] = 0.0
     """Deviation, in cells of the model's grid, of a Gaussian that blurs its maps; BioViL used

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from medvlp.config import STRICT
 from medvlp.data.batch import Batch, TokenIds
-from medvlp.encoding import Encodings, ImageFeatures, Sizes
+from medvlp.encoding import Encodings, ImageFeatures, ReadText, Sizes
 from medvlp.errors import ConfigError
-from medvlp.losses.local import Aggregate, Words, contrast_local, own_words
-from medvlp.losses.objective import Objective
+from medvlp.losses.local import Aggregate, Words, contrast_local, own_words, word_places
+from medvlp.losses.objective import AligningObjective, Objective
 from medvlp.models.projection import LinearProjection, Projection
 
 Weight = Annotated[float, Field(ge=0)]
@@ -79,7 +79,7 @@ class HierarchicalConfig:
         return HierarchicalObjective(self, sizes, sizes.tokens)
 
 
-class HierarchicalObjective(Objective):
+class HierarchicalObjective(AligningObjective):
     """The weighted sum of the levels' contrasts; see `contrast_local`."""
 
     scope: ClassVar[Literal["batch", "sample"]] = "batch"
@@ -107,6 +107,14 @@ class HierarchicalObjective(Objective):
             words = Words.of(encodings.state_BNTD, own_words(batch, self.tokens.special))
             terms.append(self.config.word * self.word(encodings.image, words))
         return torch.stack(terms).sum()
+
+    def text_places(self, features: ImageFeatures, patch_PE: Tensor, text: ReadText) -> Tensor:
+        """See `AligningObjective.text_places`; by words if they were aligned, on their map."""
+        if self.word is not None:
+            return self.word.places(features, text.state_TD)
+        assert self.sentence is not None
+        assert text.sentence_SD is not None
+        return self.sentence.places(features, text.sentence_SD)
 
     def _own_sentences(self, batch: Batch, most: int) -> Tensor:
         """Where the batch's texts have a sentence (B,N,S)."""
@@ -139,6 +147,14 @@ class _Level(nn.Module):
 
     def forward(self, features: ImageFeatures, parts: Words) -> Tensor:
         """The contrast of the map's voxels with the texts' parts, as the tower gives both."""
-        voxel_BPC = features.maps[self.index].flatten(2).transpose(1, 2)
         projected = dataclasses.replace(parts, word_KE=self.text(parts.word_KE))
-        return contrast_local(self.image(voxel_BPC), projected, aggregate=self.aggregate)
+        return contrast_local(self._voxels(features), projected, aggregate=self.aggregate)
+
+    def places(self, features: ImageFeatures, part_KD: Tensor) -> Tensor:
+        """Where a text's parts look in one image, on the map's grid."""
+        place_P = word_places(self._voxels(features)[0], self.text(part_KD))
+        return place_P.reshape(features.maps[self.index].shape[2:])
+
+    def _voxels(self, features: ImageFeatures) -> Tensor:
+        projected_BPE: Tensor = self.image(features.maps[self.index].flatten(2).transpose(1, 2))
+        return projected_BPE
