@@ -85,7 +85,7 @@ AGAINST = (
     ("colipri", "primus-untrained"),
 )
 ZERO_SHOT, RETRIEVAL, GROUNDING, SEGMENTATION = (
-    PROTOCOLS / f"study-{name}.yaml"
+    PROTOCOLS / f"ct-study-{name}.yaml"
     for name in ("zero-shot", "retrieval", "grounding", "segmentation")
 )
 COLUMNS = (
