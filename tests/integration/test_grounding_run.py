@@ -31,8 +31,10 @@ from medvlp.models.image2d import ResNet2dConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.report.build import build_report
+from medvlp_volumetric.encoders.slices import SlicesConfig
 from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 from medvlp_volumetric.preprocess import CtPreprocessConfig
+from medvlp_volumetric.preprocess_slices import CtSlicesConfig
 
 TEXTS = ("Edema is seen.", "No edema.", "A mass.", "Fluid in the lungs.", "A mass on the left.")
 PROMPTS = PromptSet(
@@ -92,9 +94,11 @@ def manifest(tmp_path_factory):
     return root / "manifest"
 
 
-def write_bundle(folder, domain="cxr", control="none", size=32):
+def write_bundle(folder, domain="cxr", control="none", size=32, towers=None):
     torch.manual_seed(0)
-    if domain == "cxr":
+    if towers is not None:
+        contract, image = towers
+    elif domain == "cxr":
         contract = CxrPreprocessConfig(size=size)
         image = ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group")
     else:
@@ -347,15 +351,15 @@ def test_runs_of_another_picture_are_refused_by_sample(manifest, bundles, tmp_pa
         evaluate_protocol(protocol, bundles[:1], tmp_path / "out", [])
 
 
-def test_volumes_are_pointed_into(tmp_path):
-    """Boxes in three dimensions; the one that the grid crops away is counted and left out."""
+def write_volumes(folder, depths):
+    """Four patients: a box of a mass in three of them, in the fourth at the edge."""
     rng = np.random.default_rng(0)
     tables = {"samples": [], "regions": []}
     sources = []
-    for i in range(4):
-        values = rng.integers(-1000, 1000, (30, 28, 26)).astype(np.int16)
+    for i, depth in enumerate(depths):
+        values = rng.integers(-1000, 1000, (30, 28, depth)).astype(np.int16)
         values[:5] = -1000
-        path = tmp_path / f"{i}.nii.gz"
+        path = folder / f"{i}.nii.gz"
         nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
         sources.append({"source": f"src{i}", "part": 0, "path": str(path)})
         tables["samples"].append(
@@ -368,9 +372,15 @@ def test_volumes_are_pointed_into(tmp_path):
         corners = [10.0, 9.0, 8.0, 18.0, 20.0, 16.0] if i < 3 else [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
         tables["regions"].append(region(f"v{i}", "mass", "box", corners))
     info = {"key_id": "t", "counts": {}}
-    write_manifest(tmp_path / "m", tables, sources, info, key=b"k" * 32)
+    write_manifest(folder / "m", tables, sources, info, key=b"k" * 32)
+    return folder / "m"
+
+
+def test_volumes_are_pointed_into(tmp_path):
+    """Boxes in three dimensions; the one that the grid crops away is counted and left out."""
+    manifest = write_volumes(tmp_path, (26, 26, 26, 26))
     bundle = write_bundle(tmp_path / "ct" / "bundle", "volumetric")
-    protocol = write_protocol(tmp_path, tmp_path / "m", "volumetric", smooth=1.0)
+    protocol = write_protocol(tmp_path, manifest, "volumetric", smooth=1.0)
     evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
     folder = tmp_path / "out" / "trial"
     counts = json.loads((folder / "metrics.json").read_text())["counts"]
@@ -387,3 +397,27 @@ def test_volumes_are_pointed_into(tmp_path):
     # Eight voxels of 2 mm on a grid of 16 slices of 2 mm.
     assert rows["ct", "slice_share", "mass"]["value"] == pytest.approx(8 / 16)
     assert 0 < rows["ct", "pixel_average_precision", "mass"]["value"] < 1
+
+
+def test_volumes_as_deep_as_they_are_are_pointed_into_slice_by_slice(tmp_path):
+    manifest = write_volumes(tmp_path, (26, 40, 22, 30))
+    slices = (
+        CtSlicesConfig(size=(24, 24), spacing_mm=(2, 2), slice_mm=2),
+        SlicesConfig(
+            encoder=ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group"), heads=2
+        ),
+    )
+    bundle = write_bundle(tmp_path / "slices" / "bundle", "volumetric", towers=slices)
+    protocol = write_protocol(tmp_path, manifest, "volumetric")
+    evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
+    folder = tmp_path / "out" / "trial"
+    heat, mask = (
+        pl.read_parquet(folder / f"{name}.parquet").filter(model="slices").row(0, named=True)
+        for name in ("heatmaps", "masks")
+    )
+    # A cell a slice, and within it the 2D tower's own grid.
+    assert (heat["shape"], mask["shape"]) == ([22, 3, 3], [22, 24, 24])
+    rows = told(folder)
+    assert rows["slices", "slice_share", "mass"]["value"] == pytest.approx(8 / 22)
+    # The training volume is as deep as another, and its mass at about the same share of the depth.
+    assert rows["mean-location", "slice_pointing", "mass"]["value"] > 0.5

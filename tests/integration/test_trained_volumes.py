@@ -50,6 +50,36 @@ def test_organs_of_a_volume_are_drawn_in_three_dimensions(volumes, tiny_bundle, 
     assert masks["spacing_mm"].list.min().min() > 5
 
 
+SMALL_DECODER = {"depth": 1, "width": 16, "heads": 2, "dropout": 0.0, "max_tokens": 24}
+
+
+def test_reports_of_volumes_are_written(volumes, tiny_bundle, tmp_path):
+    task = {
+        "kind": "generation", "level": "section", "sources": ["impression"],
+        "decoder": SMALL_DECODER, "controls": [], "visual_tokens": 8,
+        "search": {"rates": [0.003], "steps": 4, "batch_size": 4, "checks": 1},
+    }  # fmt: skip
+    found = evaluate(tmp_path, "volumetric", volumes, tiny_bundle("volumetric"), task)
+    assert ("volumetric", "rouge_l", "report") in found
+    texts = pl.read_parquet(tmp_path / "out/trial/texts.parquet")
+    assert texts.filter(model="volumetric")["generated"].null_count() == 0
+    # Findings are counted by the words of the CT domain.
+    findings = pl.read_parquet(tmp_path / "out/trial/findings.parquet")["name"]
+    assert {"splenomegaly", "kidney_stone"} <= set(findings)
+
+
+@pytest.mark.parametrize("closed", ["classifier", "likelihood"])
+def test_questions_about_volumes_are_answered(volumes, tiny_bundle, tmp_path, closed):
+    task = {
+        "kind": "vqa", "closed": closed, "decoder": SMALL_DECODER, "controls": [],
+        "visual_tokens": 8,
+        "search": {"rates": [0.003], "steps": 4, "batch_size": 4, "checks": 1},
+    }  # fmt: skip
+    found = evaluate(tmp_path, "volumetric", volumes, tiny_bundle("volumetric"), task)
+    assert 0 <= found["volumetric", "accuracy", "closed/presence"] <= 1
+    assert 0 <= found["volumetric", "token_f1", "open/count"] <= 1
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     from medvlp.data.manifest import Manifest
