@@ -13,13 +13,13 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 # Two workers on two cores: more threads in each would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
-.PHONY: help install demo test unit lint bench soak wheelhouse clean
+.PHONY: help install demo test unit lint bench bench-gpu soak wheelhouse clean
 
 help:
 	@echo "make demo        phantom archives, training and a report in three domains ($(DEMO)/)"
 	@echo "make test        all tests; unit part alone: make unit; long fault tests: make soak"
 	@echo "make lint        style, types, import rules, spelling, forbidden packages"
-	@echo "make bench       every benchmarks/bench_*.py"
+	@echo "make bench       every benchmarks/bench_*.py; make bench-gpu: those for a GPU, with its tests"
 	@echo "make wheelhouse  wheels and hashes for an install without a network"
 
 install: $(STAMP)
@@ -56,6 +56,10 @@ bench: $(STAMP)
 	@for file in benchmarks/bench_*.py; do \
 		[ -e "$$file" ] || { echo "no benchmarks yet"; break; }; \
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+bench-gpu: $(STAMP)
+	$(BIN)/pytest -m gpu tests
+	$(BIN)/python benchmarks/bench_contrastive.py --device cuda --sizes 4096,8192,16384,32768
 
 # pytest exits with 5 when it selects no test.
 soak: $(STAMP)

@@ -180,6 +180,8 @@ def main() -> None:
     parser.add_argument("--peak", choices=list(FORMS), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU; install its CUDA build, or leave it out")
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
         found = peak(arguments.peak, arguments.sizes[0], arguments.width, arguments.device)
