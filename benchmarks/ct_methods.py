@@ -16,10 +16,9 @@ masks of 5 % of the training patients, and from untrained towers of the same kin
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from study import ROOT, Column, evaluate, medvlp, table, train_all, trainings
+from study import ROOT, Column, Options, evaluate, medvlp, table, train_all, trainings
 
 CONFIG = ROOT / "configs/volumetric/study.yaml"
 PROTOCOLS = ROOT / "configs/evaluate/ct-study"
@@ -114,23 +113,12 @@ def manifest_of(out: Path, patients: int) -> Path:
 
 def main() -> None:
     """Everything, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--patients", type=int, default=800)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    options = parser.parse_args()
-    out = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    options = Options.read(__doc__, METHODS, steps=600, patients=800)
+    out = options.out
     manifest = manifest_of(out, options.patients)
-    shared = (f"data.manifests=[{manifest}]", f"data.cache={out / 'cache'}")
-    common = (
-        "data.phantom=null", *shared, f"optim.warmup_steps={options.steps // 15}",
-        *(f"trainer.{key}={options.steps}" for key in ("steps", "valid_every", "save_every")),
-    )  # fmt: skip
-    methods = {name: METHODS[name] for name in options.methods}
+    shared = options.data(manifest)
+    common = (*options.budget(), *shared, f"optim.warmup_steps={options.steps // 15}")
+    methods = options.methods
     bundles = train_all(trainings(out, CONFIG, common, methods, options.seeds), options.workers)
     protocols = list(dict.fromkeys(column.protocol for column in COLUMNS))
     taught = [one for one in bundles if "untrained" not in one.parent.name]

@@ -10,10 +10,9 @@ is missing. It takes up to three hours on two cores, so it is no part of `make b
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from study import ROOT, Column, evaluate, medvlp, table, train_all, trainings
+from study import ROOT, Column, Options, evaluate, medvlp, table, train_all, trainings
 
 CONFIG = ROOT / "configs/cxr/study.yaml"
 PROTOCOLS = ROOT / "configs/evaluate/cxr-study"
@@ -64,23 +63,12 @@ def manifest_of(out: Path, patients: int) -> Path:
 
 def main() -> None:
     """Everything, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--patients", type=int, default=1500)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    options = parser.parse_args()
-    out = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    options = Options.read(__doc__, METHODS, steps=1500, patients=1500)
+    out = options.out
     manifest = manifest_of(out, options.patients)
-    shared = (f"data.manifests=[{manifest}]", f"data.cache={out / 'cache'}")
-    common = (
-        "data.phantom=null", *shared,
-        *(f"trainer.{key}={options.steps}" for key in ("steps", "valid_every", "save_every")),
-    )  # fmt: skip
-    methods = {name: METHODS[name] for name in options.methods}
+    shared = options.data(manifest)
+    common = (*options.budget(), *shared)
+    methods = options.methods
     runs = trainings(out, CONFIG, common, methods, options.seeds)
     bundles = train_all(runs, options.workers)
     evaluate(out, "suite", sorted(PROTOCOLS.glob("*.yaml")), bundles, shared, options.workers)

@@ -6,6 +6,7 @@ each method's mean over the seeds, with the interval over patients, and its diff
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,54 @@ class Training:
     config: Path
     settings: tuple[str, ...]
     run: Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a study is asked for."""
+
+    out: Path
+    steps: int
+    patients: int
+    seeds: int
+    workers: int
+    methods: Mapping[str, tuple[str, ...]]
+    """Method -> its changes of the budget."""
+
+    @classmethod
+    def read(
+        cls, about: str | None, methods: Mapping[str, tuple[str, ...]], steps: int, patients: int
+    ) -> Options:
+        """From the command line; the study's folder is made.
+
+        Args:
+            about: What the command says of itself.
+            methods: All there are.
+            steps: Of a training, if none are asked for.
+            patients: Of the phantom, likewise.
+        """
+        parser = argparse.ArgumentParser(description=about)
+        parser.add_argument("out", type=Path)
+        parser.add_argument("--steps", type=int, default=steps)
+        parser.add_argument("--patients", type=int, default=patients)
+        parser.add_argument("--seeds", type=int, default=3)
+        parser.add_argument("--workers", type=int, default=2)
+        parser.add_argument("--methods", nargs="+", choices=list(methods), default=list(methods))
+        found = parser.parse_args()
+        found.out.mkdir(parents=True, exist_ok=True)
+        return cls(
+            found.out.resolve(), found.steps, found.patients, found.seeds, found.workers,
+            {name: methods[name] for name in found.methods},
+        )  # fmt: skip
+
+    def data(self, manifest: Path) -> tuple[str, str]:
+        """The overrides by which trainings and evaluations read the same data."""
+        return f"data.manifests=[{manifest}]", f"data.cache={self.out / 'cache'}"
+
+    def budget(self) -> tuple[str, ...]:
+        """The overrides that give every training its steps."""
+        keys = ("steps", "valid_every", "save_every")
+        return ("data.phantom=null", *(f"trainer.{key}={self.steps}" for key in keys))
 
 
 def medvlp(*arguments: str | Path) -> None:

@@ -152,3 +152,33 @@ class TimmVit(nn.Module):
         patches = self.patch_embed["proj"](image).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(image), -1, -1), patches], 1)
         return self.norm(self.blocks(tokens + self.pos_embed))
+
+
+class Bottleneck(nn.Module):
+    """A residual block in torchvision's names; the stride lies in the convolution of size 3.
+
+    Args:
+        dims: 2, or 3 for an inflated one.
+        entering: Channels that enter.
+        inner: Channels within; four times as many leave.
+        stride: 1 or more.
+    """
+
+    def __init__(self, dims: int, entering: int, inner: int, stride: int) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm3d
+        self.conv1, self.bn1 = conv(entering, inner, 1, bias=False), norm(inner)
+        self.conv2 = conv(inner, inner, 3, stride, 1, bias=False)
+        self.bn2, self.bn3 = norm(inner), norm(4 * inner)
+        self.conv3 = conv(inner, 4 * inner, 1, bias=False)
+        self.downsample = None
+        if stride != 1 or entering != 4 * inner:
+            matrix = conv(entering, 4 * inner, 1, stride, bias=False)
+            self.downsample = nn.Sequential(matrix, norm(4 * inner))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The block's output."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))

@@ -2,21 +2,17 @@
 
 import json
 
-import nibabel as nib
 import numpy as np
 import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
+from grounded import PROMPTS, TEXTS, region, told, write_bundle, write_protocol
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score
 
-from medvlp.cxr.preprocess import CxrPreprocessConfig
 from medvlp.data.manifest import Manifest, write_manifest
-from medvlp.data.prompts import Prompts, PromptSet
-from medvlp.data.tokenizer import train_tokenizer
 from medvlp.errors import ConfigError, InputError
 from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.heat import heat_grids
@@ -26,25 +22,9 @@ from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.record import compute_metrics
 from medvlp.evaluate.run import evaluate_protocol
-from medvlp.models.bundle import load, save_bundle
-from medvlp.models.image2d import ResNet2dConfig
-from medvlp.models.text import TextTowerConfig
-from medvlp.models.two_tower import TwoTower, TwoTowerConfig
+from medvlp.models.bundle import load
 from medvlp.report.build import build_report
-from medvlp_volumetric.encoders.slices import SlicesConfig
-from medvlp_volumetric.encoders.vit3d import Vit3dConfig
-from medvlp_volumetric.preprocess import CtPreprocessConfig
-from medvlp_volumetric.preprocess_slices import CtSlicesConfig
 
-TEXTS = ("Edema is seen.", "No edema.", "A mass.", "Fluid in the lungs.", "A mass on the left.")
-PROMPTS = PromptSet(
-    mode="independent",
-    labels={
-        "edema": Prompts(positive=(TEXTS[0], TEXTS[3]), negative=(TEXTS[1],)),
-        "mass": Prompts(positive=("A mass.",), negative=("No mass.",)),
-        "absent": Prompts(positive=("Normal.",), negative=("Not normal.",)),
-    },
-)  # fmt: skip
 HEIGHT, WIDTH = 30, 48
 SHAPES = (
     ("box", [4.0, 3.0, 20.0, 12.0]),
@@ -52,10 +32,6 @@ SHAPES = (
     ("polygon", [2.0, 2.0, 30.0, 4.0, 12.0, 28.0]),
     ("runs", [float(HEIGHT), float(WIDTH), 100.0, 30.0, 148.0, 30.0]),
 )
-
-
-def region(sample, name, kind, geometry):
-    return {"sample": sample, "name": name, "kind": kind, "geometry": geometry}
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +70,6 @@ def manifest(tmp_path_factory):
     return root / "manifest"
 
 
-def write_bundle(folder, domain="cxr", control="none", size=32, towers=None):
-    torch.manual_seed(0)
-    if towers is not None:
-        contract, image = towers
-    elif domain == "cxr":
-        contract = CxrPreprocessConfig(size=size)
-        image = ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group")
-    else:
-        contract = CtPreprocessConfig(shape=(16, 24, 24), spacing_mm=(2, 2, 2))
-        image = Vit3dConfig(width=12, depth=1, heads=2, patch=(4, 6, 6))
-    text = TextTowerConfig(width=16, depth=1, heads=2, max_tokens=16)
-    tokenizer = train_tokenizer(list(TEXTS) * 3, 300)
-    towers = image.build(contract.channels), text.build(len(tokenizer), tokenizer.pad_token_id)
-    save_bundle(
-        folder, model=TwoTower(TwoTowerConfig(embed=8), *towers), domain=domain,
-        preprocess=contract, image=image, text=text, tokenizer=tokenizer,
-        provenance={"control": control},
-    )  # fmt: skip
-    return folder
-
-
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
@@ -126,32 +81,12 @@ def bundles(tmp_path_factory):
     ]
 
 
-def write_protocol(folder, manifest, domain="cxr", prompts=True, name="trial", **task):
-    sides = {
-        label: {"positive": list(words.positive), "negative": list(words.negative)}
-        for label, words in PROMPTS.labels.items()
-    }
-    if prompts:
-        task["prompts"] = {"mode": "independent", "labels": sides}
-    values = {
-        "name": name, "version": 1, "domain": domain, "task": {"kind": "grounding", **task},
-        "data": {"manifests": [str(manifest)]}, "bootstrap": {"draws": 50},
-    }  # fmt: skip
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    return folder / f"{name}.yaml"
-
-
 @pytest.fixture(scope="module")
 def evaluated(manifest, bundles, tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     protocol = write_protocol(folder, manifest, smooth=0.7)
     evaluate_protocol(protocol, bundles, folder / "out", [])
     return folder / "out" / "trial"
-
-
-def told(folder):
-    rows = json.loads((folder / "metrics.json").read_text())["rows"]
-    return {(r["model"], r["metric"], r["name"]): r for r in rows}
 
 
 def test_only_drawn_regions_are_asked_for_and_the_rest_is_counted(evaluated):
@@ -349,75 +284,3 @@ def test_runs_of_another_picture_are_refused_by_sample(manifest, bundles, tmp_pa
     protocol = write_protocol(tmp_path, tmp_path / "m", labels=["edema"])
     with pytest.raises(InputError, match=r"sample s02: a region does not fit its image.*9 x 9"):
         evaluate_protocol(protocol, bundles[:1], tmp_path / "out", [])
-
-
-def write_volumes(folder, depths):
-    """Four patients: a box of a mass in three of them, in the fourth at the edge."""
-    rng = np.random.default_rng(0)
-    tables = {"samples": [], "regions": []}
-    sources = []
-    for i, depth in enumerate(depths):
-        values = rng.integers(-1000, 1000, (30, 28, depth)).astype(np.int16)
-        values[:5] = -1000
-        path = folder / f"{i}.nii.gz"
-        nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
-        sources.append({"source": f"src{i}", "part": 0, "path": str(path)})
-        tables["samples"].append(
-            {
-                "sample": f"v{i}", "domain": "volumetric", "patient": f"p{i}", "study": f"t{i}",
-                "source": f"src{i}", "sha256": f"{i:064x}", "kind": "series",
-                "split": ("train", "valid", "test", "test")[i], "spacing_mm": [2.0, 2.0, 2.0],
-            }
-        )  # fmt: skip
-        corners = [10.0, 9.0, 8.0, 18.0, 20.0, 16.0] if i < 3 else [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
-        tables["regions"].append(region(f"v{i}", "mass", "box", corners))
-    info = {"key_id": "t", "counts": {}}
-    write_manifest(folder / "m", tables, sources, info, key=b"k" * 32)
-    return folder / "m"
-
-
-def test_volumes_are_pointed_into(tmp_path):
-    """Boxes in three dimensions; the one that the grid crops away is counted and left out."""
-    manifest = write_volumes(tmp_path, (26, 26, 26, 26))
-    bundle = write_bundle(tmp_path / "ct" / "bundle", "volumetric")
-    protocol = write_protocol(tmp_path, manifest, "volumetric", smooth=1.0)
-    evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
-    folder = tmp_path / "out" / "trial"
-    counts = json.loads((folder / "metrics.json").read_text())["counts"]
-    assert (counts["questions"], counts["regions_outside_the_grid"]) == (2, 1)
-    heat, mask = (
-        pl.read_parquet(folder / f"{name}.parquet").filter(model="ct").row(0, named=True)
-        for name in ("heatmaps", "masks")
-    )
-    assert (heat["shape"], mask["shape"], mask["sample"]) == ([4, 4, 4], [16, 24, 24], "v2")
-    assert unpack_mask(mask["reference"], mask["shape"]).sum() > 0.5 * 8 * 11 * 8
-    rows = told(folder)
-    assert rows["mean-location", "pointing_game", "mass"]["value"] == 1
-    assert rows["mean-location", "slice_pointing", "mass"]["value"] == 1
-    # Eight voxels of 2 mm on a grid of 16 slices of 2 mm.
-    assert rows["ct", "slice_share", "mass"]["value"] == pytest.approx(8 / 16)
-    assert 0 < rows["ct", "pixel_average_precision", "mass"]["value"] < 1
-
-
-def test_volumes_as_deep_as_they_are_are_pointed_into_slice_by_slice(tmp_path):
-    manifest = write_volumes(tmp_path, (26, 40, 22, 30))
-    slices = (
-        CtSlicesConfig(size=(24, 24), spacing_mm=(2, 2), slice_mm=2),
-        SlicesConfig(
-            encoder=ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group"), heads=2
-        ),
-    )
-    bundle = write_bundle(tmp_path / "slices" / "bundle", "volumetric", towers=slices)
-    protocol = write_protocol(tmp_path, manifest, "volumetric")
-    evaluate_protocol(protocol, [bundle], tmp_path / "out", [])
-    folder = tmp_path / "out" / "trial"
-    heat, mask = (
-        pl.read_parquet(folder / f"{name}.parquet").filter(model="slices").row(0, named=True)
-        for name in ("heatmaps", "masks")
-    )
-    # A cell a slice, and within it the 2D tower's own grid.
-    assert (heat["shape"], mask["shape"]) == ([22, 3, 3], [22, 24, 24])
-    rows = told(folder)
-    assert rows["slices", "slice_share", "mass"]["value"] == pytest.approx(8 / 22)
-    # The training volume is as deep as another, and its mass at about the same share of the depth.
-    assert rows["mean-location", "slice_pointing", "mass"]["value"] > 0.5

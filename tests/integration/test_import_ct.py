@@ -1,322 +1,29 @@
-"""Import of CT models: random weights in the published layouts, restated here."""
+"""Import of Merlin and CT-CLIP: random weights in the published layouts, restated here."""
 
 import json
 import re
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from published import TEXTS, bert_inputs, bert_words, imported, small_bert, stirred, unit
-from safetensors.torch import save_file
+from published import (
+    TEXTS,
+    Bottleneck,
+    bert_inputs,
+    bert_words,
+    imported,
+    small_bert,
+    stirred,
+    unit,
+)
+from published_volumes import check, hu, parts
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import LongformerConfig, LongformerModel
 
-from medvlp.data.preprocess import model_input
-from medvlp.errors import ConfigError
-from medvlp.models.imports.run import import_source
 from medvlp_volumetric.imports.known import known_volume
-
-SHAPE = (16, 16, 16)
-SMALL = [f"preprocess.shape=[{', '.join(map(str, SHAPE))}]"]
-
-
-def hu(shape=SHAPE, window=(-1000.0, 1000.0)):
-    return torch.from_numpy(known_volume(shape, window).astype(np.float32))
-
-
-def ras(volume_DHW):
-    """(1,1,R,A,S) of a volume to the head, back and left."""
-    return volume_DHW.flip(1, 2).permute(2, 1, 0)[None, None]
-
-
-def check(bundle, image_E, texts_NE, shape=SHAPE, window=(-1000.0, 1000.0), atol=1e-5):
-    """The bundle embeds the known volume and `TEXTS` as the original does, whatever is beside."""
-    volume = known_volume(shape, window)
-    np.testing.assert_allclose(bundle.embed_image(volume)[0], image_E, atol=atol)
-    np.testing.assert_allclose(bundle.embed_text(TEXTS), texts_NE, atol=atol)
-    for text, row in zip(TEXTS, texts_NE, strict=True):
-        np.testing.assert_allclose(bundle.embed_text(text)[0], row, atol=atol)
-    assert np.isfinite(bundle.heatmap(volume, "edema").grid).all()
-
-
-def parts(**modules):
-    return nn.ModuleDict(modules)
-
-
-class RotaryAttention(nn.Module):
-    """Attention whose queries and keys are complex numbers, turned by where a patch lies."""
-
-    def __init__(self, width, heads, grid):
-        super().__init__()
-        self.heads = heads
-        self.q_proj, self.v_proj = nn.Linear(width, width), nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.norm, self.proj = nn.LayerNorm(width), nn.Linear(width, width)
-        pairs = width // heads // 6
-        rates = 10_000.0 ** -(torch.arange(pairs) / pairs)
-        places = torch.cartesian_prod(*(torch.arange(n) for n in grid)).float()
-        angle = (places[:, :, None] * rates).flatten(1)
-        self.turn = torch.polar(torch.ones_like(angle), angle)
-
-    def forward(self, x):
-        q, k, v = (
-            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        q, k = (torch.view_as_complex(t.unflatten(3, (-1, 2)).contiguous()) for t in (q, k))
-        logits = ((q * self.turn) @ (k * self.turn).mH).real / v.shape[3] ** 0.5
-        return self.proj(self.norm((logits.softmax(-1) @ v).transpose(1, 2).flatten(2)))
-
-
-class GatedMlp(nn.Module):
-    def __init__(self, width, hidden):
-        super().__init__()
-        self.fc1_g, self.fc1_x = nn.Linear(width, hidden), nn.Linear(width, hidden)
-        self.norm, self.fc2 = nn.LayerNorm(hidden), nn.Linear(hidden, width)
-
-    def forward(self, x):
-        return self.fc2(self.norm(F.silu(self.fc1_g(x)) * self.fc1_x(x)))
-
-
-class EvaBlock(nn.Module):
-    def __init__(self, width, heads, hidden, grid):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn, self.mlp = RotaryAttention(width, heads, grid), GatedMlp(width, hidden)
-        self.gamma_1 = nn.Parameter(torch.full((width,), 0.1))
-        self.gamma_2 = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x):
-        x = x + self.gamma_1 * self.attn(self.norm1(x))
-        return x + self.gamma_2 * self.mlp(self.norm2(x))
-
-
-class Pooler(nn.Module):
-    def __init__(self, width, heads):
-        super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-
-    def forward(self, x):
-        return self.attn(x.mean(1, keepdim=True), x, x)[0][:, 0]
-
-
-def colipri(grid=(4, 4, 4), width=144, embed=128):
-    torch.manual_seed(0)
-    eva = parts(
-        blocks=nn.Sequential(*(EvaBlock(width, 2, 40, grid) for _ in range(2))),
-        norm=nn.LayerNorm(width),
-    )
-    backbone = parts(
-        down_projection=parts(proj=nn.Conv3d(1, width, 4, 4)), eva=eva, up_projection=nn.Identity()
-    )
-    backbone.register_buffer("mask_token", torch.zeros(1, 1, width))
-    bert = small_bert()
-    bert.pooler = None
-    model = parts(
-        image_encoder=parts(
-            backbone=backbone, projector=nn.Conv3d(width, embed, 1), pooler=Pooler(embed, 2)
-        ),
-        text_encoder=parts(backbone=bert, pooler=Pooler(128, 2)),
-    )
-    model.register_buffer("softmax_temperature", torch.tensor(0.5))
-    return stirred(model)
-
-
-def colipri_patches(model, volume):
-    """Projected patches of a volume as the network reads it, before the pooler."""
-    image = model["image_encoder"]
-    patches = image["backbone"]["down_projection"]["proj"](volume)
-    eva = image["backbone"]["eva"]
-    x = eva["norm"](eva["blocks"](patches.flatten(2).transpose(1, 2)))
-    x = image["projector"](x.transpose(1, 2).unflatten(2, patches.shape[2:]))
-    return x.flatten(2).transpose(1, 2)
-
-
-def colipri_answer(model, folder, volume):
-    """Embeddings of a volume as the network reads it, and of `TEXTS`."""
-    text = model["text_encoder"]
-    rows = [
-        text["pooler"](text["backbone"](**one).last_hidden_state)[0]
-        for one in bert_inputs(TEXTS, folder)
-    ]
-    image = model["image_encoder"]["pooler"](colipri_patches(model, volume))
-    return unit(image)[0], unit(torch.stack(rows))
-
-
-def colipri_file(folder, model):
-    bert_words(folder)
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    return folder
-
-
-def test_colipri(tmp_path):
-    model = colipri()
-    folder = colipri_file(tmp_path / "weights", model)
-    bundle, said = imported(folder, "colipri", tmp_path / "bundle", settings=SMALL)
-    answer = colipri_answer(model, folder, ras(hu() / 1000))
-    check(bundle, *answer)
-    assert "image.axes=SAR" in str(said)
-    # A file of any orientation, in millimetres, is the same volume.
-    values = known_volume(SHAPE).transpose(2, 1, 0)  # to the left, the back and the head
-    for code in ("LPS", "RAS", "AIR"):
-        image = nib.Nifti1Image(values, np.diag([-2.0, -2.0, 2.0, 1.0]))
-        turn = nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(code)
-        )
-        nib.save(image.as_reoriented(turn), tmp_path / f"{code}.nii.gz")
-        found = bundle.embed_image([tmp_path / f"{code}.nii.gz"])[0]
-        np.testing.assert_allclose(found, answer[0], atol=1e-5)
-    assert bundle.model.scale.item() == pytest.approx(1 / model.softmax_temperature.item())
-    # Heatmaps go through the pooler's value and output, and lie in our axes.
-    pooler = model["image_encoder"]["pooler"].attn
-    weight, bias = (p.chunk(3)[2] for p in (pooler.in_proj_weight, pooler.in_proj_bias))
-    value = F.linear(colipri_patches(model, ras(hu() / 1000)), weight, bias)
-    patches = pooler.out_proj(value)[0].unflatten(0, (4, 4, 4)).permute(2, 1, 0, 3).flip(1, 2)
-    grid = bundle.heatmap(known_volume(SHAPE), TEXTS[0]).grid
-    expected = F.cosine_similarity(patches, torch.from_numpy(answer[1][0]), dim=-1)
-    np.testing.assert_allclose(grid, expected.detach().numpy(), atol=1e-5)
-
-
-def test_a_volume_turned_otherwise_is_another_volume(tmp_path):
-    model = colipri()
-    folder = colipri_file(tmp_path / "weights", model)
-    older = [*SMALL, "image.axes=SAR"]
-    bundle, _ = imported(folder, "colipri", tmp_path / "bundle", settings=older)
-    sar = (hu() / 1000).flip(1, 2)[None, None]
-    expected, texts = colipri_answer(model, folder, sar)
-    check(bundle, expected, texts)
-    assert expected @ colipri_answer(model, folder, ras(hu() / 1000))[0] < 0.99
-
-
-def test_every_tensor_of_a_ct_model_has_its_place(tmp_path):
-    model = colipri()
-    folder = colipri_file(tmp_path / "weights", model)
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    save_file(state | {"image_encoder.backbone.eva.pos_embed": torch.zeros(1, 64, 144)},
-              folder / "model.safetensors")  # fmt: skip
-    with pytest.raises(ConfigError, match=r"1 of \d+ tensors are none .*eva.pos_embed"):
-        import_source(folder, "colipri", tmp_path / "bundle", settings=SMALL)
-    del state["image_encoder.backbone.eva.blocks.1.attn.k_proj.weight"]
-    save_file(state, folder / "model.safetensors")
-    with pytest.raises(ConfigError, match=r"no tensor .*k_proj"):
-        import_source(folder, "colipri", tmp_path / "bundle", settings=SMALL)
-    assert not (tmp_path / "bundle").exists()
-
-
-class MonaiBlock(nn.Module):
-    """A pre-norm layer in MONAI's names; queries, keys and values perhaps without a bias."""
-
-    def __init__(self, width, heads, bias):
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = parts(qkv=nn.Linear(width, 3 * width, bias), out_proj=nn.Linear(width, width))
-        self.mlp = parts(linear1=nn.Linear(width, 2 * width), linear2=nn.Linear(2 * width, width))
-
-    def forward(self, x):
-        q, k, v = self.attn["qkv"](self.norm1(x)).unflatten(2, (3, self.heads, -1)).unbind(2)
-        weight = torch.einsum("bxhd,byhd->bhxy", q, k) / q.shape[3] ** 0.5
-        seen = torch.einsum("bhxy,byhd->bxhd", weight.softmax(-1), v).flatten(2)
-        x = x + self.attn["out_proj"](seen)
-        return x + self.mlp["linear2"](F.gelu(self.mlp["linear1"](self.norm2(x))))
-
-
-M3D_SHAPE, M3D_PATCH = (8, 16, 16), (2, 8, 8)
-
-
-def m3d_clip(width=128):
-    torch.manual_seed(0)
-    patches = parts(patch_embeddings=nn.Sequential(nn.Identity(), nn.Linear(128, width)))
-    patches.register_parameter("position_embeddings", nn.Parameter(torch.randn(1, 16, width)))
-    vision = parts(
-        patch_embedding=patches,
-        blocks=nn.Sequential(*(MonaiBlock(width, 2, bias=False) for _ in range(2))),
-        norm=nn.LayerNorm(width),
-    )
-    vision.register_parameter("cls_token", nn.Parameter(torch.randn(1, 1, width)))
-    model = parts(
-        vision_encoder=vision,
-        language_encoder=small_bert(),
-        mm_vision_proj=nn.Linear(width, width),
-        mm_language_proj=nn.Linear(width, width),
-    )
-    model.register_parameter("logit_scale", nn.Parameter(torch.tensor(2.6593)))
-    return stirred(model)
-
-
-def m3d_tokens(model, volume_BCDHW):
-    """The token in front and the patches of a volume, whose voxels are in raster order."""
-    x = volume_BCDHW
-    for axis, size in zip((4, 3, 2), reversed(M3D_PATCH), strict=True):
-        x = x.unflatten(axis, (-1, size))
-    x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4).flatten(1, 3)
-    vision = model["vision_encoder"]
-    patches = vision["patch_embedding"]
-    x = patches["patch_embeddings"][1](x) + patches.position_embeddings
-    return vision["norm"](vision["blocks"](torch.cat([vision.cls_token, x], 1)))
-
-
-def test_m3d_clip(tmp_path):
-    folder = bert_words(tmp_path / "weights")
-    model = m3d_clip()
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    later = "vision_encoder.blocks.0.norm_cross_attn.weight"
-    save_file(state | {later: torch.ones(128)}, folder / "model.safetensors")
-    (folder / "config.json").write_text(
-        json.dumps({"model_type": "m3d_clip", "img_size": M3D_SHAPE, "patch_size": M3D_PATCH})
-    )
-    bundle, said = imported(folder, "m3d-clip", tmp_path / "bundle")
-    volume = ((hu(M3D_SHAPE) + 1000) / 2000).flip(0)[None, None]
-    image = model["mm_vision_proj"](m3d_tokens(model, volume)[:, 0])
-    texts = [
-        model["mm_language_proj"](model["language_encoder"](**one).last_hidden_state[0, 0])
-        for one in bert_inputs(TEXTS, folder)
-    ]
-    check(bundle, unit(image)[0], unit(torch.stack(texts)), M3D_SHAPE)
-    # Cosines are multiplied by the parameter itself.
-    assert bundle.model.scale.item() == pytest.approx(model.logit_scale.item())
-    assert "without an exponent" in str(said)
-    # Values of any range enter as shares of it, at any size.
-    finer = np.repeat(np.arange(32.0)[:, None, None], 16, 1).repeat(16, 2).astype(np.float32)
-    (stored,) = model_input(bundle.preprocess, [bundle.preprocess.from_array(finer)])
-    expected = np.interp((np.arange(8) + 0.5) * 4 - 0.5, np.arange(32), np.arange(32) / 31)
-    np.testing.assert_allclose(stored[0, :, 3, 3], expected, atol=1e-3)
-
-
-def test_a_patch_that_does_not_fit_is_refused(tmp_path):
-    folder = bert_words(tmp_path / "weights")
-    state = {k: v.contiguous() for k, v in m3d_clip().state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    with pytest.raises(ConfigError, match="does not fit"):
-        import_source(folder, "m3d-clip", tmp_path / "bundle")
-    (folder / "config.json").write_text('{"patch_size": 4}')
-    with pytest.raises(ConfigError, match="three sizes"):
-        import_source(folder, "m3d-clip", tmp_path / "bundle")
-
-
-class Bottleneck3d(nn.Module):
-    """An inflated bottleneck in Merlin's names."""
-
-    def __init__(self, entering, inner, stride):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv3d(entering, inner, 1, bias=False), nn.BatchNorm3d(inner)
-        self.conv2 = nn.Conv3d(inner, inner, 3, stride, 1, bias=False)
-        self.bn2, self.bn3 = nn.BatchNorm3d(inner), nn.BatchNorm3d(4 * inner)
-        self.conv3 = nn.Conv3d(inner, 4 * inner, 1, bias=False)
-        self.downsample = None
-        if stride != 1 or entering != 4 * inner:
-            matrix = nn.Conv3d(entering, 4 * inner, 1, stride, bias=False)
-            self.downsample = nn.Sequential(matrix, nn.BatchNorm3d(4 * inner))
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
 def i3_resnet(depths=(1, 2, 1, 1), inner=8, embed=16):
@@ -330,7 +37,7 @@ def i3_resnet(depths=(1, 2, 1, 1), inner=8, embed=16):
     for k, depth in enumerate(depths):
         blocks = []
         for i in range(depth):
-            blocks.append(Bottleneck3d(width, inner << k, 2 if k and not i else 1))
+            blocks.append(Bottleneck(3, width, inner << k, 2 if k and not i else 1))
             width = 4 * (inner << k)
         net[f"layer{k + 1}"] = nn.Sequential(*blocks)
     return net
@@ -543,45 +250,3 @@ def test_ct_clip(tmp_path):
     heat = bundle.heatmap(known_volume(shape), TEXTS[0]).grid
     expected = F.cosine_similarity(patches, rows[0], dim=-1).transpose(1, 2)
     np.testing.assert_allclose(heat, expected.detach().numpy(), atol=1e-5)
-
-
-def test_fvlm_gives_its_towers(tmp_path):
-    folder = bert_words(tmp_path / "weights")
-    torch.manual_seed(0)
-    width, window = 128, (-1150.0, 350.0)
-    patches = parts(patch_embeddings=nn.Conv3d(1, width, (16, 16, 32), (16, 16, 32)))
-    patches.register_parameter("position_embeddings", nn.Parameter(torch.randn(1, 1232, width)))
-    vision = parts(
-        patch_embedding=patches,
-        blocks=nn.Sequential(*(MonaiBlock(width, 2, bias=True) for _ in range(2))),
-        norm=nn.LayerNorm(width),
-    )
-    bert = small_bert()
-    model = parts(
-        visual_encoder=vision,
-        text_encoder=bert,
-        text_proj=nn.Linear(128, 16),
-        vision_projs=nn.ModuleList(nn.Linear(width, 16) for _ in range(4)),
-        attention=nn.MultiheadAttention(width, 4),
-    )
-    model.register_parameter("query_tokens", nn.Parameter(torch.randn(4, width)))
-    model.register_parameter("temp", nn.Parameter(torch.tensor(0.07)))
-    with torch.no_grad():
-        bert.embeddings.token_type_embeddings.weight.zero_()
-    state = stirred(model).state_dict()
-    # Its own BERT has no types of tokens, and keeps a head for masked words.
-    types = state.pop("text_encoder.embeddings.token_type_embeddings.weight")
-    types.zero_()
-    state["text_encoder.cls.predictions.bias"] = torch.zeros(7)
-    torch.save({"model": state, "epoch": 19}, folder / "model.pth")
-    shape = (32, 32, 64)
-    bundle, said = imported(
-        folder, "fvlm", tmp_path / "bundle", settings=["preprocess.shape=[32, 32, 64]"]
-    )
-    x = patches["patch_embeddings"](((hu(shape, window) + 1150) / 1500)[None, None])
-    place = patches.position_embeddings.mT.reshape(1, width, 7, 16, 11)
-    x = x + F.interpolate(place, (2, 2, 2), mode="trilinear", align_corners=False)
-    tokens = vision["norm"](vision["blocks"](x.flatten(2).mT))
-    rows = [bert(**one).last_hidden_state[0, 0] for one in bert_inputs(TEXTS, folder)]
-    check(bundle, unit(tokens.mean(1))[0], unit(torch.stack(rows)), shape, window)
-    assert "mean nothing" in str(said)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from published import (
     TEXTS,
+    Bottleneck,
     TimmVit,
     bert_inputs,
     bert_words,
@@ -26,26 +27,6 @@ from medvlp.models.imports.run import import_source
 SIZE = 64
 
 
-class Bottleneck(nn.Module):
-    """A block in torchvision's names; the stride lies in the 3x3 convolution."""
-
-    def __init__(self, entering, inner, stride):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(entering, inner, 1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
-        self.bn2, self.bn3 = nn.BatchNorm2d(inner), nn.BatchNorm2d(4 * inner)
-        self.conv3 = nn.Conv2d(inner, 4 * inner, 1, bias=False)
-        self.downsample = None
-        if stride != 1 or entering != 4 * inner:
-            matrix = nn.Conv2d(entering, 4 * inner, 1, stride, bias=False)
-            self.downsample = nn.Sequential(matrix, nn.BatchNorm2d(4 * inner))
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
 class ResNet(nn.Module):
     """A ResNet in torchvision's names, with its classifier; gives the maps of all stages."""
 
@@ -56,7 +37,7 @@ class ResNet(nn.Module):
         for k, depth in enumerate(depths):
             blocks = []
             for i in range(depth):
-                blocks.append(Bottleneck(width, inner << k, 2 if k and not i else 1))
+                blocks.append(Bottleneck(2, width, inner << k, 2 if k and not i else 1))
                 width = 4 * (inner << k)
             setattr(self, f"layer{k + 1}", nn.Sequential(*blocks))
         self.fc = nn.Linear(width, classes) if classes else nn.Identity()
