@@ -42,8 +42,8 @@ COLUMNS = (
     Column("zero-shot AUROC", ZERO_SHOT, "auroc_macro"),
     Column("pointing game", GROUNDING, "pointing_game_macro"),
     Column("grounding AUPRC", GROUNDING, "pixel_average_precision_macro"),
-    Column("laterality", LATERALITY, "robustness"),
-    Column("polarity", POLARITY, "robustness"),
+    Column("laterality", LATERALITY, "robustness", "laterality"),
+    Column("polarity", POLARITY, "robustness", "polarity"),
     Column("1 % probe AUROC", PROBE, "auroc_macro"),
 )
 

@@ -159,7 +159,11 @@ def estimates(suite: Path, column: Column, overrides: Sequence[str]) -> dict[str
     """Model -> the draws of one column in a suite's folder."""
     loaded = load_protocol(column.protocol, overrides)
     found: list[Estimate] = headline_estimates(loaded, suite / loaded.name, column.metric)
-    return {one.model: one.spread for one in found if one.measure.name == column.name}
+    named = {one.model: one.spread for one in found if one.measure.name == column.name}
+    if found and not named:
+        known = ", ".join(sorted({one.measure.name for one in found}))
+        raise ValueError(f"{column.heading}: no {column.metric} of {column.name}; there are {known}")
+    return named
 
 
 def table(
