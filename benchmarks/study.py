@@ -162,7 +162,9 @@ def estimates(suite: Path, column: Column, overrides: Sequence[str]) -> dict[str
     named = {one.model: one.spread for one in found if one.measure.name == column.name}
     if found and not named:
         known = ", ".join(sorted({one.measure.name for one in found}))
-        raise ValueError(f"{column.heading}: no {column.metric} of {column.name}; there are {known}")
+        raise ValueError(
+            f"{column.heading}: no {column.metric} of {column.name}; there are {known}"
+        )
     return named
 
 
