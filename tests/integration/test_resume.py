@@ -26,7 +26,7 @@ def check_kills(folder, files, kills):
     return broken
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_kills_lose_nothing_and_repeat_nothing(tmp_path):
     assert check_kills(tmp_path, FILES, 3)["killed"] >= 2
 

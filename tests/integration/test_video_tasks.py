@@ -149,6 +149,7 @@ def test_a_label_head_answers_for_triplets_and_their_components(out, tiny_bundle
     assert rows["supervised-unimodal", "average_precision_macro_i", "all"]["control"]
 
 
+@pytest.mark.soak
 def test_steps_are_asked_like_phases(out, tiny_bundle, tmp_path):
     labels = {
         f"step:{step}": {"positive": [step]} for steps in PHASES.values() for step in steps
