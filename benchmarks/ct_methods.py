@@ -1,6 +1,6 @@
 """3D CT methods at one budget: a study of eight methods and three seeds on a phantom.
 
-    python benchmarks/ct_methods.py OUT [--steps 600] [--patients 800] [--seeds 3] [--workers 2]
+    python benchmarks/ct_methods.py OUT [--steps 500] [--patients 800] [--seeds 3] [--workers 2]
 
 Writes a phantom archive and its manifest, trains every method with every seed from
 `configs/volumetric/study.yaml`, evaluates all of them on the protocols in
@@ -49,9 +49,12 @@ UNTRAINED = (
 )  # fmt: skip
 """A tower as it is drawn."""
 
+FASTER = "optim.lr=0.001"
+"""Slices learn sooner at this rate; the transformers' vectors collapse at it."""
+
 METHODS: dict[str, tuple[str, ...]] = {
-    "slices-mean": (SLICES, f"image={{kind: slices, {ENCODER}, pool: mean}}"),
-    "radclip": (SLICES, f"image={{kind: slices, {ENCODER}, depth: 1, heads: 4}}"),
+    "slices-mean": (SLICES, FASTER, f"image={{kind: slices, {ENCODER}, pool: mean}}"),
+    "radclip": (SLICES, FASTER, f"image={{kind: slices, {ENCODER}, depth: 1, heads: 4}}"),
     "velvet-global": (*TRIBERT, f"objectives=[{CLIP}]"),
     "velvet+sentence": (
         *TRIBERT,
@@ -113,7 +116,7 @@ def manifest_of(out: Path, patients: int) -> Path:
 
 def main() -> None:
     """Everything, one after the other."""
-    options = Options.read(__doc__, METHODS, steps=600, patients=800)
+    options = Options.read(__doc__, METHODS, steps=500, patients=800)
     out = options.out
     manifest = manifest_of(out, options.patients)
     shared = options.data(manifest)
