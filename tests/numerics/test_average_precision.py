@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
+from many import many_cases
 from sklearn.metrics import average_precision_score
 
 from medvlp.evaluate.metrics.average_precision import (
@@ -28,7 +29,6 @@ TRIPLETS = (
     "triplet:grasper,retract,liver", "triplet:hook,dissect,gallbladder",
     "triplet:hook,retract,liver", "triplet:hook,null_verb,null_target",
 )  # fmt: skip
-CASES = 1000
 
 
 def table(rows):
@@ -114,10 +114,11 @@ def same(ours, literal, tolerance=1e-6):
         assert ours == pytest.approx(literal, abs=tolerance)
 
 
-def test_precision_of_triplets_and_components_equals_the_definition():
+@many_cases
+def test_precision_of_triplets_and_components_equals_the_definition(count):
     rng = np.random.default_rng(0)
     measures = triplet_measures((2,))
-    for _ in range(CASES // len(COMPONENTS) + 1):
+    for _ in range(count // len(COMPONENTS) + 1):
         frame = recordings(rng, TRIPLETS)
         ours = compute(frame, measures)
         for component in COMPONENTS:
@@ -141,9 +142,10 @@ def test_precision_of_triplets_and_components_equals_the_definition():
             same(ours[f"average_precision_macro_{component}", "all"], mean(pooled.values()))
 
 
-def test_precision_equals_scikit_learn_wherever_a_label_occurs():
+@many_cases
+def test_precision_equals_scikit_learn_wherever_a_label_occurs(count):
     rng = np.random.default_rng(1)
-    for _ in range(CASES):
+    for _ in range(count):
         windows = int(rng.integers(1, 40))
         positive = rng.random((windows, 3)) < rng.choice([0.05, 0.5, 1.0])
         score = rng.integers(0, rng.choice([2, 10, 10**6]), (windows, 3)) / 7
@@ -211,9 +213,10 @@ def test_first_k_counts_no_tie_at_the_edge():
     assert [first_k(score, positive, k)[0] for k in (1, 2, 3, 4, 9)] == [1, 1, 2, 3, 3]
 
 
-def test_first_k_equals_a_plain_count():
+@many_cases
+def test_first_k_equals_a_plain_count(count):
     rng = np.random.default_rng(6)
-    for _ in range(CASES):
+    for _ in range(count):
         score, positive = rng.integers(0, 6, (3, 8)) / 6, rng.random((3, 8)) < 0.4
         k = int(rng.integers(1, 9))
         literal = [

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from many import many_cases
 
 from medvlp.evaluate.metrics.estimate import metric_rows
 from medvlp.evaluate.metrics.phases import phase_measures
@@ -10,7 +11,6 @@ from medvlp.evaluate.metrics.segments import edit_score, relax, segment_matches,
 from medvlp.evaluate.predictions import PREDICTIONS
 
 NAMES = ("a", "b", "c", "d")
-CASES = 1000
 
 
 def recording(rng, stay=0.7, longest=25):
@@ -124,18 +124,20 @@ def literal_segments(truth, called, overlap):
     return len(taken), false, len(true) - len(taken)
 
 
-def test_every_average_equals_the_literal_loops():
+@many_cases
+def test_every_average_equals_the_literal_loops(count):
     rng = np.random.default_rng(0)
-    for _ in range(CASES):
+    for _ in range(count):
         recordings = [recording(rng, longest=12) for _ in range(int(rng.integers(1, 5)))]
         ours = compute(frame_of(recordings))
         for metric, value in literal(recordings).items():
             assert ours[metric, "all"] == pytest.approx(value, abs=1e-9), metric
 
 
-def test_segments_equal_the_literal_loops():
+@many_cases
+def test_segments_equal_the_literal_loops(count):
     rng = np.random.default_rng(1)
-    for _ in range(CASES):
+    for _ in range(count):
         truth, called = recording(rng, stay=float(rng.random()))
         arrays = np.array(truth), np.array(called)
         assert edit_score(*arrays) == pytest.approx(1 - literal_edit(truth, called), abs=1e-12)
@@ -156,9 +158,10 @@ def test_edit_and_segmental_f1_by_hand():
     assert edit_score(truth, 1 - truth) == 0
 
 
-def test_relaxed_calls_equal_the_literal_rule():
+@many_cases
+def test_relaxed_calls_equal_the_literal_rule(count):
     rng = np.random.default_rng(2)
-    for _ in range(CASES):
+    for _ in range(count):
         truth, called = recording(rng)
         time = np.cumsum(rng.choice([0.5, 1.0, 3.0], len(truth)))
         tolerance = float(rng.choice([0.0, 1.0, 2.5, 10.0]))
