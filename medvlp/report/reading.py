@@ -89,6 +89,11 @@ READING = {
         "overlaps a true moment by the stated share (tIoU) of the time that the two cover "
         "together. Compare with the chance row: it answers from random scores by the same rule.",
     ),
+    "order": (
+        "The texts of a level are laid over a recording's windows in their true order and in wrong "
+        "ones (reversed, two neighbours swapped, shuffled). Half of the comparisons are won by "
+        "whoever does not look.",
+    ),
     "tools": (
         "Average precision is computed within each video for the tools that occur in it, then "
         "averaged. A blind guess reaches about the share of time that a tool is in view.",

@@ -33,6 +33,7 @@ HEADLINES = {
     "segmentation": Headline("dice_macro", "Dice, mean over structures"),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10"),
     "temporal-retrieval": Headline("recall_at_1", "Right moment first"),
+    "order": Headline("order_accuracy_macro", "True order of events preferred", 0.5),
     "tools": Headline(
         "average_precision_video_macro", "Average precision, mean over videos and tools"
     ),
@@ -89,6 +90,8 @@ TITLES = {
     "f1": "F1",
     "f1_macro": "F1, mean over phases",
     "f1_macro_video": "F1, mean over videos",
+    "order_accuracy": "True order preferred",
+    "order_accuracy_macro": "True order preferred, mean",
     "median_rank": "Median rank",
     "reciprocal_rank": "Mean reciprocal rank",
     "average_precision_lift": "Average precision over prevalence",
@@ -209,6 +212,7 @@ TASKS = {
     "grounding": "Pointing at findings asked for in words (zero-shot)",
     "retrieval": "Finding the report to an image, and the image to a report",
     "temporal-retrieval": "Finding the moment of a recording that a sentence tells of",
+    "order": "Telling the true order of a procedure from wrong ones",
     "tools": "Instruments in view, asked for in words (zero-shot)",
     "triplets": "Instrument, verb and target asked for in words (zero-shot)",
     "polarity": "Robustness: affirmed or denied",

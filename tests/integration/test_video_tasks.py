@@ -149,6 +149,19 @@ def test_a_label_head_answers_for_triplets_and_their_components(out, tiny_bundle
     assert rows["supervised-unimodal", "average_precision_macro_i", "all"]["control"]
 
 
+def test_the_true_order_is_compared_with_wrong_ones(out, tiny_bundle):
+    frame, rows = run(out, tiny_bundle("video"), "phantom-order", "task.window_s=1")
+    assert {"video", "chance"} <= set(frame["model"])
+    wrong = {f"{level}/{kind}" for level in ("phase", "step")
+             for kind in ("reverse", "swap", "shuffle")}  # fmt: skip
+    assert set(frame["name"]) == wrong
+    assert frame["score"].is_between(0, 1).all()
+    each = [rows["video", "order_accuracy", name]["value"] for name in sorted(wrong)]
+    assert rows["video", "order_accuracy_macro", "all"]["value"] == pytest.approx(np.mean(each))
+    with pytest.raises(ConfigError, match="two texts in time at levels procedure"):
+        run(out, tiny_bundle("video"), "phantom-order", "task.levels=[procedure]")
+
+
 @pytest.mark.soak
 def test_steps_are_asked_like_phases(out, tiny_bundle, tmp_path):
     labels = {

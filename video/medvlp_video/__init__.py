@@ -22,6 +22,7 @@ DOMAIN = Domain(
         "tools": Ref("medvlp_video.tasks.tools:ToolsConfig"),
         "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),
         "temporal-retrieval": Ref("medvlp_video.tasks.moments:MomentsConfig"),
+        "order": Ref("medvlp_video.tasks.order:OrderConfig"),
     },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
 )

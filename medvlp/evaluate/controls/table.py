@@ -69,6 +69,7 @@ UNFIT: Mapping[str, Mapping[str, str]] = {
     "retrieval": _RANKS,
     "class-retrieval": _RANKS,
     "temporal-retrieval": _RANKS,
+    "order": _RANKS,
     "generation": _WORDS,
     "answering": {},
     "grounding": _PLACES,

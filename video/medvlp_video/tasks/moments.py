@@ -14,8 +14,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
-from medvlp.data.items import DataConfig, Item, pair_items, permute_images, window_items
-from medvlp.data.randomness import generator
+from medvlp.data.items import DataConfig, Item, pair_items, window_items
 from medvlp.data.text_policy import Level, TextPolicy
 from medvlp.errors import ConfigError
 from medvlp.evaluate.cases import subgroups
@@ -30,6 +29,7 @@ from medvlp.evaluate.metrics.moments import (
 from medvlp.evaluate.predict import Predicted, Scorer, Study, as_predictions, describe
 from medvlp.evaluate.predictions import PREDICTIONS, Evidence
 from medvlp.evaluate.tasks.phases import Contract, Seconds
+from medvlp.evaluate.windowed import window_cosines
 from medvlp.progress import track
 
 Scope = Literal["recording", "split"]
@@ -111,7 +111,8 @@ class MomentsConfig:
         rows: list[dict[str, Any]] = []
         answers: list[dict[str, Any]] = []
         meta = subgroups(study.manifests)
-        for model, control, score_WQ in self._scores(study, scorers, windows, texts):
+        fed = [scorer.under(self.contract) for scorer in scorers]
+        for model, control, score_WQ in window_cosines(study, fed, windows, texts):
             place = _Recordings(windows, score_WQ, texts)
             for scope, asked in queries.items():
                 for number, query in enumerate(track(asked, f"{model}: moments")):
@@ -158,22 +159,6 @@ class MomentsConfig:
             )
             for (text, sample), same in told.items()
         ]
-
-    def _scores(
-        self, study: Study, scorers: Sequence[Scorer], windows: Sequence[Item], texts: Sequence[str]
-    ) -> Iterator[tuple[str, bool, Floats]]:
-        """(W,Q) cosines of every model that has read text, then random ones."""
-        for scorer in scorers:
-            if scorer.control == "supervised-unimodal":
-                continue
-            fed = scorer.under(self.contract)
-            blind = scorer.control == "image-blind"
-            image_WE = fed.embed(permute_images(windows, study.seed) if blind else windows)
-            yield (
-                scorer.name, scorer.control is not None, image_WE @ fed.bundle.embed_text(texts).T
-            )  # fmt: skip
-        rng = generator(study.seed, 0, "moments", "chance")
-        yield "chance", True, rng.random((len(windows), len(texts)))
 
     def _rows(
         self, found: Sequence[Moment], query: Query, scope: Scope, about: Mapping[str, Any]
