@@ -37,12 +37,13 @@ TASKS = {
     "generation": Ref("medvlp.evaluate.tasks.generation:GenerationConfig"),
     "vqa": Ref("medvlp.evaluate.tasks.answering:AnsweringConfig"),
     "probe": Ref("medvlp.evaluate.tasks.probe:ProbeConfig"),
+    "phase-probe": Ref("medvlp.evaluate.tasks.phase_probe:PhaseProbeConfig"),
     "finetune": Ref("medvlp.evaluate.tasks.finetune:FinetuneConfig"),
     "segmentation": Ref("medvlp.evaluate.tasks.segmentation:SegmentationConfig"),
 }
 """Tasks that every domain may name, beside its own."""
 
-TRAINED = ("probe", "finetune", "segmentation", "generation", "vqa")
+TRAINED = ("probe", "phase-probe", "finetune", "segmentation", "generation", "vqa")
 """Tasks that train, and so need a training and a validation split beside what is evaluated."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]

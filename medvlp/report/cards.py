@@ -20,7 +20,7 @@ def data_card(folder: ProtocolFolder) -> dict[str, Any]:
     labels = one.group_by("name", maintain_order=True).agg(
         n=pl.len(), positives=pl.col("label").sum(), patients=pl.col("patient").n_unique()
     )
-    counted = folder.task in words.FINDINGS or folder.task == "phases"
+    counted = folder.task in words.FINDINGS or folder.task in ("phases", "phase-probe")
     return {
         "patients": one["patient"].n_unique(),
         "samples": one["sample"].n_unique(),

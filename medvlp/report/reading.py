@@ -23,6 +23,11 @@ READING = {
         "0.5 is a coin toss, 1.0 is perfect. Compare with the encoder of random weights: what it "
         "reaches needs no pre-training.",
     ),
+    "phase-probe": (
+        _TRAINED,
+        "A linear head on frozen features calls one phase for every window. Compare with the "
+        "encoder of random weights: what it reaches needs no pre-training.",
+    ),
     "finetune": (
         _TRAINED,
         "AUROC is the chance that a study with the finding scores higher than one without it: "

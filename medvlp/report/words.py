@@ -29,6 +29,7 @@ HEADLINES = {
         "pixel_average_precision_macro", "Average precision of pixels, mean over findings"
     ),
     "probe": Headline("auroc_macro", "AUROC, mean over findings"),
+    "phase-probe": Headline("f1_macro", "F1, mean over phases"),
     "finetune": Headline("auroc_macro", "AUROC, mean over findings"),
     "segmentation": Headline("dice_macro", "Dice, mean over structures"),
     "retrieval": Headline("recall_at_10", "Right answer among the first 10"),
@@ -205,6 +206,7 @@ TASKS = {
     "generation": "Writing a report about an image",
     "vqa": "Answering questions about an image",
     "probe": "Findings from frozen features (linear probe or nearest neighbours)",
+    "phase-probe": "Surgical phases or steps from frozen features, learnt from few procedures",
     "finetune": "Findings after training the whole image encoder on labels",
     "segmentation": "Drawing structures with a head on the image encoder",
     "zero-shot": "Findings asked for in words (zero-shot)",

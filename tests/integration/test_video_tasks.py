@@ -162,6 +162,22 @@ def test_the_true_order_is_compared_with_wrong_ones(out, tiny_bundle):
         run(out, tiny_bundle("video"), "phantom-order", "task.levels=[procedure]")
 
 
+def test_few_procedures_teach_phases_to_a_linear_head(out, tiny_bundle):
+    frame, rows = run(
+        out, tiny_bundle("video"), "phantom-phase-probe", "data.phantom.n=20", "task.subset=100%",
+        "task.strengths=[0.01, 1.0]",
+    )  # fmt: skip
+    assert {"video", "chance", "random-encoder", "image-blind", "random-label"} <= set(
+        frame["model"]
+    )
+    sums = frame.filter(model="video").group_by("sample", "time_s").agg(pl.col("score").sum())
+    assert sums["score"].to_list() == pytest.approx([1.0] * len(sums))
+    assert "edit_score" in {metric for model, metric, _ in rows if model == "video"}
+    assert (out / "phantom-phase-probe" / "trials.parquet").is_file()
+    with pytest.raises(ConfigError, match="share of the procedures"):
+        run(out, tiny_bundle("video"), "phantom-phase-probe", "task.subset=1-shot")
+
+
 @pytest.mark.soak
 def test_steps_are_asked_like_phases(out, tiny_bundle, tmp_path):
     labels = {

@@ -65,6 +65,7 @@ UNFIT: Mapping[str, Mapping[str, str]] = {
     "zero-shot": _LABELS,
     "phases": _LABELS,
     "probe": _LABELS,
+    "phase-probe": _LABELS,
     "finetune": _LABELS,
     "retrieval": _RANKS,
     "class-retrieval": _RANKS,

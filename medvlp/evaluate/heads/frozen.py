@@ -23,6 +23,9 @@ PRIOR = 16
 SHARPNESS = 1 / 0.07
 """Factor on cosines in the neighbours' weights (Wu et al. 2018, arXiv:1805.01978, section 3.4)."""
 
+NEVER = -1e4
+"""Logit of a label that no training sample has."""
+
 _BLOCK = 512
 
 
@@ -88,15 +91,42 @@ def linear_logits(
         label = label_NL[known_N, k]
         if len(np.unique(label)) < 2:
             continue
-        model = LogisticRegression(C=strength, max_iter=1000)
-        with warnings.catch_warnings():
-            # A weak penalty on separable features has no finite optimum: the budget of
-            # iterations is part of the fit, the same for every model.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(train_ND[known_N], label)
+        model = _regression(train_ND[known_N], label, strength)
         for found, other in zip(logits, others, strict=True):
             found[:, k] = model.decision_function(other)
     return logits
+
+
+def choice_logits(
+    train_ND: Floats, label_NL: Floats, others: Sequence[Floats], strength: float
+) -> list[NDArray[np.float64]]:
+    """(M,L) logits of other samples by one multinomial L2-penalised logistic regression (L-BFGS).
+
+    Args:
+        train_ND: Standardised features.
+        label_NL: Exactly one 1 a row. A label that occurs in no row is never chosen.
+        others: Standardised features, (M,D) each.
+        strength: C, the inverse of the penalty, as scikit-learn has it.
+    """
+    choice_N = label_NL.argmax(axis=1)
+    logits = [np.full((len(other), label_NL.shape[1]), NEVER) for other in others]
+    if len(classes := np.unique(choice_N)) == 1:
+        for found in logits:
+            found[:, classes] = 0.0
+        return logits
+    model = _regression(train_ND, choice_N, strength)
+    for found, other in zip(logits, others, strict=True):
+        found[:, classes] = np.log(np.maximum(model.predict_proba(other), 1e-300))
+    return logits
+
+
+def _regression(train_ND: Floats, label_N: NDArray[Any], strength: float) -> LogisticRegression:
+    model = LogisticRegression(C=strength, max_iter=1000)
+    with warnings.catch_warnings():
+        # A weak penalty on separable features has no finite optimum: the budget of
+        # iterations is part of the fit, the same for every model.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(train_ND, label_N)
 
 
 def neighbour_logits(

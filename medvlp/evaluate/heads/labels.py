@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
+from scipy.special import softmax
 
 from medvlp.config import STRICT
 from medvlp.data.items import Item
@@ -22,7 +23,13 @@ from medvlp.evaluate.controls.computed import computed
 from medvlp.evaluate.heads.calibrate import calibrate
 from medvlp.evaluate.heads.entrants import CONTROLS, Control, Entrant, entrants
 from medvlp.evaluate.heads.search import Found, trial_rows
-from medvlp.evaluate.heads.splits import Splits, Subset, Windows, labelled_splits
+from medvlp.evaluate.heads.splits import (
+    Splits,
+    Subset,
+    Windows,
+    check_apart,
+    labelled_splits,
+)
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.metrics.findings import finding_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, label_rows
@@ -48,6 +55,10 @@ CALL = "call"
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainedLabels:
     """What tasks that are trained on labels have in common."""
+
+    exclusive: ClassVar[bool] = False
+    """Whether of the labels one holds at a time: windows where none or several do are left out,
+    and probabilities sum to 1."""
 
     labels: tuple[str, ...] = Field(min_length=1)
     """Labels of the manifests, or, with `windows`, names of their timed regions."""
@@ -109,10 +120,17 @@ def predict_trained(
     splits = None
     for seed in range(study.seed, study.seed + task.seeds):
         splits = labelled_splits(study, task.labels, task.subset, seed, task.windows)
+        if task.exclusive:
+            splits = _one_at_a_time(splits)
+            check_apart(splits.named(study.split))
         _check_valid(splits, task.labels)
         scores: dict[str, tuple[NDArray[np.float64], bool]] = {}
         for entrant in entrants(scorers, splits, seed, task.controls):
             found = fit(entrant, seed)
+            parts["trials"].append(trial_rows(entrant.name, seed, found, budget))
+            if task.exclusive:
+                scores[entrant.name] = softmax(found.best.test_NL, axis=1), entrant.control
+                continue
             truth = _truth(entrant.splits.valid)
             calibrator = calibrate(found.best.valid_NL, truth, task.labels)
             scores[entrant.name] = (
@@ -120,7 +138,6 @@ def predict_trained(
                 entrant.control,
             )
             thresholds.setdefault(entrant.name, calibrator.thresholds)
-            parts["trials"].append(trial_rows(entrant.name, seed, found, budget))
             aims = {CALL: calibrator.thresholds, **calibrator.operating}
             cutoffs = [
                 {"model": entrant.name, "seed": seed, "name": name, "aim": aim, "threshold": value}
@@ -138,7 +155,7 @@ def predict_trained(
         rows=pl.concat(parts["rows"]),
         counts=_counts(splits),
         items=splits.test,
-        beside={name: pl.concat(parts[name]) for name in ("trials", "cutoffs")},
+        beside={name: pl.concat(parts[name]) for name in ("trials", "cutoffs") if parts[name]},
         thresholds=thresholds,
     )
 
@@ -153,6 +170,15 @@ def trained_measures(evidence: Evidence) -> Measures:
         aims.setdefault(aim, {})[name] = limit
     called = aims.pop(CALL, None) or evidence.thresholds
     return finding_measures(called, evidence.stated, aims)
+
+
+def _one_at_a_time(splits: Splits) -> Splits:
+    """The items of which exactly one label holds."""
+
+    def kept(items: Sequence[Item]) -> tuple[Item, ...]:
+        return tuple(item for item in items if (item.labels_L == 1).sum() == 1)
+
+    return Splits(train=kept(splits.train), valid=kept(splits.valid), test=kept(splits.test))
 
 
 def _truth(items: Sequence[Item]) -> NDArray[np.float32]:
