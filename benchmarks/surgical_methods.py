@@ -1,0 +1,147 @@
+"""Surgical video methods at one budget: a study of eight methods and three seeds on a phantom.
+
+    python benchmarks/surgical_methods.py OUT [--steps 1200] [--patients 300] [--seeds 3] [--workers 2]
+
+Writes a phantom archive and its manifest, trains every method with every seed from
+`configs/video/study.yaml`, evaluates all of them on the protocols in
+`configs/evaluate/video-study/`, and prints one table. Run again after a stop, it goes on with what
+is missing. It takes up to three hours on two cores, so it is no part of `make bench`.
+
+All methods have the same tower of frames and the same number of steps. Flat methods read clips,
+steps and phases alike; the others read clips, phases and whole operations in turns, 3 : 1 : 1. What
+the phantom says of an operation is not shuffled away: windows resemble the words of their own step,
+and the order of the words is that of the film.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from study import ROOT, Column, Options, evaluate, medvlp, table, train_all, trainings
+
+CONFIG = ROOT / "configs/video/study.yaml"
+PROTOCOLS = ROOT / "configs/evaluate/video-study"
+
+CLIPS = "clip: {ratio: 3, texts: {levels: [clip], along: {levels: [step, phase], n: 2}}"
+PHASES = "phase: {ratio: 1, texts: {levels: [phase], along: {levels: [clip], n: 4}}"
+WHOLE = (
+    "procedure: {ratio: 1, batch_size: 8, preprocess: {frames: 24}, "
+    "texts: {levels: [procedure], along: {levels: [step], n: 12}}"
+)
+SILENT = (
+    "silent: {ratio: 1, batch_size: 8, preprocess: {frames: 24}, "
+    "texts: {levels: [report], required: false}"
+)
+"""Samples without a text: the phantom has no report."""
+
+SURGVLP = "{kind: clip}, {kind: clip, to_texts: 0.75}, {kind: mil-nce}"
+SSL = "{kind: video-ssl, weight: 0.25}"
+SIAMESE = "{kind: video-ssl, contrast: 0.0, siamese: 1.0, weight: 0.25}"
+HIERARCHY = "{kind: hierarchy}"
+PUBLISHED_DTW = (
+    "{kind: procedural, weight: 0.1, soft_min: probability, scale: 0.01, negatives: [reverse], "
+    "contrast: hinge}"
+)
+DTW = "{kind: procedural, weight: 1.0, gamma: 0.1, margin: 0.1}"
+
+
+def _levels(*streams: tuple[str, str]) -> str:
+    told = ", ".join(f"{stream}, objectives: [{names}]}}" for stream, names in streams)
+    return f"data.mix={{by: step, streams: {{{told}}}}}"
+
+
+OF_CLIPS = "clip, clip_2, mil-nce"
+METHODS: dict[str, tuple[str, ...]] = {
+    "flat": (
+        "data.mix={by: step, streams: {clip: {ratio: 3, texts: {levels: [clip]}}, "
+        "step: {ratio: 1, texts: {levels: [step]}}, phase: {ratio: 1, texts: {levels: [phase]}}}}",
+    ),
+    "surgvlp": (_levels((CLIPS, OF_CLIPS)), f"objectives=[{SURGVLP}]"),
+    "hecvl": (
+        _levels((CLIPS, OF_CLIPS), (PHASES, "hierarchy"), (WHOLE, "hierarchy")),
+        f"objectives=[{SURGVLP}, {HIERARCHY}]",
+    ),
+    "peskavlp-no-dtw": (
+        _levels(
+            (CLIPS, f"{OF_CLIPS}, video-ssl"), (PHASES, "hierarchy"), (WHOLE, "hierarchy")
+        ),
+        f"objectives=[{SURGVLP}, {SSL}, {HIERARCHY}]",
+    ),
+    "peskavlp-published": (
+        _levels(
+            (CLIPS, f"{OF_CLIPS}, video-ssl"),
+            (PHASES, "hierarchy"),
+            (WHOLE, "hierarchy, procedural"),
+        ),
+        f"objectives=[{SURGVLP}, {SSL}, {HIERARCHY}, {PUBLISHED_DTW}]",
+    ),
+    "peskavlp": (
+        _levels(
+            (CLIPS, f"{OF_CLIPS}, video-ssl"),
+            (PHASES, "hierarchy"),
+            (WHOLE, "hierarchy, procedural"),
+        ),
+        f"objectives=[{SURGVLP}, {SSL}, {HIERARCHY}, {DTW}]",
+    ),
+}
+MEMORY = "{{kind: memory, size: 400, retrieved: 4, max_age: 200, retrieve: {}}}"
+METHODS |= {
+    name: (
+        _levels((CLIPS, "clip, video-ssl"), (WHOLE, "clip, memory"), (SILENT, "memory")),
+        f"objectives=[{{kind: clip}}, {SIAMESE}, {MEMORY.format(retrieve)}]",
+    )
+    for name, retrieve in (("ophclip-no-memory", "false"), ("ophclip", "true"))
+}
+
+AGAINST = (
+    ("surgvlp", "flat"),
+    ("hecvl", "surgvlp"),
+    ("peskavlp-no-dtw", "hecvl"),
+    ("peskavlp-published", "peskavlp-no-dtw"),
+    ("peskavlp", "peskavlp-no-dtw"),
+    ("ophclip", "ophclip-no-memory"),
+)
+PHASES_OF, RETRIEVAL, ORDER, MOMENTS = (
+    PROTOCOLS / f"video-study-{name}.yaml" for name in ("phases", "retrieval", "order", "moments")
+)
+COLUMNS = (
+    Column("phase F1", PHASES_OF, "f1_macro"),
+    *(
+        Column(f"{level} R@5", RETRIEVAL, "recall_at_5", f"image-to-text/{level}")
+        for level in ("clip", "step", "phase", "procedure")
+    ),
+    Column("order", ORDER, "order_accuracy_macro"),
+    Column("reversed", ORDER, "order_accuracy", "step/reverse"),
+    Column("step found, tIoU 0.5", MOMENTS, "recall_at_1", "recording/tiou-0.5"),
+)
+
+
+def manifest_of(out: Path, patients: int) -> Path:
+    """The phantom's manifest."""
+    archive, manifest = out / "archive", out / "manifest"
+    if not manifest.exists():
+        if not archive.exists():
+            medvlp("phantom", "video", "--out", archive, "--n", str(patients),
+                   "--set", "seconds=40", "--set", "size=64", "--set", "fps=4")  # fmt: skip
+        medvlp("index", archive, "--kind", "video", "--config", archive / "index.yaml",
+               "--set", "split.fractions={train: 0.6, valid: 0.1, test: 0.3}",
+               "--out", manifest)  # fmt: skip
+    return manifest
+
+
+def main() -> None:
+    """Everything, one after the other."""
+    options = Options.read(__doc__, METHODS, steps=1200, patients=300)
+    out = options.out
+    shared = options.data(manifest_of(out, options.patients))
+    common = (*options.budget(), *shared, f"optim.warmup_steps={options.steps // 20}")
+    methods = options.methods
+    bundles = train_all(trainings(out, CONFIG, common, methods, options.seeds), options.workers)
+    protocols = list(dict.fromkeys(column.protocol for column in COLUMNS))
+    evaluate(out, "suite", protocols, bundles, shared, options.workers)
+    print("\n".join(table(out / "suite", COLUMNS, list(methods), options.seeds, AGAINST,
+                          shared[:1])))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
