@@ -35,7 +35,7 @@ def spread(
     edges = np.arange(n + 1) * count // n
     if policy.choose == "even":
         return [nodes[(a + b - 1) // 2] for a, b in itertools.pairwise(edges)]
-    return [nodes[i] for i in rng.integers(edges[:-1], edges[1:])]
+    return [nodes[i] for i in rng.integers(edges[:-1], edges[1:]).tolist()]
 
 
 def confidence(node: TextNode) -> float:
