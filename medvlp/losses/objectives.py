@@ -43,11 +43,7 @@ from medvlp.losses.unicl import UniclConfig
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NegativesConfig:
-    """Options of contrasts: which texts take part, and what is no negative."""
-
-    texts: Which = "all"
-    """Of each sample: every text; the ``first``; or the ``rest`` behind it, such as those that
-    `data.texts.along` adds."""
+    """Options of contrasts: which pairs are no negatives."""
 
     same_patient: Literal["negative", "leave-out"] = "negative"
     """Images and texts of other samples of one patient: negatives, or left out of the sums."""
@@ -58,7 +54,11 @@ class NegativesConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PairsConfig(NegativesConfig):
-    """Options of the contrastive objectives: what a text weighs, and what is no negative."""
+    """Options of the contrastive objectives: which texts there are, and what each weighs."""
+
+    texts: Which = "all"
+    """Of each sample: every text; the ``first``; or the ``rest`` behind it, such as those that
+    `data.texts.along` adds."""
 
     duplicates: Literal["negative", "leave-out", "share"] = "negative"
     """Texts of other samples in the same words (same tokens): negatives as any other; left out of
