@@ -18,6 +18,14 @@ DOMAIN = Domain(
     recording=Ref("medvlp_video.recordings:recording"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
     encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
+    objectives={
+        "ego-nce": Ref("medvlp_video.losses.ego_nce:EgoNceConfig"),
+        "hierarchy": Ref("medvlp_video.losses.hierarchy:HierarchyConfig"),
+        "memory": Ref("medvlp_video.losses.memory:MemoryConfig"),
+        "mil-nce": Ref("medvlp_video.losses.mil_nce:MilNceConfig"),
+        "procedural": Ref("medvlp_video.losses.procedural:ProceduralConfig"),
+        "video-ssl": Ref("medvlp_video.losses.video_ssl:VideoSslConfig"),
+    },
     tasks={
         "tools": Ref("medvlp_video.tasks.tools:ToolsConfig"),
         "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),
