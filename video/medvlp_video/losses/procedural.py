@@ -173,7 +173,9 @@ def frame_embeddings(patch_BPE: Tensor, grid: Sequence[int]) -> Tensor:
         grid: Theirs, frames first.
     """
     with torch.autocast(patch_BPE.device.type, enabled=False):
-        return F.normalize(widened(patch_BPE).unflatten(1, (grid[0], -1)).mean(2), dim=2)
+        samples, _, width = patch_BPE.shape
+        patch_BTPE = widened(patch_BPE).reshape(samples, grid[0], -1, width)
+        return F.normalize(patch_BTPE.mean(2), dim=2)
 
 
 def procedural(config: ProceduralConfig, frame_BTE: Tensor, steps: Steps) -> Tensor:
