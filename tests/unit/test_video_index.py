@@ -11,7 +11,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.errors import ArchiveError, ConfigError
-from medvlp_video.cholect50 import index_cholect50
+from medvlp_video.sets.cholect50 import index_cholect50
 from medvlp_video.source import index_video
 
 
