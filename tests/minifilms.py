@@ -34,8 +34,8 @@ def _film(seconds: int) -> bytes:
     return out.getvalue()
 
 
-def film(path: Path, seconds: int = 40) -> Path:
-    """A video of so many seconds; no two have the same bytes, as a box that says nothing differs."""
+def film(path: Path, seconds: int = 12) -> Path:
+    """A video of so many seconds; no two have the same bytes: a box that says nothing differs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     note = str(path).encode()
     path.write_bytes(_film(seconds) + (8 + len(note)).to_bytes(4, "big") + b"free" + note)

@@ -177,9 +177,9 @@ def _labels(intake: Intake) -> Iterator[tuple[str, list[Second] | None, list[Pat
     if parts:
         named_parts = (path for path in files if path.parent.name == "dict" and path.stem in _PARTS)
         names = _names(intake, {path.stem: path for path in named_parts})
-        for name, files in parts.items():
-            read = partial(_old_release, intake, files, names)
-            yield name, *_read(intake, list(files.values()), read)
+        for name, own in parts.items():
+            read = partial(_old_release, intake, own, names)
+            yield name, *_read(intake, list(own.values()), read)
 
 
 def _read(
@@ -309,8 +309,8 @@ def _old_release(
     }
     triplets, instruments = rows["triplet"], rows["instrument"]
     for place, part in enumerate(_PARTS[1:]):
-        told = rows.get(part)
-        for number, own in triplets.items() if told is not None else ():
+        told = rows.get(part, {})
+        for number, own in triplets.items() if part in rows else ():
             implied = {name.split(",")[place] for name in own}
             if not implied <= {*told.get(number, ())}:
                 intake.notes["components_disagree"] += 1

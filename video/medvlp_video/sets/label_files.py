@@ -72,7 +72,7 @@ class Rows:
     """The rows of one file: number, from 1 and without the header, and cells."""
 
     path: Path
-    kept: list[tuple[int, Mapping[str, str]]]
+    kept: Sequence[tuple[int, Mapping[str, str]]]
     refused: Mapping[int, str] = field(default_factory=dict)
 
     def believed(self, intake: Intake) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -49,9 +49,9 @@ def index_svl(root: Path, intake: Intake) -> None:
     lists = SplitLists(intake, options.lists)
     told: dict[str, Told] = {}
     for path in list(intake.files()):
-        found = _TEXTS.fullmatch(path.parent.name)
-        if found and path.suffix.lower() == ".csv":
-            _add(intake, path, found, told.setdefault(path.stem, Told()))
+        folder = _TEXTS.fullmatch(path.parent.name)
+        if folder and path.suffix.lower() == ".csv":
+            _add(intake, path, folder, told.setdefault(path.stem, Told()))
     splits = _splits(intake)
     about = RecordedSet(
         source=SOURCE,
