@@ -64,11 +64,12 @@ def captured(path: Path, seed: int, *, shape=(24, 32), inverted=False, **element
 class Indexed:
     """A set read into a manifest that every check passed."""
 
-    def __init__(self, root: Path, kind: str, out: Path, *settings: str) -> None:
+    def __init__(
+        self, root: Path, kind: str, out: Path, *settings: str, key: Path | None = None
+    ) -> None:
         self.root = root
-        self.summary = index_archive(
-            root, kind=kind, out=out, overrides=("workers=1", "duplicates=exact", *settings)
-        )
+        overrides = ("workers=1", "duplicates=exact", *settings)
+        self.summary = index_archive(root, kind=kind, out=out, overrides=overrides, key=key)
         verify_manifest(out)
         self.manifest = manifest = Manifest.open(out)
         counts = self.summary.counts()

@@ -1,6 +1,7 @@
 """Source kinds of the video domain, on small archives written here."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.privacy.pseudonyms import Pseudonyms
 from medvlp.errors import ArchiveError, ConfigError
-from medvlp_video.cholect50 import index_cholect50
+from medvlp_video.sets.cholect50 import index_cholect50
 from medvlp_video.source import index_video
 
 
@@ -235,6 +236,21 @@ def test_real_cholect50_frames(shared):
     phases = {r["name"] for r in tables["regions"] if r["name"].startswith("phase:")}
     assert len(phases) == 7
     assert info["notes"]["frames_without_label"] == 16
+
+
+def test_real_segments_without_their_videos(shared, tmp_path):
+    """Labels alone are published; two frames stand in for the first of the 296 videos."""
+    table = (shared / "data/surg-surch-labels/segments.csv").read_bytes()
+    (tmp_path / "segments.csv").write_bytes(table)
+    write_frames(tmp_path / "video001", (0, 5099))
+    columns = {"video": "VideoID", "name": "labelID", "start_s": "StartTime", "end_s": "EndTime"}
+    tables, _, _ = index(tmp_path, intervals="segments.csv", columns=columns)
+    found = [(row["name"], row["geometry"]) for row in tables["regions"]]
+    assert len(found) == 10
+    assert found[1] == ("BN", [2759.0, 3104.0])
+    assert found[-1] == ("etc", [4963.0, 5071.633])
+    codes = Counter(row["code"] for row in tables["rejects"])
+    assert codes == {"unknown_video": 3746}
 
 
 @pytest.mark.slow

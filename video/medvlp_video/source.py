@@ -21,9 +21,8 @@ from medvlp_video.check import Trial, looking, trying
 from medvlp_video.fast import has_decord
 from medvlp_video.folder import FRAME_SUFFIXES
 from medvlp_video.read import is_frames, is_video
-from medvlp_video.spans import Table, TableRow, span_of
-
-Span = tuple[float, float]
+from medvlp_video.spans import Span, Table, TableRow, span_of
+from medvlp_video.tree import Passage, remark_hierarchy, write_texts
 
 _MOST_LISTED = 1000
 """Bad frames of one video that are listed one by one."""
@@ -73,13 +72,13 @@ def index_video(root: Path, intake: Intake) -> None:
         )
         if path is not None
     }
-    found, rest = _videos(list(intake.files()))
+    found, rest = videos_among(list(intake.files()))
     for path in rest:
         intake.ignore(path, "no_video")
     names = _names(root, found)
 
     reading = looking(options.frame_rate)
-    fast = _fast(intake, reading, found)
+    fast = fast_files(intake, reading, found)
     for paths, result in intake.read(reading, found, "Checking videos"):
         rows = {kind: table.take(names[paths]) for kind, table in tables.items()}
         with intake.judge(paths, "decode"):
@@ -90,7 +89,7 @@ def index_video(root: Path, intake: Intake) -> None:
         table.list_unmatched(intake)
 
 
-def _fast(intake: Intake, reading: Reading[Measured], found: Sequence[Item]) -> set[Item]:
+def fast_files(intake: Intake, reading: Reading[Measured], found: Sequence[Item]) -> set[Item]:
     """The sound video files that decord may read."""
     if not has_decord():
         return set()
@@ -133,16 +132,24 @@ def _take_in(
             "flags": (*columns["flags"], *flags),
         },
     )
-    for place in found.probe.bad_frames[:_MOST_LISTED]:
-        intake.reject_row(paths[0], place + 1, "bad_frame")
-    _write_texts(intake, sample, texts)
+    list_bad_frames(intake, found)
+    passages = [_passage(intake, row, span) for row, span in texts]
+    write_texts(intake, sample, passages)
     for row, span in intervals:
         if span is None:
             intake.label(sample, row.cells["name"], 1, "table")
         else:
             intake.region(sample, name=row.cells["name"], kind="interval", geometry=span)
+    regions = [(row.cells["name"], span) for row, span in intervals if span]
+    remark_hierarchy(intake, sample, passages, regions)
     for row in rows.get("boxes", ()):
         _write_box(intake, sample, row)
+
+
+def list_bad_frames(intake: Intake, found: Measured) -> None:
+    """List the frames of a video that do not decode, each by its place."""
+    for place in found.probe.bad_frames[:_MOST_LISTED]:
+        intake.reject_row(found.paths[0], place + 1, "bad_frame")
 
 
 def _timed(
@@ -167,35 +174,17 @@ def _refuse(intake: Intake, row: TableRow, verdict: Reject) -> None:
     intake.notes["rows_refused"] += 1
 
 
-def _write_texts(
-    intake: Intake, sample: str, texts: Sequence[tuple[TableRow, Span | None]]
-) -> None:
-    """The text tree: parents as the table gives them, else the level above at the same time."""
-    ordered = sorted(texts, key=lambda pair: (_rank(pair[0]), pair[1] or (0.0, 0.0)))
-    ids: dict[str, str] = {}
-    placed: list[tuple[int, Span | None, str]] = []
-    siblings: Counter[str | None] = Counter()
-    for row, span in ordered:
-        named = row.get("parent")
-        parent = ids.get(named) if named else _above(placed, _rank(row), span)
-        if named and parent is None:
-            intake.notes["orphan_texts"] += 1
-        start_s, end_s = span or (None, None)
-        node = intake.node(
-            sample,
-            level=row.get("level") or "clip",
-            text=row.cells["text"],
-            source=row.get("source") or "table",
-            parent=parent,
-            start_s=start_s,
-            end_s=end_s,
-            order=siblings[parent],
-            confidence=_confidence(intake, row),
-        )
-        siblings[parent] += 1
-        placed.append((_rank(row), span, node))
-        if name := row.get("node"):
-            ids[name] = node
+def _passage(intake: Intake, row: TableRow, span: Span | None) -> Passage:
+    return Passage(
+        level=row.get("level") or "clip",
+        text=row.cells["text"],
+        source=row.get("source") or "table",
+        span=span,
+        node=row.get("node"),
+        parent=row.get("parent"),
+        confidence=_confidence(intake, row),
+        place=(row.table, row.number),
+    )
 
 
 def _confidence(intake: Intake, row: TableRow) -> float | None:
@@ -204,24 +193,6 @@ def _confidence(intake: Intake, row: TableRow) -> float | None:
     except Reject as verdict:
         _refuse(intake, row, verdict)
         return None
-
-
-def _rank(row: TableRow) -> int:
-    return LEVELS.index(row.get("level") or "clip")
-
-
-def _above(
-    placed: Sequence[tuple[int, Span | None, str]], rank: int, span: Span | None
-) -> str | None:
-    """The node of the nearest higher level whose span holds the middle of `span`."""
-    best: tuple[int, str] | None = None
-    for level, outer, node in placed:
-        inside = outer is None or (
-            span is not None and outer[0] <= (span[0] + span[1]) / 2 < outer[1]
-        )
-        if level < rank and inside and (best is None or level > best[0]):
-            best = (level, node)
-    return best[1] if best else None
 
 
 def _write_box(intake: Intake, sample: str, row: TableRow) -> None:
@@ -243,7 +214,7 @@ def add_box(
     intake.region(sample, name=name, kind="box", geometry=box, ref=f"t={time_s:g}")
 
 
-def _videos(files: Sequence[Path]) -> tuple[list[tuple[Path, ...]], list[Path]]:
+def videos_among(files: Sequence[Path]) -> tuple[list[tuple[Path, ...]], list[Path]]:
     """Video files and folders of frames among `files`, and the rest."""
     frames: defaultdict[Path, list[Path]] = defaultdict(list)
     found: list[tuple[Path, ...]] = []

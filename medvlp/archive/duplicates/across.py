@@ -15,6 +15,7 @@ from medvlp.archive.spool import item_from_text
 from medvlp.data.manifest import Manifest, open_all
 from medvlp.data.tables import TEXT_ONLY
 from medvlp.digest import digest_plain
+from medvlp.domain import get_domain
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ class Together:
     """Pairs of near copies."""
     other_patient: int
     """Samples with either in another manifest under another patient."""
+    recordings: int
+    """Samples of a published recording that another manifest holds, too, whatever its pixels."""
     across_splits: int
-    """Samples with either in another manifest and another split."""
+    """Samples with any of these in another manifest and another split."""
 
     def __str__(self) -> str:
         return "\n".join(
@@ -42,8 +45,8 @@ class Together:
                 "none in two splits",
                 f"  copies between them: exact {self.exact:,} samples, near {self.near:,} pairs "
                 f"(pixels of {self.compared:,} samples compared)",
-                f"  samples with a copy of another patient {self.other_patient:,}, in another "
-                f"split {self.across_splits:,}",
+                f"  samples of one published recording {self.recordings:,}, with a copy of another "
+                f"patient {self.other_patient:,}, in another split {self.across_splits:,}",
             )
         )
 
@@ -67,13 +70,18 @@ def compare_manifests(paths: Sequence[Path]) -> Together:
         [row for manifest in manifests for row in prints(manifest) if row["fingerprint"]],
         schema={name: pl.String() for name in ("sample", "digest", "fingerprint")},
     )
-    seen = samples.join(pixels, on="sample", how="left")
+    named = pl.DataFrame(
+        [pair for manifest in manifests for pair in recordings(manifest, manifest.samples)],
+        schema={"sample": pl.String(), "recording": pl.String()},
+        orient="row",
+    )
+    seen = samples.join(pixels, on="sample", how="left").join(named, on="sample", how="left")
     exact = _linked(seen, "sha256") | _linked(seen, "digest")
     near = _near(seen)
     people = samples.group_by("patient").agg(pl.col("place").n_unique())
 
-    def differing(column: str) -> int:
-        same = (_linked(seen, digest, column) for digest in ("sha256", "digest"))
+    def differing(column: str, *further: str) -> int:
+        same = (_linked(seen, trait, column) for trait in ("sha256", "digest", *further))
         return len(_ends(near, seen, column).union(*same))
 
     return Together(
@@ -83,18 +91,19 @@ def compare_manifests(paths: Sequence[Path]) -> Together:
         exact=len(exact),
         near=len(near),
         other_patient=differing("patient"),
-        across_splits=differing("split"),
+        recordings=len(_linked(seen, "recording")),
+        across_splits=differing("split", "recording"),
     )
 
 
-def _linked(seen: pl.DataFrame, digest: str, differs: str = "place") -> set[str]:
-    """Samples that share a digest with one of another manifest (and of another `differs`)."""
-    known = seen.filter(pl.col(digest).is_not_null())
-    sizes = known.group_by(digest).agg(
+def _linked(seen: pl.DataFrame, trait: str, differs: str = "place") -> set[str]:
+    """Samples that share a trait with one of another manifest (and of another `differs`)."""
+    known = seen.filter(pl.col(trait).is_not_null())
+    sizes = known.group_by(trait).agg(
         places=pl.col("place").n_unique(), others=pl.col(differs).n_unique()
     )
     shared = sizes.filter((pl.col("places") > 1) & (pl.col("others") > 1))
-    return set(known.join(shared, on=digest, how="semi")["sample"])
+    return set(known.join(shared, on=trait, how="semi")["sample"])
 
 
 def _near(seen: pl.DataFrame) -> list[tuple[str, str]]:
@@ -111,6 +120,28 @@ def _ends(pairs: Iterable[tuple[str, str]], seen: pl.DataFrame, column: str) -> 
     """The samples of pairs that differ in a column."""
     value = dict(seen.select("sample", column).iter_rows())
     return {name for pair in pairs if value[pair[0]] != value[pair[1]] for name in pair}
+
+
+def recordings(manifest: Manifest, samples: pl.DataFrame) -> list[tuple[str, str]]:
+    """Sample and name of those that show a published recording, by where their files lie.
+
+    Nothing comes of a manifest without its private folder.
+
+    Args:
+        manifest: The manifest.
+        samples: Rows of its table of samples.
+    """
+    if not manifest.private.is_dir():
+        return []
+    found: list[tuple[str, str]] = []
+    for (domain,), part in samples.group_by("domain", maintain_order=True):
+        if (ref := get_domain(str(domain)).recording) is None:
+            continue
+        name = ref.load()
+        for sample, source in part.select("sample", "source").iter_rows():
+            if told := name(manifest.paths(source)):
+                found.append((sample, told))
+    return found
 
 
 def prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:

@@ -31,12 +31,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medvlp.archive.duplicates.across import prints
+from medvlp.archive.duplicates.across import prints, recordings
 from medvlp.archive.duplicates.copied_texts import LEAST_WORDS, TEMPLATE_PATIENTS, words_of
 from medvlp.data.keys import KEY, mac, read_key
 from medvlp.data.manifest import Manifest
 from medvlp.data.tables import NO_INFORMATION, TEXT_ONLY
-from medvlp.domain import get_domain
 from medvlp.errors import ArchiveError
 
 KINDS = ("patient", "study", "file", "pixels", "recording", "text")
@@ -98,7 +97,7 @@ def traits(manifest: Manifest, chosen: pl.DataFrame) -> pl.DataFrame:
         _table(rows.select("sample", "study"), "study", key),
         _table(pictures.select("sample", "sha256"), "file"),
         _table(_pixels(manifest, pictures), "pixels"),
-        _table(_recordings(manifest, pictures), "recording"),
+        _table(_pairs(recordings(manifest, pictures)), "recording"),
         _table(_texts(manifest, rows), "text"),
     ]
     return pl.concat(parts)
@@ -128,20 +127,6 @@ def _pixels(manifest: Manifest, rows: pl.DataFrame) -> pl.DataFrame:
     wanted = set(rows.filter(~blank)["sample"])
     found = (row for row in prints(manifest) if row["sample"] in wanted)
     return _pairs([(row["sample"], row["digest"]) for row in found])
-
-
-def _recordings(manifest: Manifest, rows: pl.DataFrame) -> pl.DataFrame:
-    if not manifest.private.is_dir():
-        return _pairs([])
-    found: list[tuple[str, str]] = []
-    for (domain,), part in rows.group_by("domain"):
-        if (ref := get_domain(str(domain)).recording) is None:
-            continue
-        name = ref.load()
-        for sample, source in part.select("sample", "source").iter_rows():
-            if told := name(manifest.paths(source)):
-                found.append((sample, told))
-    return _pairs(found)
 
 
 def _texts(manifest: Manifest, rows: pl.DataFrame) -> pl.DataFrame:

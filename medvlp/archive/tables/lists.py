@@ -18,6 +18,7 @@ IN_NO_LIST = "in_no_list"
 
 _ENDINGS = (
     ".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".nii.gz", ".nii", ".npz", ".npy",
+    ".mp4", ".mkv", ".mov", ".avi", ".webm",
 )  # fmt: skip
 
 _NAMES = {"train": ("train",), "valid": ("val", "valid", "validate"), "test": ("test",)}
