@@ -62,9 +62,7 @@ METHODS: dict[str, tuple[str, ...]] = {
         f"objectives=[{SURGVLP}, {HIERARCHY}]",
     ),
     "peskavlp-no-dtw": (
-        _levels(
-            (CLIPS, f"{OF_CLIPS}, video-ssl"), (PHASES, "hierarchy"), (WHOLE, "hierarchy")
-        ),
+        _levels((CLIPS, f"{OF_CLIPS}, video-ssl"), (PHASES, "hierarchy"), (WHOLE, "hierarchy")),
         f"objectives=[{SURGVLP}, {SSL}, {HIERARCHY}]",
     ),
     "peskavlp-published": (
