@@ -76,7 +76,7 @@ def index_video(root: Path, intake: Intake) -> None:
     found, rest = _videos(list(intake.files()))
     for path in rest:
         intake.ignore(path, "no_video")
-    names = _names(root, found)
+    names = names_in_tables(root, found)
 
     reading = looking(options.frame_rate)
     fast = _fast(intake, reading, found)
@@ -259,7 +259,7 @@ def _videos(files: Sequence[Path]) -> tuple[list[tuple[Path, ...]], list[Path]]:
     return found, rest
 
 
-def _names(
+def names_in_tables(
     root: Path, found: Sequence[tuple[Path, ...]]
 ) -> dict[tuple[Path, ...], tuple[str, ...]]:
     """What tables may call each video; a name that two videos share belongs to neither."""
