@@ -39,6 +39,8 @@ class Terms:
     """Those that are said of nothing else; weight 1."""
     weak: tuple[str, ...] = ()
     """Those with other uses, too; weight 1/2."""
+    endings: tuple[str, ...] = ()
+    """A word that ends so counts as a strong term, whatever it begins with."""
 
     @property
     def weighted(self) -> Iterator[tuple[str, float]]:
@@ -67,10 +69,17 @@ class Lexicon:
     surgical: dict[str, Terms]
     off_topic: dict[str, Terms] = field(default_factory=dict)
     markers: Terms = Terms()
+    """Words by which speakers turn to something new."""
     fillers: tuple[str, ...] = ()
+    """Sounds of hesitation."""
     sounds: tuple[str, ...] = ()
+    """What stands in brackets and describes a sound."""
     doubled: tuple[str, ...] = ()
+    """Words that may be said twice in a row."""
+    run_on: tuple[str, ...] = ()
+    """Words that end no sentence."""
     stop: tuple[str, ...] = ()
+    """Words that tell no topic."""
 
     def weigh(self, text: str) -> Weighed:
         """How surgical a sentence is: (1 − 2^−s)·2^−o.
@@ -78,10 +87,12 @@ class Lexicon:
         s is the summed weight of the different surgical terms in it, o that of the off-topic ones.
         One strong surgical term makes 1/2; one strong off-topic term keeps the score below 1/2.
         """
-        found = {stems: what for _, stems, what in self._terms.find(stems_of(text))}
+        stems = stems_of(text)
+        found = {phrase: what for _, phrase, what in self._terms.find(stems)}
+        found |= {(stem,): (True, STRONG) for stem in stems if stem.endswith(self._endings)}
         surgical = math.fsum(weight for ours, weight in found.values() if ours)
         other = math.fsum(weight for ours, weight in found.values() if not ours)
-        strong = (" ".join(stems) for stems, what in found.items() if what == (True, STRONG))
+        strong = (" ".join(phrase) for phrase, what in found.items() if what == (True, STRONG))
         return Weighed((1 - 2**-surgical) * 2**-other, frozenset(strong), other)
 
     def topic(self, text: str) -> Counter[str]:
@@ -101,6 +112,10 @@ class Lexicon:
         return _Phrases(
             (term, (ours, weight)) for ours, terms in groups for term, weight in terms.weighted
         )
+
+    @cached_property
+    def _endings(self) -> tuple[str, ...]:
+        return tuple(ending for terms in self.surgical.values() for ending in terms.endings)
 
     @cached_property
     def _markers(self) -> _Phrases[float]:
@@ -157,7 +172,7 @@ def stems_of(text: str) -> list[str]:
     """The words of a text as stems; the s behind an apostrophe is none.
 
     >>> stems_of("Dissecting Calot's arteries, and clipped the duct")
-    ['dissect', 'calot', 'artery', 'and', 'clip', 'th', 'duct']
+    ['dissect', 'calot', 'artery', 'and', 'clip', 'the', 'duct']
     """
     return [stem(word) for word in _TOKEN.findall(text.lower()) if word != "s"]
 
@@ -176,7 +191,7 @@ def stem(word: str) -> str:
             break
     if len(word) > 3 and _DOUBLED.search(word):
         word = word[:-1]
-    return word[:-1] if word.endswith("e") and len(word) > 2 else word
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
 
 
 def _singular(word: str) -> str:

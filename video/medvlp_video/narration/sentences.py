@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from medvlp.data.sentences import sentences
@@ -15,6 +15,7 @@ from medvlp_video.narration.speech import Dropped, Segment, Word, mean_confidenc
 from medvlp_video.narration.words import words_of
 
 _STOP = re.compile(r"[.!?]\W*\Z")
+_ABUTS_S = 0.05
 _WORDS_A_STOP = 50
 """A transcript with fewer stops than one in so many words is taken to have no punctuation."""
 
@@ -36,15 +37,15 @@ def sentences_of(
     """The sentences of a transcript in order of time, and the segments without a word.
 
     With punctuation, sentences end where `medvlp.data.sentences` ends them, across segments, and
-    at silences of `longest_pause_s`. Without, they end at the end of a segment and at silences of
-    `pause_s`. One with more than `most_words` is divided at its longest silence, again and again.
+    at silences of `longest_pause_s`. Without, they end at the end of a segment, unless its last word
+    cannot end one, and at silences of `pause_s`. One with more than `most_words` is divided at its longest silence, again and again.
 
     Args:
         segments: In order of time.
         lexicon: Knows hesitation and sounds.
         config: The limits.
     """
-    heard = [(segment, words_of(segment, lexicon)) for segment in segments]
+    heard = [(segment, words_of(segment, lexicon)) for segment in _less_silence(segments, config)]
     dropped = [
         Dropped(start_s=s.start_s, end_s=s.end_s, reason="no_words", text=s.text)
         for s, words in heard
@@ -53,8 +54,10 @@ def sentences_of(
     spoken = [words for _, words in heard if words]
     stops = sum(bool(_STOP.search(word.text)) for words in spoken for word in words)
     punctuated = stops * _WORDS_A_STOP >= sum(map(len, spoken)) > 0
-    stretches = [[word for words in spoken for word in words]] if punctuated else spoken
-    pause_s = config.longest_pause_s if punctuated else config.pause_s
+    if punctuated:
+        pause_s, stretches = config.longest_pause_s, [[w for words in spoken for w in words]]
+    else:
+        pause_s, stretches = config.pause_s, _run_on(spoken, lexicon, config.pause_s)
     found = [
         part
         for stretch in stretches
@@ -63,6 +66,34 @@ def sentences_of(
         for part in _short(sentence, config.most_words)
     ]
     return [_sentence(words) for words in found], dropped
+
+
+def _less_silence(segments: Sequence[Segment], config: NarrationConfig) -> Iterator[Segment]:
+    """The segments without the silence in which many begin that have no times of words."""
+    reached_s = 0.0
+    for segment in segments:
+        start_s = segment.end_s - len(segment.text.split()) / config.slowest
+        if not segment.words and segment.start_s - reached_s < _ABUTS_S and start_s > reached_s:
+            yield replace(segment, start_s=max(segment.start_s, start_s))
+        else:
+            yield segment
+        reached_s = max(reached_s, segment.end_s)
+
+
+def _run_on(spoken: Sequence[list[Word]], lexicon: Lexicon, pause_s: float) -> list[list[Word]]:
+    """Segments joined where one ends with a word that cannot end a sentence."""
+    joined: list[list[Word]] = []
+    for words in spoken:
+        before = joined[-1][-1] if joined else None
+        if (
+            before is not None
+            and before.text.lower() in lexicon.run_on
+            and words[0].start_s - before.end_s < pause_s
+        ):
+            joined[-1] += words
+        else:
+            joined.append(list(words))
+    return joined
 
 
 def _at_pauses(words: Sequence[Word], pause_s: float) -> Iterator[list[Word]]:

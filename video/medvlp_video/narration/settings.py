@@ -33,6 +33,9 @@ class NarrationConfig:
     """A silence that ends a sentence where the transcript has no punctuation."""
     longest_pause_s: Seconds = 5.0
     """A silence that ends a sentence whatever the punctuation."""
+    slowest: Annotated[float, Field(gt=0)] = 1.0
+    """Words a second. Where the recogniser times segments alone, and one that abuts the segment
+    before takes longer, it is taken to begin in silence."""
     most_words: Annotated[int, Field(ge=2)] = 60
     """Of a sentence; longer ones are divided."""
     least_words: Annotated[int, Field(ge=1)] = 3

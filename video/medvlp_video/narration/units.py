@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Vector = Mapping[str, float]
 
 MOST = 0.8
-"""What a silence or a marker says at most, so that gaps with both stand out."""
+"""What a silence, a marker or a change of words says at most, so that gaps with two stand out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ def phases_of(
         return []
     vectors = vectors_of([spoken[i].text for i in kept], lexicon)
     told_G = _told(spoken, kept, lexicon, config)
-    step_G = joined(told_G, depths(vectors, config.step.block))
-    phase_G = joined(told_G, depths(vectors, config.phase.block))
+    step_G = joined(told_G, changed(depths(vectors, config.step.block)))
+    phase_G = joined(told_G, changed(depths(vectors, config.phase.block)))
     spans = [(spoken[i].start_s, spoken[i].end_s) for i in kept]
     ends = boundaries(step_G, spans, config.step)
     turns = set(boundaries(phase_G, spans, config.phase, among=ends))
@@ -107,6 +107,17 @@ def depths(vectors: Sequence[Vector], block: int) -> Floats:
     ]
     left, right = _peaks(near), _peaks(near[::-1])[::-1]
     return np.array([a + b - 2 * s for a, b, s in zip(left, right, near, strict=True)])
+
+
+def changed(depth_G: Floats) -> Floats:
+    """(G,) what depths say: from 0 at Hearst's cut-off, their mean less half their deviation, to
+    `MOST` at the deepest; cosines of short sentences mean nothing by themselves.
+    """
+    if len(depth_G) == 0:
+        return depth_G
+    least = max(0.0, float(depth_G.mean() - depth_G.std() / 2))
+    room = float(depth_G.max()) - least
+    return MOST * np.clip((depth_G - least) / room, 0, 1) if room > 0 else np.zeros_like(depth_G)
 
 
 def joined(*evidence_G: Floats) -> Floats:
