@@ -25,12 +25,13 @@ def cues(text: str, *, rolling: bool) -> list[Segment]:
 
     Args:
         text: The file's text, with line feeds as line ends.
-        rolling: Whether a line that the cue before shows, too, is the same speech.
+        rolling: Whether it is WebVTT, in which captions roll: a line that the cue before shows,
+            too, is the same speech, and a line of blanks ends no cue.
     """
     found: list[Segment] = []
     shown: list[str] = []
     ended_s = float("-inf")
-    for start_s, end_s, lines in _blocks(text):
+    for start_s, end_s, lines in _blocks(text, blanks_end=not rolling):
         plain = [_plain(line) for line in lines]
         rolls = rolling and start_s - ended_s < _ABUTS_S
         new = [i for i, words in enumerate(plain) if words and not (rolls and words in shown)]
@@ -47,7 +48,7 @@ def cues(text: str, *, rolling: bool) -> list[Segment]:
     return found
 
 
-def _blocks(text: str) -> Iterator[tuple[float, float, list[str]]]:
+def _blocks(text: str, *, blanks_end: bool) -> Iterator[tuple[float, float, list[str]]]:
     """Start, end and lines of each cue."""
     lines: list[str] | None = None
     span = (0.0, 0.0)
@@ -57,7 +58,7 @@ def _blocks(text: str) -> Iterator[tuple[float, float, list[str]]]:
             if lines is not None:
                 yield *span, lines
             span, lines = (_seconds(timing, 1), _seconds(timing, 5)), []
-        elif lines is not None and not line.strip():
+        elif lines is not None and not (line.strip() if blanks_end else line):
             yield *span, lines
             lines = None
         elif lines is not None:

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -159,7 +159,15 @@ def load_lexicon(path: Path | None = None) -> Lexicon:
     Raises:
         ConfigError: It cannot be read, has unknown keys, or no surgical term.
     """
-    file = path or _DEFAULT
+    return _english() if path is None else _read(path)
+
+
+@cache
+def _english() -> Lexicon:
+    return _read(_DEFAULT)
+
+
+def _read(file: Path) -> Lexicon:
     checked: Lexicon = validate(Lexicon, read_yaml(file), file.name)
     if not any(terms.strong or terms.weak for terms in checked.surgical.values()):
         raise ConfigError(

@@ -90,9 +90,10 @@ def narrate_transcripts(asked: Asked) -> str:
         )
         rows = {name: table for name, _, table in tables}
         if not rows["texts"]:
+            codes = [row["code"] for row in run.refused] + [r["reason"] for r in rows["left_out"]]
             raise InputError(
-                f"nothing is left of the transcripts: {refused(r['code'] for r in run.refused)}",
-                remedy="docs/verdicts.md says what the codes mean",
+                f"nothing is left of the transcripts: {refused(codes) or 'there are none'}",
+                remedy="docs/narration.md says what the words mean",
             )
         for name, schema, table in tables:
             pl.DataFrame(table, schema=schema).write_csv(folder / f"{name}.csv")

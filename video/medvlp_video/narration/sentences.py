@@ -37,8 +37,9 @@ def sentences_of(
     """The sentences of a transcript in order of time, and the segments without a word.
 
     With punctuation, sentences end where `medvlp.data.sentences` ends them, across segments, and
-    at silences of `longest_pause_s`. Without, they end at the end of a segment, unless its last word
-    cannot end one, and at silences of `pause_s`. One with more than `most_words` is divided at its longest silence, again and again.
+    at silences of `longest_pause_s`. Without, they end at the end of a segment, unless its last
+    word cannot end one, and at silences of `pause_s`. One with more than `most_words` is divided at
+    its longest silence, again and again.
 
     Args:
         segments: In order of time.

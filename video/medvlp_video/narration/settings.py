@@ -15,14 +15,22 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GroupingConfig:
-    """How sentences become steps, or steps phases."""
+    """How sentences become steps."""
 
-    block: Annotated[int, Field(ge=1, le=100)]
+    block: Annotated[int, Field(ge=1, le=100)] = 2
     """Sentences on each side of a gap whose words are compared."""
-    shortest_s: Annotated[float, Field(ge=0)]
+    shortest_s: Annotated[float, Field(ge=0)] = 8.0
     """No unit is shorter, unless the whole talk is."""
-    least: Fraction
+    least: Fraction = 0.5
     """Evidence from which a gap is a boundary; see `medvlp_video.narration.units`."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PhaseConfig(GroupingConfig):
+    """How steps become phases."""
+
+    block: Annotated[int, Field(ge=1, le=100)] = 6
+    shortest_s: Annotated[float, Field(ge=0)] = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,8 +52,8 @@ class NarrationConfig:
     """Of a sentence's score; those below are left out."""
     long_pause_s: Seconds = 6.0
     """A silence that says as much as a silence can; longer where silences are long throughout."""
-    step: GroupingConfig = GroupingConfig(block=2, shortest_s=8.0, least=0.5)
-    phase: GroupingConfig = GroupingConfig(block=6, shortest_s=30.0, least=0.5)
+    step: GroupingConfig = GroupingConfig()
+    phase: PhaseConfig = PhaseConfig()
     quantile: Fraction = 0.5
     """With a bundle: the share of mismatched pairs that a step's frames and text have to beat."""
     caption_words: Annotated[int, Field(ge=3, le=400)] = 40

@@ -142,10 +142,11 @@ def shares_beaten(image_NE: Floats, text_NE: Floats, steps: Sequence[Shown]) -> 
 
 def _partners(i: int, steps: Sequence[Shown]) -> NDArray[np.int64]:
     """Up to `MOST_PARTNERS` other steps, drawn by the step's place alone."""
-    other = np.delete(np.arange(len(steps)), i)
+    other = np.arange(len(steps) - 1)
     if len(other) > MOST_PARTNERS:
         rng = generator(0, 0, str(i), "mismatched pairs")
-        other = np.sort(rng.choice(other, MOST_PARTNERS, replace=False))
+        other = np.sort(rng.choice(len(other), MOST_PARTNERS, replace=False))
+    other += other >= i
     start_s, end_s = steps[i].span
     apart = [
         steps[j].video != steps[i].video or steps[j].span[1] <= start_s or steps[j].span[0] >= end_s

@@ -7,6 +7,7 @@ code, not an error.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from typing import Any
 from medvlp.archive.tables.tablefile import open_table
 from medvlp.archive.text.plaintext import decode
 from medvlp.archive.verdict import Ignore, Reject, Verdict
-from medvlp.archive.walk import walk
+from medvlp.archive.walk import Entry, walk
 from medvlp.errors import ArchiveError, ConfigError, InputError
 from medvlp.plain_files import read_json
 from medvlp_video.narration.cues import cues
 from medvlp_video.narration.speech import Segment, Transcript, Word, cleaned, number, probability
 from medvlp_video.spans import seconds
 
-LARGEST = 1 << 26
+LARGEST = 1 << 25
 """Bytes of a transcript; a day of speech with the times of its words has less."""
 
 _START, _END = ("start", "start_s"), ("end", "end_s")
@@ -59,14 +60,10 @@ def find_transcripts(root: Path) -> tuple[list[Found], list[tuple[str, Verdict]]
     forms: defaultdict[Path, dict[str, Path]] = defaultdict(dict)
     others: list[tuple[str, Verdict]] = []
     for entry in walk(root):
-        name = entry.path.relative_to(folder).as_posix()
         suffix = entry.path.suffix.lower()
-        if entry.rejected:
-            others.append((name, Reject(entry.rejected)))
-        elif entry.ignored:
-            others.append((name, Ignore(entry.ignored)))
-        elif suffix not in _READERS:
-            others.append((name, Ignore("not_of_the_set")))
+        name, verdict = _judged(entry, folder)
+        if verdict is not None:
+            others.append((name, verdict))
         else:
             forms[entry.path.relative_to(folder).with_suffix("")][suffix] = entry.path
     stems = Counter(place.name for place in forms)
@@ -82,6 +79,24 @@ def find_transcripts(root: Path) -> tuple[list[Found], list[tuple[str, Verdict]]
             if suffix != best
         ]
     return found, others
+
+
+def _judged(entry: Entry, folder: Path) -> tuple[str, Verdict | None]:
+    """The file's place in `folder`, and why it is no transcript, if it is none."""
+    name = entry.path.relative_to(folder).as_posix()
+    if entry.rejected:
+        return _as_text(name), Reject(entry.rejected)
+    if entry.ignored:
+        return _as_text(name), Ignore(entry.ignored)
+    if entry.path.suffix.lower() not in _READERS:
+        return _as_text(name), Ignore("not_of_the_set")
+    if name != _as_text(name):
+        return _as_text(name), Reject("no_transcript", "its name is no valid text")
+    return name, None
+
+
+def _as_text(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def read_transcript(path: Path) -> Transcript:

@@ -29,6 +29,9 @@ Vector = Mapping[str, float]
 MOST = 0.8
 """What a silence, a marker or a change of words says at most, so that gaps with two stand out."""
 
+_SHALLOW = 0.2
+"""Depth above the cut-off below which the talk goes on about the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
@@ -110,14 +113,16 @@ def depths(vectors: Sequence[Vector], block: int) -> Floats:
 
 
 def changed(depth_G: Floats) -> Floats:
-    """(G,) what depths say: from 0 at Hearst's cut-off, their mean less half their deviation, to
-    `MOST` at the deepest; cosines of short sentences mean nothing by themselves.
+    """(G,) what depths say: from nothing at Hearst's cut-off to `MOST` at the deepest.
+
+    The cut-off is their mean less half their deviation: cosines of short sentences mean little by
+    themselves. Where even the deepest is shallow, it says less.
     """
     if len(depth_G) == 0:
         return depth_G
     least = max(0.0, float(depth_G.mean() - depth_G.std() / 2))
-    room = float(depth_G.max()) - least
-    return MOST * np.clip((depth_G - least) / room, 0, 1) if room > 0 else np.zeros_like(depth_G)
+    room = max(float(depth_G.max()) - least, _SHALLOW)
+    return MOST * np.clip((depth_G - least) / room, 0, 1)
 
 
 def joined(*evidence_G: Floats) -> Floats:
