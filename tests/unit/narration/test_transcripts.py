@@ -3,11 +3,16 @@
 import json
 import math
 import os
+from collections import Counter
 
+import numpy as np
 import pytest
 
-from medvlp.archive.verdict import Reject
+from medvlp.archive.verdict import Reject, Verdict
 from medvlp.errors import InputError
+from medvlp_video.narration.lexicon import load_lexicon
+from medvlp_video.narration.narrative import listen
+from medvlp_video.narration.settings import NarrationConfig
 from medvlp_video.narration.speech import Segment, Transcript, believed
 from medvlp_video.narration.transcripts import LARGEST, find_transcripts, read_transcript
 
@@ -217,3 +222,36 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
     found, ((name, verdict),) = find_transcripts(tmp_path)
     assert (found, verdict.code) == ([], "no_transcript")
     name.encode()
+
+
+def test_damaged_files_end_with_a_code(tmp_path):
+    """Bytes changed, cut and doubled at random: a transcript or a code, never another error."""
+    rng = np.random.default_rng(0)
+    rows = [{"start": a, "end": b, "text": t, "words": [{"word": t, "start": a, "end": b}]}
+            for a, b, t in SAID]  # fmt: skip
+    sound = {
+        "json": json.dumps({"segments": rows, "language": "en"}), "srt": SRT, "vtt": VTT,
+        "csv": "start,end,text\n0.5,2.25,We clip the duct.\n3,4,Then we cut it.\n",
+    }  # fmt: skip
+    lexicon, config = load_lexicon(), NarrationConfig()
+    codes = Counter()
+    for suffix, text in sound.items():
+        path = tmp_path / f"a.{suffix}"
+        for _ in range(100):
+            data = bytearray(text.encode())
+            for _ in range(int(rng.integers(1, 6))):
+                at = int(rng.integers(len(data)))
+                size = int(rng.integers(0, 9))
+                noise = rng.integers(0, 256, int(rng.integers(0, 9)), np.uint8)
+                data[at : at + size] = noise.tobytes()
+            path.write_bytes(data)
+            try:
+                listen(read_transcript(path), lexicon, config)
+                codes["sound"] += 1
+            except Verdict as verdict:
+                codes[verdict.code] += 1
+    assert codes["sound"] > 20
+    assert set(codes) <= {
+        "sound", "bad_json", "no_transcript", "text_binary", "text_encoding", "no_table",
+        "nothing_surgical", "other_language",
+    }  # fmt: skip
