@@ -256,6 +256,8 @@ def test_steps_unlike_their_frames_are_left_out(films, tiny_bundle, tmp_path):
     assert set(found.select("video", "start_s").rows()) == kept
     reasons = dict(table(folder, "left_out")["reason"].value_counts().iter_rows())
     assert reasons == {"unseen": 8, "unlike_frames": 12 - len(kept)}
+    refused = table(folder, "refused").select("source", "file", "code").rows()
+    assert refused == [("videos", "bad", "undecodable"), ("videos", "gone", "unknown_video")]
     beaten = table(folder, "units").filter(pl.col("node").str.starts_with("step"))["beaten"]
     assert beaten.min() >= 0.6
     info = json.loads((folder / "narration.json").read_text())

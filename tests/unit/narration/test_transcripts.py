@@ -237,7 +237,7 @@ def test_damaged_files_end_with_a_code(tmp_path):
     codes = Counter()
     for suffix, text in sound.items():
         path = tmp_path / f"a.{suffix}"
-        for _ in range(100):
+        for _ in range(60):
             data = bytearray(text.encode())
             for _ in range(int(rng.integers(1, 6))):
                 at = int(rng.integers(len(data)))

@@ -89,4 +89,4 @@ def _plain(line: str) -> str:
 def _seconds(match: re.Match[str], first: int) -> float:
     hours, minutes, seconds, fraction = match.group(first, first + 1, first + 2, first + 3)
     whole = (int(hours or 0) * 60 + int(minutes)) * 60 + int(seconds)
-    return whole + int(fraction) / 10 ** len(fraction)
+    return whole + float(f"0.{fraction}")

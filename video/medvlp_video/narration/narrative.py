@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from medvlp.archive.verdict import Reject
@@ -92,12 +92,11 @@ _NAMES = {"en": "english", "de": "german", "fr": "french", "es": "spanish", "it"
 
 
 def _fault(sentence: Sentence, weighed: Weighed, config: NarrationConfig) -> Reason | None:
-    checks: tuple[tuple[Reason, Callable[[], bool]], ...] = (
-        ("too_short", lambda: len(sentence.text.split()) < config.least_words),
-        ("off_topic", lambda: weighed.score < config.least_surgical and weighed.off_topic > 0),
-        ("not_surgical", lambda: weighed.score < config.least_surgical),
-    )
-    return next((reason for reason, holds in checks if holds()), None)
+    if len(sentence.text.split()) < config.least_words:
+        return "too_short"
+    if weighed.score >= config.least_surgical:
+        return None
+    return "off_topic" if weighed.off_topic > 0 else "not_surgical"
 
 
 def _dropped(sentence: Sentence, reason: Reason, score: float | None) -> Dropped:

@@ -152,15 +152,21 @@ class _Run:
             shown.append(Shown(video=key[0], span=told.span(step), text=text))
         lost: defaultdict[tuple[str, str], dict[Step, tuple[Reason, float | None]]]
         lost = defaultdict(dict)
+        codes: dict[tuple[str, str], None] = {}
         for (key, step), answer in zip(steps, sight.compare(shown), strict=True):
             if answer is None:
                 self.uncompared += 1
             elif isinstance(answer, str):
                 lost[key][step] = ("unseen", None)
+                codes[key[0], answer] = None
             elif answer < self.config.quantile:
                 lost[key][step] = ("unlike_frames", answer)
             else:
                 self._beaten[key][step] = answer
+        self.refused += [
+            {"source": "videos", "file": video, "row": None, "code": code, "message": ""}
+            for video, code in codes
+        ]
         for key, why in lost.items():
             self.heard[key] = self.heard[key].without(why)
 

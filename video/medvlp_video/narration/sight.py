@@ -152,4 +152,4 @@ def _partners(i: int, steps: Sequence[Shown]) -> NDArray[np.int64]:
         steps[j].video != steps[i].video or steps[j].span[1] <= start_s or steps[j].span[0] >= end_s
         for j in other.tolist()
     ]
-    return other[np.array(apart, bool)]
+    return np.asarray(other[np.array(apart, bool)])

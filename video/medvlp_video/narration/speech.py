@@ -104,7 +104,8 @@ def believed(transcript: Transcript) -> tuple[list[Segment], list[Dropped]]:
     """
     kept: list[Segment] = []
     dropped: list[Dropped] = []
-    timed, untimed = [], []
+    timed: list[Segment] = []
+    untimed: list[Segment] = []
     for segment in transcript.segments:
         (timed if _is_timed(segment) else untimed).append(segment)
     ordered = sorted(timed, key=lambda s: (s.start_s, s.end_s))

@@ -122,12 +122,13 @@ def changed(depth_G: Floats) -> Floats:
         return depth_G
     least = max(0.0, float(depth_G.mean() - depth_G.std() / 2))
     room = max(float(depth_G.max()) - least, _SHALLOW)
-    return MOST * np.clip((depth_G - least) / room, 0, 1)
+    return np.asarray(MOST * np.clip((depth_G - least) / room, 0, 1))
 
 
 def joined(*evidence_G: Floats) -> Floats:
     """(G,) evidence that any one of several independent ones holds."""
-    return 1 - np.prod([1 - np.clip(one_G, 0, 1) for one_G in evidence_G], axis=0)
+    against_G = np.prod([1 - np.clip(one_G, 0, 1) for one_G in evidence_G], axis=0)
+    return np.asarray(1 - against_G)
 
 
 def boundaries(
