@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,14 @@ from medvlp.archive.verdict import Reject
 from medvlp.errors import ArchiveError
 
 SLACK_S = 1.0
-"""Spans may end this much after the video and are cut there; annotators round up."""
+"""Spans may end this much after the video, or leave the span above them by so much, and are cut
+there; annotators round up."""
+
+TOUCH_S = 1e-6
+"""Spans that share less than this only touch."""
+
+Span = tuple[float, float]
+"""Start and end in seconds."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,29 @@ class Table:
                 intake.notes["rows_unmatched"] += 1
 
 
-def span_of(row: TableRow, duration_s: float) -> tuple[float, float] | None:
+def span_of(row: TableRow, duration_s: float) -> Span | None:
     """A row's span in seconds, cut at the video's end; None where it gives none.
 
     Raises:
         Reject: ``not_a_time``, ``half_span``, ``inverted_span`` or ``span_outside``.
     """
-    start_s, end_s = seconds(row.get("start_s")), seconds(row.get("end_s"))
+    start_s, end_s = seconds_of(row.get("start_s")), seconds_of(row.get("end_s"))
     if start_s is None and end_s is None:
         return None
     if start_s is None or end_s is None:
         raise Reject("half_span", "only one of start and end is given")
+    return checked_span((start_s, end_s), duration_s)
+
+
+def checked_span(span: Span, duration_s: float) -> Span:
+    """A span, cut at the video's end.
+
+    Raises:
+        Reject: ``not_a_time``, ``inverted_span`` or ``span_outside``.
+    """
+    start_s, end_s = span
+    if not (math.isfinite(start_s) and math.isfinite(end_s)):
+        raise Reject("not_a_time", "a time is not finite")
     if end_s <= start_s:
         raise Reject("inverted_span", "the end is not after the start")
     if start_s < 0 or start_s >= duration_s or end_s > duration_s + SLACK_S:
@@ -113,8 +132,21 @@ def span_of(row: TableRow, duration_s: float) -> tuple[float, float] | None:
     return start_s, min(end_s, duration_s)
 
 
-def seconds(cell: str | None) -> float | None:
-    """``12.5`` or ``1:02:03.5`` in seconds; None for no cell.
+def overlapping(spans: Iterable[Span]) -> int:
+    """How many of the spans begin before one that began earlier has ended.
+
+    >>> overlapping([(0, 4), (4, 9), (8, 12), (8.5, 10)])
+    2
+    """
+    reached_s, count = -math.inf, 0
+    for start_s, end_s in sorted(spans):
+        count += start_s < reached_s - TOUCH_S
+        reached_s = max(reached_s, end_s)
+    return count
+
+
+def seconds_of(cell: str | None) -> float | None:
+    """``12.5`` or ``1:02:03.5`` in seconds.
 
     Raises:
         Reject: ``not_a_time``.
@@ -125,8 +157,6 @@ def seconds(cell: str | None) -> float | None:
         total = 0.0
         for part in cell.split(":"):
             total = total * 60 + float(part)
-        if not math.isfinite(total):
-            raise ValueError
     except ValueError as error:
         raise Reject("not_a_time", "expected seconds or hours:minutes:seconds") from error
     return total

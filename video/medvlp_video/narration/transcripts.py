@@ -22,7 +22,7 @@ from medvlp.errors import ArchiveError, ConfigError, InputError
 from medvlp.plain_files import read_json
 from medvlp_video.narration.cues import cues
 from medvlp_video.narration.speech import Segment, Transcript, Word, cleaned, number, probability
-from medvlp_video.spans import seconds
+from medvlp_video.spans import seconds_of
 
 LARGEST = 1 << 25
 """Bytes of a transcript; a day of speech with the times of its words has less."""
@@ -203,7 +203,7 @@ def _row(cells: Mapping[str, Any]) -> Segment:
 def _cell_s(cells: Mapping[str, Any], names: Sequence[str]) -> float:
     cell = next((cells[name] for name in names if cells.get(name) is not None), None)
     try:
-        found = seconds(None if cell is None else str(cell))
+        found = seconds_of(None if cell is None else str(cell))
     except Reject:
         found = None
     return _NOT_A_TIME if found is None else found
