@@ -42,4 +42,5 @@ DOMAIN = Domain(
         "order": Ref("medvlp_video.tasks.order:OrderConfig"),
     },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
+    commands={"narrate": Ref("medvlp_video.narration.command:narrate")},
 )

@@ -75,7 +75,7 @@ def index_video(root: Path, intake: Intake) -> None:
     found, rest = videos_among(list(intake.files()))
     for path in rest:
         intake.ignore(path, "no_video")
-    names = _names(root, found)
+    names = names_in_tables(root, found)
 
     reading = looking(options.frame_rate)
     fast = fast_files(intake, reading, found)
@@ -230,7 +230,7 @@ def videos_among(files: Sequence[Path]) -> tuple[list[tuple[Path, ...]], list[Pa
     return found, rest
 
 
-def _names(
+def names_in_tables(
     root: Path, found: Sequence[tuple[Path, ...]]
 ) -> dict[tuple[Path, ...], tuple[str, ...]]:
     """What tables may call each video; a name that two videos share belongs to neither."""
