@@ -1,10 +1,12 @@
 """All surgical objectives in one run over four streams of phantom procedures, to the bundle."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
 
 import medvlp
@@ -60,8 +62,9 @@ objectives:
   - {kind: procedural}
   - {kind: memory, size: 3, retrieved: 2}
 optim: {lr: 0.002}
-trainer: {steps: 10, accelerator: cpu, log_every: 1, valid_every: 10, save_every: 10}
+trainer: {steps: 10, accelerator: cpu, log_every: 1, valid_every: 10, save_every: 5}
 """
+LAST, PREVIOUS = (f"checkpoints/{name}.safetensors" for name in ("last", "previous"))
 NAMES = (
     *("clip", "clip_2", "mil-nce", "ego-nce", "video-ssl"),
     *("hierarchy", "hierarchy_2", "procedural", "memory"),
@@ -94,9 +97,22 @@ def test_each_stream_trains_its_own_objectives(run: Path) -> None:
 
 
 def test_the_memory_is_in_the_checkpoint_and_not_in_the_bundle(run: Path) -> None:
-    state = read_checkpoint(run / "checkpoints" / "last.safetensors")["state_dict"]
+    state = read_checkpoint(run / LAST)["state_dict"]
     held = {n: v.shape for n, v in state.items() if ".memory.memory." in n}
     assert held["objectives.memory.memory.entry_SE"] == (3, 8)
     bundle = medvlp.load(run / "bundle")
     assert set(bundle.objectives) == set(NAMES)
     assert len(bundle.objectives["memory"].memory) == 0
+
+
+def test_a_resumed_run_asks_the_same_memory(run: Path, tmp_path: Path) -> None:
+    again = tmp_path / "run"
+    shutil.copytree(run, again)
+    shutil.rmtree(again / "bundle")
+    # As if it had been killed after step 5.
+    (again / PREVIOUS).replace(again / LAST)
+    train_run(run.parent / "experiment.yaml", [], again)
+    found, expected = (read_checkpoint(folder / LAST)["state_dict"] for folder in (again, run))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
