@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from medvlp.encoding import (
     TextEncoder,
     TextFeatures,
 )
+from medvlp.errors import ConfigError
 from medvlp.models.projection import LinearProjection, Projection
 
 MAX_SCALE = 100.0
@@ -59,11 +61,19 @@ class TwoTowerConfig:
     """The image's embedding is the mean of its projected patches, not the projection of their
     mean: they differ where the projection is no linear map (BioViL, arXiv:2204.09817)."""
 
+    image_mean: Literal["features", "units"] = "features"
+    """Of an image tower that gives vectors of parts (frames). ``features``: the embedding is their
+    mean, projected and normalised. ``units``: each is projected and normalised, and the embedding
+    is the mean of these, as it is: its product with a text is the mean of the parts' cosines with
+    it (SurgCLIP)."""
+
     def __post_init__(self) -> None:
         if not self.init_temperature >= 1 / self.max_scale:
             raise ValueError(
                 f"init_temperature {self.init_temperature} is below {1 / self.max_scale}"
             )
+        if self.image_mean == "units" and self.project_patches_first:
+            raise ValueError("image_mean units averages parts, project_patches_first patches")
 
 
 class TwoTower(nn.Module):
@@ -75,11 +85,17 @@ class TwoTower(nn.Module):
         text: The text tower.
 
     Raises:
-        ConfigError: A tower without projection is not as wide as the joint space.
+        ConfigError: A tower without projection is not as wide as the joint space, or one without
+            parts is asked for the mean of theirs.
     """
 
     def __init__(self, config: TwoTowerConfig, image: ImageEncoder, text: TextEncoder) -> None:
         super().__init__()
+        if config.image_mean == "units" and not image.gives_parts:
+            raise ConfigError(
+                "model.image_mean: units, and the image tower gives one vector for the whole",
+                remedy="set model.image_mean to features, or let the tower pool by the mean",
+            )
         self.config = config
         self.image = image
         self.text = text
@@ -129,7 +145,7 @@ class TwoTower(nn.Module):
         )
 
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
-        """The tower's features, the normalised embedding (B,E) and projected patches (B,P,E)."""
+        """The tower's features, the embedding (B,E) and projected patches (B,P,E)."""
         features: ImageFeatures = self.image(image)
         return self.project_image(features)
 
@@ -144,6 +160,9 @@ class TwoTower(nn.Module):
             patch_BPE = patch_BPE * features.mask_BP[..., None]
         if self.config.project_patches_first:
             return features, F.normalize(patch_BPE.mean(1), dim=-1), patch_BPE
+        if self.config.image_mean == "units":
+            unit_BGE = F.normalize(self.image_projection(features.part_BGD).float(), dim=-1)
+            return features, unit_BGE.mean(1), patch_BPE
         image_BE = F.normalize(self.image_projection(features.pooled_BD).float(), dim=-1)
         return features, image_BE, patch_BPE
 

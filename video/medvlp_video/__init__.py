@@ -17,11 +17,20 @@ DOMAIN = Domain(
     view=Ref("medvlp_video.view:view"),
     recording=Ref("medvlp_video.recordings:recording"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
-    encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
+    encoders={
+        "frames": Ref("medvlp_video.encoders:FrameEncoderConfig"),
+        "timesformer": Ref("medvlp_video.timesformer:TimesformerConfig"),
+    },
     tasks={
         "tools": Ref("medvlp_video.tasks.tools:ToolsConfig"),
         "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),
         "temporal-retrieval": Ref("medvlp_video.tasks.moments:MomentsConfig"),
+    },
+    imports={
+        "hecvl": Ref("medvlp_video.imports.camma:HECVL"),
+        "peskavlp": Ref("medvlp_video.imports.camma:PESKAVLP"),
+        "surgclip": Ref("medvlp_video.imports.surgclip:KIND"),
+        "surgvlp": Ref("medvlp_video.imports.camma:SURGVLP"),
     },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
 )

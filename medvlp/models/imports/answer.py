@@ -134,4 +134,5 @@ def _cosine(ours: NDArray[np.float32], theirs: Sequence[float]) -> float:
             f"import: the known answer must be lists of {len(ours)} numbers",
             remedy="write the original's embeddings as plain lists",
         )
-    return float(ours @ other / max(float(np.linalg.norm(other)), 1e-12))
+    lengths = float(np.linalg.norm(other)) * float(np.linalg.norm(ours))
+    return float(ours @ other / max(lengths, 1e-12))
