@@ -136,7 +136,7 @@ class Timesformer(ImageEncoder):
 
     def forward(self, image: Tensor) -> ImageFeatures:
         """Encode (B,F,C,H,W)."""
-        frames = image.shape[1]
+        batch, frames = image.shape[:2]
         grid = (frames, image.shape[3] // self._patch, image.shape[4] // self._patch)
         x_BFSD = self._embed(image)
         for block in self.blocks:
@@ -154,7 +154,7 @@ class Timesformer(ImageEncoder):
             pooled_BD=pooled_BD,
             tokens_BPD=tokens_BPD,
             grid=grid,
-            maps=(tokens_BPD.transpose(1, 2).unflatten(2, grid),),
+            maps=(tokens_BPD.transpose(1, 2).reshape(batch, self.width, *grid),),
             part_BGD=part_BGD,
         )
 
@@ -163,7 +163,7 @@ class Timesformer(ImageEncoder):
         batch, frames = image.shape[:2]
         other = tuple(image.shape[3:]) != (self._size, self._size)
         x_BSD: Tensor = self.embeddings(image.flatten(0, 1), interpolate_pos_encoding=other)
-        x_BFSD = x_BSD.unflatten(0, (batch, frames))
+        x_BFSD = x_BSD.view(batch, frames, *x_BSD.shape[1:])
         if frames == 1:
             return x_BFSD
         time_F1D = at_fractions(self.time_FD, frames)[:, None]
@@ -210,19 +210,19 @@ class SpaceTimeBlock(nn.Module):
         else:
             lead_BF1D = lead_BF1D + found_BF1D.mean(1, keepdim=True)
         x_BFSD = torch.cat([lead_BF1D, patch_BFPD + found_BFSD[:, :, 1:]], 2)
-        added_BFSD: Tensor = self.layer.mlp(self.layer.layernorm_after(x_BFSD))
-        return x_BFSD + self.layer.dropout(added_BFSD)
+        added_BFSD = self.layer.mlp(self.layer.layernorm_after(x_BFSD))
+        after_BFSD: Tensor = x_BFSD + self.layer.dropout(added_BFSD)
+        return after_BFSD
 
     def _along_time(self, patch_BFPD: Tensor) -> Tensor:
-        batch, _, patches, _ = patch_BFPD.shape
-        place_BFD = self.time_norm(patch_BFPD).transpose(1, 2).flatten(0, 1)
-        found_BFD: Tensor = self.time_out(self.time_attention(place_BFD)[0])
-        return found_BFD.unflatten(0, (batch, patches)).transpose(1, 2)
+        place_BPFD: Tensor = self.time_norm(patch_BFPD).transpose(1, 2)
+        found_BFD: Tensor = self.time_out(self.time_attention(place_BPFD.flatten(0, 1))[0])
+        return found_BFD.view(place_BPFD.shape).transpose(1, 2)
 
     def _within_frames(self, x_BFSD: Tensor) -> Tensor:
         frame_BSD = self.layer.layernorm_before(x_BFSD).flatten(0, 1)
         found_BSD: Tensor = self.layer.dropout(self.layer.attention(frame_BSD)[0])
-        return found_BSD.unflatten(0, x_BFSD.shape[:2])
+        return found_BSD.view(x_BFSD.shape)
 
 
 def _runs_mean(x_BFSD: Tensor) -> Tensor:
@@ -233,4 +233,4 @@ def _runs_mean(x_BFSD: Tensor) -> Tensor:
     """
     frames, tokens = x_BFSD.shape[1:3]
     flat_BPD = x_BFSD.transpose(1, 2).flatten(1, 2)
-    return flat_BPD.unflatten(1, (frames, tokens))[:, :, 1:].mean(2)
+    return flat_BPD.view(-1, frames, tokens, flat_BPD.shape[2])[:, :, 1:].mean(2)

@@ -44,6 +44,9 @@ class Known:
     words: str
     """How to make it again."""
 
+    labels: str = "Pneumonia,Edema"
+    """Names to ask such a model for, as an example."""
+
 
 PICTURE = Known(
     array=lambda contract: known_picture(contract.size),

@@ -30,4 +30,5 @@ CLIP = Known(
     array=_of,
     words="frame f, row y, column x, colour c (red 0): (29 f + 13 y + 7 x + 85 c) mod 256, as many "
     "frames as the contract reads, each of resize_to rows and columns, or of size",
+    labels="Dissection,Clipping",
 )

@@ -38,7 +38,7 @@ def _heads(attention: str) -> tuple[str, ...]:
 
 
 _p = re.escape(_IMAGE)
-_RULES = (
+RULES = (
     # Of the patches' tokens, which no similarity reads.
     left_out(r"vision_layernorm\..*"),
     to(rf"{_p}(cls_token)", r"image.embeddings.\1"),
@@ -72,7 +72,7 @@ def read(source: Source) -> Recipe:
     image = _tower(weights)
     return Recipe(
         weights=weights,
-        rules=_RULES,
+        rules=RULES,
         preprocess={
             "kind": "clip",
             "frames": image["frames"],
