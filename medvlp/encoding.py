@@ -197,6 +197,13 @@ class Sizes:
     regions: tuple[str, ...] = ()
     """What R counts in `Batch.cover_BRDHW`."""
 
+    mean: float | tuple[float, ...] = 0.0
+    """What the preprocessing subtracts from pictures in 0 to 1, or from each of their channels, if
+    its contract says so."""
+
+    std: float | tuple[float, ...] = 1.0
+    """And what it then divides by."""
+
     tokens: TokenIds | None = None
     max_tokens: int | None = None
     """The longest text that the text tower takes."""
@@ -211,12 +218,12 @@ class Sizes:
     """The experiment's, which travels in the bundle."""
 
 
-OF_IMAGE = frozenset({"image", "image_BE", "patch_BPE"})
-OF_TEXT = frozenset({"text_BNE", "token_BNTE", "state_BNTD", "sentence_BNSD"})
+OF_IMAGE = frozenset({"image", "image_BE", "image_raw_BE", "patch_BPE"})
+OF_TEXT = frozenset({"text_BNE", "text_raw_BNE", "token_BNTE", "state_BNTD", "sentence_BNSD"})
 """Fields of `Encodings` that take a pass of the image tower, or of the text tower."""
 
 
-def _no_space(*_: Tensor) -> Tensor:
+def _no_space(*_: object) -> Tensor:
     raise AssertionError("these encodings know no way into the joint space")
 
 
@@ -262,20 +269,26 @@ class Encodings:
     """What is said of each region (`Batch.region_text_BRT`), L2-normalised; zero where nothing is.
     Only where it is asked for by name."""
 
+    image_raw_BE: Tensor | None = None
+    """`image_BE` before it is normalised. Only where it is asked for by name."""
+
+    text_raw_BNE: Tensor | None = None
+    """`text_BNE` before it is normalised; zero where absent. Only where it is asked for by name."""
+
     embed: Callable[[Tensor, Tensor], Tensor] = _no_space
     """From token ids and mask to the joint space (M,E), normalised, for objectives with words of
     their own."""
 
+    place: Callable[[ImageFeatures], Tensor] = _no_space
+    """From what `see` gives to the joint space (B,E), not normalised."""
+
     def rows(self, index_K: Tensor) -> Encodings:
         """The encodings of some of the batch's samples."""
-        return dataclasses.replace(
-            self,
-            image=self.image.rows(index_K),
-            image_BE=self.image_BE[index_K],
-            patch_BPE=self.patch_BPE[index_K],
-            text_BNE=self.text_BNE[index_K],
-            token_BNTE=self.token_BNTE[index_K],
-            state_BNTD=None if self.state_BNTD is None else self.state_BNTD[index_K],
-            sentence_BNSD=None if self.sentence_BNSD is None else self.sentence_BNSD[index_K],
-            region_BRE=None if self.region_BRE is None else self.region_BRE[index_K],
-        )
+        # By the shape that the name tells, so that none is forgotten.
+        taken = {
+            field.name: value[index_K]
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+            and field.name.rpartition("_")[2].startswith("B")
+        }
+        return dataclasses.replace(self, image=self.image.rows(index_K), **taken)

@@ -64,6 +64,9 @@ class Batch:
     sample: tuple[str, ...]
     """Pseudonymous sample ids, for messages and predictions."""
 
+    confidence_BN: Tensor | None = None
+    """How sure each text's source is of its words, in [0,1], float32; 1 where it does not say."""
+
     relations_BAQ: Tensor | None = None
     """int8, what the reports say of each observation at each anatomy: 1 present, 0 absent, -1
     uncertain, -2 not told; None where the run asks for no entities."""
@@ -93,6 +96,13 @@ class Batch:
 
     patient_B: Tensor | None = None
     """A number of each sample's patient, int64 and not negative, the same in every batch."""
+
+    recording_B: Tensor | None = None
+    """The same of each sample itself: spans of one recording share it."""
+
+    seed_B: Tensor | None = None
+    """A number of each item, int64, drawn anew in each epoch: from it objectives draw what they
+    need for the sample, whatever shares its batch and whichever rank holds it."""
 
     stream: tuple[str, ...] = ()
     """The data stream that each sample was drawn from, in a run; else empty."""

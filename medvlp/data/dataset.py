@@ -33,6 +33,7 @@ from medvlp.data.relations import (
     told_vector,
 )
 from medvlp.data.tables import LEVELS
+from medvlp.data.text_draw import choose_texts, confidence, spread
 from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import drawn_parts, encode_parts, joined
@@ -57,9 +58,11 @@ class Example:
 
     ids: tuple[list[int], ...]
     levels: tuple[int, ...]
+    confidences: tuple[float, ...]
     labels_L: Tensor
     sample: str
     patient: str
+    seed: int
     relations_AQ: Tensor | None = None
     told_NQ: Tensor | None = None
     side_N: Tensor | None = None
@@ -154,7 +157,7 @@ class PairDataset(Dataset[Example | BadSample]):
         mirrored = self._mirrored(item, epoch)
         drawn_K = self._drawn(item, epoch, mirrored=mirrored is not None)
         item = mirrored or item
-        nodes = choose_texts(item, self.policy, generator(self.seed, epoch, item.key, "text"))
+        nodes = self._texts(item, epoch)
         # A reader may give a view of memory that is not its own.
         image = torch.from_numpy(np.require(self._stored(item), requirements=("C", "W")))
         return Example(
@@ -162,14 +165,25 @@ class PairDataset(Dataset[Example | BadSample]):
             drawn_K=drawn_K,
             ids=tuple(self._ids(item, epoch, node) for node in nodes),
             levels=tuple(LEVELS.index(node.level) for node in nodes),
+            confidences=tuple(map(confidence, nodes)),
             labels_L=torch.from_numpy(item.labels_L),
             sample=item.sample,
             patient=item.patient,
+            seed=int(generator(self.seed, epoch, item.key, "objectives").integers(2**63)),
             stream=self.stream,
             failed=failed,
             **self._relations(item, nodes),
             **self._regions(item, image, drawn_K),
         )
+
+    def _texts(self, item: Item, epoch: int) -> list[TextNode]:
+        def rng(purpose: str) -> np.random.Generator:
+            return generator(self.seed, epoch, item.key, purpose)
+
+        nodes = choose_texts(item.texts, self.policy, rng("text"))
+        if self.policy.along is None:
+            return nodes
+        return nodes + spread(item.along, self.policy.along, rng("along"))
 
     def _regions(self, item: Item, image: Tensor, drawn_K: Tensor | None) -> dict[str, Any]:
         if self.regions is None:
@@ -259,18 +273,6 @@ class MixedDataset(Dataset[Example | BadSample]):
         return self.streams[k][(epoch, i - int(self._ends[k]) + len(self.streams[k]))]
 
 
-def choose_texts(item: Item, policy: TextPolicy, rng: np.random.Generator) -> list[TextNode]:
-    """The item's texts for one draw, at most `policy.n`; joined ones take the first's level."""
-    nodes = list(item.texts)
-    if policy.choose == "random":
-        drawn = rng.permutation(len(nodes))[: policy.n]
-        return [nodes[i] for i in drawn]
-    if policy.choose == "join":
-        # A blank line parts sentences, also those without a full stop.
-        return [_join(nodes, "\n\n" if policy.mark_sentences else " ")] if nodes else []
-    return nodes[: policy.n]
-
-
 def collater(
     pad_id: int,
     texts: Mapping[str, int],
@@ -312,6 +314,7 @@ def _collate(
     pad = functools.partial(_padded, pad_id=pad_id, multiple=multiple, most=most)
     text_BNT, mask_BNT = pad([example.ids for example in good], count)
     levels = [(*e.levels, *[-1] * (count - len(e.levels))) for e in good]
+    sure = [(*e.confidences, *[1.0] * (count - len(e.confidences))) for e in good]
     drawn = [example.drawn_K for example in good if example.drawn_K is not None]
     related = [e.relations_AQ for e in good if e.relations_AQ is not None]
     return Batch(
@@ -319,6 +322,7 @@ def _collate(
         text_BNT=text_BNT,
         text_mask_BNT=mask_BNT,
         level_BN=torch.tensor(levels, dtype=torch.long).view(len(good), count),
+        confidence_BN=torch.tensor(sure, dtype=torch.float32).view(len(good), count),
         labels_BL=torch.stack([example.labels_L for example in good]),
         relations_BAQ=torch.stack(related) if related else None,
         told_BNQ=_filled([e.told_NQ for e in good], count, UNTOLD) if related else None,
@@ -326,6 +330,8 @@ def _collate(
         place_BNA=_filled([e.place_NA for e in good], count, 0) if related else None,
         sample=tuple(example.sample for example in good),
         patient_B=torch.tensor([_number(example.patient) for example in good]),
+        recording_B=torch.tensor([_number(example.sample) for example in good]),
+        seed_B=torch.tensor([example.seed for example in good]),
         drawn_BK=torch.stack(drawn) if len(drawn) == len(good) else None,
         stream=tuple(example.stream for example in good),
         failed=tuple(example.failed for example in good),
@@ -376,9 +382,9 @@ def _filled(rows: Sequence[Tensor | None], count: int, fill: int) -> Tensor:
     return full
 
 
-def _number(patient: str) -> int:
-    """63 bits of the pseudonym's digest."""
-    return int(digest_bytes(patient.encode())[:16], 16) >> 1
+def _number(pseudonym: str) -> int:
+    """63 bits of its digest."""
+    return int(digest_bytes(pseudonym.encode())[:16], 16) >> 1
 
 
 def reason(error: Exception) -> str:
@@ -386,15 +392,3 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return str(getattr(error, "code", type(error).__name__))
-
-
-def _join(nodes: Sequence[TextNode], between: str) -> TextNode:
-    first = nodes[0]
-    return TextNode(
-        node=first.node,
-        level=first.level,
-        source=first.source,
-        text=between.join(node.text.strip() for node in nodes),
-        start_s=first.start_s,
-        end_s=first.end_s,
-    )

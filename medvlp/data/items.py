@@ -34,6 +34,7 @@ from medvlp.data.relations import (
 from medvlp.data.tables import NO_INFORMATION, TEXT_ONLY
 from medvlp.data.text_nodes import TextNode, text_nodes
 from medvlp.data.text_policy import Positive, TextPolicy
+from medvlp.data.timeline import Timelines
 from medvlp.data.views import SIDES, Views
 from medvlp.errors import ConfigError
 
@@ -155,6 +156,9 @@ class Item:
     region_texts: tuple[RegionText, ...] = ()
     """What its reports say of each of them."""
 
+    along: tuple[TextNode, ...] = ()
+    """Other texts of its moments in the order of time, where `TextPolicy.along` asks for them."""
+
     @property
     def key(self) -> str:
         """The sample, with its span if it has one: what random draws are keyed by."""
@@ -203,13 +207,14 @@ def pair_items(
         labels = LabelVectors(manifest, config.labels)
         relations = RelationVectors(manifest, config.entities)
         regions = _Regions(manifest, config.regions)
-        texts = text_nodes(manifest, config.texts)
+        texts, beside = text_nodes(manifest, config.texts), Timelines(manifest, config.texts.along)
         for row in chosen:
             nodes = texts.get(row["sample"], ())
             if nodes or not config.texts.required:
-                pairs = _pairs(row, nodes, labels, manifest.paths(row["source"]))
                 told = {"relations": relations.of(row["sample"]), **regions.of(row["sample"])}
-                items.extend(dataclasses.replace(item, **told) for item in pairs)
+                for item in _pairs(row, nodes, labels, manifest.paths(row["source"])):
+                    along = beside.beside(item.sample, item.texts, item.span)
+                    items.append(dataclasses.replace(item, along=along, **told))
     return items
 
 

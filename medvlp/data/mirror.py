@@ -60,16 +60,18 @@ class Mirror:
         # On frontal views alone left and right are the picture's sides.
         if item.view and SIDES.get(item.view.upper()) != "frontal":
             return None
-        nodes = [
+        every = (*item.texts, *item.along)
+        nodes = tuple(
             dataclasses.replace(node, text=text)
-            for node in item.texts
+            for node in every
             if (text := self._words.swap(node.text)) is not None
-        ]
-        if len(nodes) < len(item.texts) or self._refuses(item):
+        )
+        if len(nodes) < len(every) or self._refuses(item):
             return None
         return dataclasses.replace(
             item,
-            texts=tuple(nodes),
+            texts=nodes[: len(item.texts)],
+            along=nodes[len(item.texts) :],
             labels_L=item.labels_L[self._labels.other],
             relations=tuple(map(self._relation, item.relations)),
         )

@@ -23,6 +23,8 @@ class TextNode:
     text: str
     start_s: float | None
     end_s: float | None
+    confidence: float | None = None
+    """How sure its source is of the words, in [0,1]; None where it does not say."""
 
 
 def text_nodes(manifest: Manifest, policy: TextPolicy) -> dict[str, tuple[TextNode, ...]]:

@@ -16,6 +16,27 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class AlongPolicy:
+    """Texts of the same recording that go along with a timed text, because their spans overlap its.
+
+    They are what is said of its moments elsewhere: the clips within a phase, or what another
+    speech recogniser heard. A text without a span is about the whole recording.
+    """
+
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)]
+    sources: tuple[str, ...] | None = None
+    """As `TextPolicy.sources`."""
+
+    n: Positive
+    """How many of them a batch holds of each sample, in the order of time; absent texts where
+    there are fewer."""
+
+    choose: Literal["even", "random"] = "even"
+    """Where there are more: those in the middle of `n` equal parts of all of them, or one of each
+    part, drawn anew each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TextPolicy:
     """Which of a sample's text nodes are trained on, and how they become a draw."""
 
@@ -29,7 +50,10 @@ class TextPolicy:
     every node up to `n`; ``join``: every node as one text in reading order."""
 
     n: Positive = 1
-    """Texts of a sample in a batch (N)."""
+    """Texts of a sample in a batch."""
+
+    along: AlongPolicy | None = None
+    """Further texts behind a timed one, which itself comes first; with `n` 1 alone."""
 
     mark_sentences: bool = False
     """Whether a token ``[SEN]`` stands before each sentence of a text, and none at its end, for
@@ -43,3 +67,10 @@ class TextPolicy:
     def __post_init__(self) -> None:
         if self.n > 1 and self.choose in ("first", "join"):
             raise ValueError(f"n={self.n} needs choose random or all, not {self.choose}")
+        if self.n > 1 and self.along is not None:
+            raise ValueError(f"along: other texts go along with one text, not with n={self.n}")
+
+    @property
+    def total(self) -> int:
+        """Texts of a sample in a batch with those that go along (N)."""
+        return self.n + (0 if self.along is None else self.along.n)

@@ -60,12 +60,14 @@ def contrast_clip(
     ties: Ties = NO_TIES,
     *,
     smoothing: float = 0.0,
+    to_texts: float = 0.5,
 ) -> Tensor:
     """Symmetric InfoNCE over all ranks, where an image may have several texts, or none.
 
     An image's loss is the mean over its positives of ``-log softmax`` over all texts (the sum
     outside the logarithm, arXiv:2004.11362, equation 2), a text's the same over all images; the
-    result is half the weighted mean over images that have a text, plus half that over texts.
+    result is half the weighted mean over images that have a text, plus half that over texts, or
+    as `to_texts` says.
     Shared groups spread a text's target mass evenly over the group's texts (or their images).
     With one text an image it is `clip_loss`.
 
@@ -77,16 +79,19 @@ def contrast_clip(
         ties: Weights, and which pairs are no negatives.
         smoothing: Share of each image's and each text's target mass that is spread evenly over
             all its pairs, those left out excepted.
+        to_texts: Share of the images' part, which tells texts apart, in the result.
     """
     with torch.autocast(image_BE.device.type, enabled=False):
         image_BE, text_ME = widened(image_BE), widened(text_ME)
-        pool = _Pool.of(image_BE, text_ME, owner_M, ties)
+        pool = Pool.of(image_BE, text_ME, owner_M, ties)
         if not len(pool.text_NE):
             return _nothing(image_BE, text_ME)
         mass_B = torch.zeros_like(pool.weight_B).index_add(0, owner_M, pool.weight_M)
         image_weight_B = torch.where(mass_B > 0, pool.weight_B, 0.0)
         counts = global_sum(torch.stack([image_weight_B.sum(), pool.weight_M.sum()]))
-        image_count, text_count = counts.clamp(min=torch.finfo(counts.dtype).tiny)
+        counts = counts.clamp(min=torch.finfo(counts.dtype).tiny)
+        # Each part is halved in the end.
+        image_count, text_count = counts / counts.new_tensor([2 * to_texts, 2 - 2 * to_texts])
         row_B, part_N = cross_logsumexp(image_BE, pool.text_NE, scale, pool.excluded)
         column_M = global_logsumexp(part_N)[pool.mine]
         row_B = torch.where(image_weight_B > 0, row_B, 0.0)
@@ -123,7 +128,7 @@ def contrast_siglip(
     """
     with torch.autocast(image_BE.device.type, enabled=False):
         image_BE, text_ME = widened(image_BE), widened(text_ME)
-        pool = _Pool.of(image_BE, text_ME, owner_M, ties)
+        pool = Pool.of(image_BE, text_ME, owner_M, ties)
         if not len(pool.text_NE):
             return _nothing(image_BE, text_ME)
         pairs = cross_softplus(
@@ -137,8 +142,33 @@ def contrast_siglip(
         return (world()[1] * (pairs - positive) / count).to(image_BE.dtype)
 
 
+def contrast_views(one_BE: Tensor, other_BE: Tensor, scale: Tensor | float) -> Tensor:
+    """NT-Xent over all ranks (SimCLR, arXiv:2002.05709, equation 1).
+
+    ``-1/V Σ_i log (exp(s·z_i·z_j) / Σ_{k≠i} exp(s·z_i·z_k))`` over all V views i, of which j is the
+    same sample's other one.
+
+    Args:
+        one_BE: This rank's first views, not normalised.
+        other_BE: Their second views.
+        scale: s, the inverse temperature.
+    """
+    with torch.autocast(one_BE.device.type, enabled=False):
+        one_BE, other_BE = (F.normalize(widened(x), dim=1) for x in (one_BE, other_BE))
+        all_VE = torch.cat([gather_rows(one_BE), gather_rows(other_BE)])
+        half = len(all_VE) // 2
+        own_B = rows_before(one_BE) + torch.arange(len(one_BE), device=one_BE.device)
+        own_V, positive_V = torch.cat([own_B, own_B + half]), torch.cat([own_B + half, own_B])
+        logit_VV = scale * (torch.cat([one_BE, other_BE]) @ all_VE.T)
+        logit_VV = logit_VV.scatter(1, own_V[:, None], -torch.inf)
+        loss: Tensor = (
+            world()[1] / len(all_VE) * F.cross_entropy(logit_VV, positive_V, reduction="sum")
+        )
+        return loss
+
+
 @dataclass(frozen=True)
-class _Pool:
+class Pool:
     """All ranks' texts (N) as this rank's images (B) and texts (M) meet them.
 
     Only texts travel: each rank computes its images' stripe of pairs, whose rows are complete,
@@ -149,6 +179,14 @@ class _Pool:
 
     text_NE: Tensor
     mine: slice
+    """Where this rank's texts lie among them."""
+
+    own_B: Tensor
+    """A number of each image, that of `rank_rows`."""
+
+    own_N: Tensor
+    """That of each text's image."""
+
     weight_B: Tensor
     weight_M: Tensor
     weight_N: Tensor
@@ -158,18 +196,19 @@ class _Pool:
     excluded: Exclusion | None
 
     @classmethod
-    def of(cls, image_BE: Tensor, text_ME: Tensor, owner_M: Tensor, ties: Ties) -> _Pool:
+    def of(cls, image_BE: Tensor, text_ME: Tensor, owner_M: Tensor, ties: Ties) -> Pool:
+        """What the ranks learn of each other, for the arguments of `contrast_clip`."""
         own_B = rank_rows(image_BE)
         own_N = gather_rows(own_B[owner_M])
         weight_M = _weights(ties.weight_M, text_ME)
         group_N = None if ties.group_M is None else gather_rows(ties.group_M)
-        patient_B = ties.patient_B
-        patient_N = None if patient_B is None else gather_rows(patient_B[owner_M])
+        shared_by = {"patient_B": ties.patient_B, "recording_B": ties.recording_B}
+        theirs = {k: None if v is None else gather_rows(v[owner_M]) for k, v in shared_by.items()}
         slots = None
         if ties.group_M is not None:
             slots = group_slots(ties.group_M, owner_M, len(image_BE))
-        local = Ties(group_M=slots, share=ties.share, patient_B=patient_B)
-        pooled = Ties(group_M=group_N, patient_B=patient_N)
+        local = Ties(group_M=slots, share=ties.share, **shared_by)
+        pooled = Ties(group_M=group_N, **theirs)
         start = rows_before(text_ME)
         mine = slice(start, start + len(text_ME))
         group = torch.unique(group_N, return_inverse=True)[1] if group_N is not None else None
@@ -177,6 +216,8 @@ class _Pool:
         return cls(
             text_NE=gather_rows(text_ME),
             mine=mine,
+            own_B=own_B,
+            own_N=own_N,
             weight_B=_weights(ties.weight_B, image_BE),
             weight_M=weight_M,
             weight_N=gather_rows(weight_M),

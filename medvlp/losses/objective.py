@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from medvlp.data.batch import Batch
@@ -129,9 +130,24 @@ def reads_of(objectives: Iterable[Objective]) -> frozenset[str]:
     return frozenset[str]().union(*(objective.reads for objective in objectives))
 
 
-def present_texts(encodings: Encodings, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
+Which = Literal["all", "first", "rest"]
+"""Of a sample's texts: every one, the one in the first place, or those behind it."""
+
+
+def chosen_texts(batch: Batch, which: Which = "all") -> Tensor:
+    """Which of the batch's texts are there and wanted (B,N)."""
     present_BN = batch.text_mask_BNT.any(2)
+    if which == "all":
+        return present_BN
+    first_N = torch.arange(present_BN.shape[1], device=present_BN.device) == 0
+    return present_BN & (first_N if which == "first" else ~first_N)
+
+
+def present_texts(
+    encodings: Encodings, batch: Batch, which: Which = "all"
+) -> tuple[Tensor, Tensor]:
+    """The batch's texts without the absent ones (M,E), and the sample each belongs to (M,)."""
+    present_BN = chosen_texts(batch, which)
     return encodings.text_BNE[present_BN], present_BN.nonzero()[:, 0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
 
@@ -29,7 +30,9 @@ from medvlp.losses.multi_text import MultiTextConfig
 from medvlp.losses.objective import (
     AnsweringObjective,
     Objective,
+    Which,
     activation_map,
+    chosen_texts,
     present_texts,
 )
 from medvlp.losses.opposite_sentence import OppositeSentenceConfig
@@ -39,19 +42,36 @@ from medvlp.losses.unicl import UniclConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PairsConfig:
-    """Options of the contrastive objectives: what a text weighs, and what is no negative."""
+class NegativesConfig:
+    """Options of contrasts: which pairs are no negatives."""
+
+    same_patient: Literal["negative", "leave-out"] = "negative"
+    """Images and texts of other samples of one patient: negatives, or left out of the sums."""
+
+    same_recording: Literal["negative", "leave-out"] = "negative"
+    """The same of one recording, of which samples are spans."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PairsConfig(NegativesConfig):
+    """Options of the contrastive objectives: which texts there are, and what each weighs."""
+
+    texts: Which = "all"
+    """Of each sample: every text; the ``first``; or the ``rest`` behind it, such as those that
+    `data.texts.along` adds."""
 
     duplicates: Literal["negative", "leave-out", "share"] = "negative"
     """Texts of other samples in the same words (same tokens): negatives as any other; left out of
     the sums; or further positives, which share the text's target mass (clip) or count in full
     (siglip)."""
 
-    same_patient: Literal["negative", "leave-out"] = "negative"
-    """Images and texts of other samples of one patient: negatives, or left out of the sums."""
-
     level_weights: dict[Level, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
     """Weight of a text by its level, such as ``{sentence: 0.5}``; 1 where none is given."""
+
+    least_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight w of a text whose source is not sure of it at all: one of confidence c weighs
+    ``w + (1 - w)·c``, and so does its image in ``clip`` (the mean over several). Confidences count
+    for nothing if not given. SurgLIME takes 0.1."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,6 +83,9 @@ class ClipConfig(PairsConfig):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target mass that goes evenly to all pairs in the sums (arXiv:1512.00567,
     section 7)."""
+
+    to_texts: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the direction from images to texts, the rest being that from texts to images."""
 
     def build(self, sizes: Sizes) -> Objective:
         """The objective; `sizes` plays no part."""
@@ -126,16 +149,20 @@ LABEL_HEADS = ("labels", "label-text")
 """Kinds that need no text (``label-text`` with learned prototypes): the supervised control's."""
 
 
-_PAIR_FIELDS = frozenset(
-    {"image_BE", "text_BNE", "scale", "text_BNT", "text_mask_BNT", "level_BN", "patient_B"}
+PAIR_FIELDS = frozenset(
+    {
+        *("image_BE", "text_BNE", "scale", "text_BNT", "text_mask_BNT", "level_BN"),
+        *("patient_B", "recording_B", "confidence_BN"),
+    }
 )
+"""What a contrast under a `PairsConfig` reads."""
 
 
 class ClipObjective(Objective):
     """`medvlp.losses.gather.contrast_clip` of a batch."""
 
     scope: ClassVar[Literal["batch", "sample"]] = "batch"
-    reads: ClassVar[frozenset[str]] = _PAIR_FIELDS
+    reads: ClassVar[frozenset[str]] = PAIR_FIELDS
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -143,15 +170,15 @@ class ClipObjective(Objective):
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
-        text_ME, owner_M = present_texts(encodings, batch)
-        ties = batch_ties(self.config, batch)
+        text_ME, owner_M = present_texts(encodings, batch, self.config.texts)
         return contrast_clip(
             encodings.image_BE,
             text_ME,
             owner_M,
             encodings.scale,
-            ties,
+            image_ties(self.config, batch),
             smoothing=self.config.label_smoothing,
+            to_texts=self.config.to_texts,
         )
 
 
@@ -159,7 +186,7 @@ class SigLipObjective(Objective):
     """`medvlp.losses.gather.contrast_siglip` of a batch."""
 
     scope: ClassVar[Literal["batch", "sample"]] = "batch"
-    reads: ClassVar[frozenset[str]] = _PAIR_FIELDS | {"bias"}
+    reads: ClassVar[frozenset[str]] = PAIR_FIELDS | {"bias"}
 
     def __init__(self, config: SigLipConfig) -> None:
         super().__init__()
@@ -167,7 +194,7 @@ class SigLipObjective(Objective):
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
-        text_ME, owner_M = present_texts(encodings, batch)
+        text_ME, owner_M = present_texts(encodings, batch, self.config.texts)
         ties = batch_ties(self.config, batch)
         return contrast_siglip(
             encodings.image_BE, text_ME, owner_M, encodings.scale, encodings.bias, ties
@@ -208,16 +235,30 @@ class LabelsObjective(AnsweringObjective):
         return torch.where(known_BL, loss_BL, 0.0).sum()
 
 
-def batch_ties(config: PairsConfig, batch: Batch) -> Ties:
-    """What a contrastive objective's options make of the batch's present texts.
+def negative_ties(config: NegativesConfig, batch: Batch) -> Ties:
+    """What options about negatives make of a batch.
 
     Raises:
-        ValueError: `same_patient` asks for patients, and the batch has none.
+        ValueError: They ask for patients or recordings, and the batch has none.
     """
-    present_BN = batch.text_mask_BNT.any(2)
-    leave_out = config.same_patient == "leave-out"
-    if leave_out and batch.patient_B is None:
-        raise ValueError("same_patient=leave-out: the batch has no patient_B")
+    asked = {
+        name: getattr(batch, f"{name}_B")
+        for name in ("patient", "recording")
+        if getattr(config, f"same_{name}") == "leave-out"
+    }
+    for name, found in asked.items():
+        if found is None:
+            raise ValueError(f"same_{name}=leave-out: the batch has no {name}_B")
+    return Ties(patient_B=asked.get("patient"), recording_B=asked.get("recording"))
+
+
+def batch_ties(config: PairsConfig, batch: Batch) -> Ties:
+    """What a contrastive objective's options make of the batch's texts.
+
+    Raises:
+        ValueError: They ask for patients, recordings or confidences, and the batch has none.
+    """
+    present_BN = chosen_texts(batch, config.texts)
     group_M = weight_M = None
     if config.duplicates != "negative":
         group_M = text_groups(batch.text_BNT[present_BN], batch.text_mask_BNT[present_BN])
@@ -225,9 +266,29 @@ def batch_ties(config: PairsConfig, batch: Batch) -> Ties:
         known = {str(level): weight for level, weight in config.level_weights.items()}
         weights = [known.get(level, 1.0) for level in LEVELS]
         weight_M = torch.tensor(weights, device=present_BN.device)[batch.level_BN[present_BN]]
-    return Ties(
+    if config.least_weight is not None:
+        sure_M = _sure(config.least_weight, batch)[present_BN]
+        weight_M = sure_M if weight_M is None else weight_M * sure_M
+    return dataclasses.replace(
+        negative_ties(config, batch),
         weight_M=weight_M,
         group_M=group_M,
         share=config.duplicates == "share",
-        patient_B=batch.patient_B if leave_out else None,
     )
+
+
+def image_ties(config: PairsConfig, batch: Batch) -> Ties:
+    """`batch_ties`, with the weights of images where confidences give them some."""
+    ties = batch_ties(config, batch)
+    if config.least_weight is None:
+        return ties
+    present_BN = chosen_texts(batch, config.texts)
+    sure_BN = _sure(config.least_weight, batch) * present_BN
+    return dataclasses.replace(ties, weight_B=sure_BN.sum(1) / present_BN.sum(1).clamp(min=1))
+
+
+def _sure(least: float, batch: Batch) -> Tensor:
+    """The weight that its confidence gives to each text (B,N)."""
+    if batch.confidence_BN is None:
+        raise ValueError("least_weight: the batch has no confidence_BN")
+    return least + (1 - least) * batch.confidence_BN

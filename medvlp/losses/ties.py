@@ -33,6 +33,9 @@ class Ties:
     patient_B: Tensor | None = None
     """Images and texts of one patient are no negatives of each other."""
 
+    recording_B: Tensor | None = None
+    """Nor are those of one recording."""
+
 
 def text_groups(ids_MT: Tensor, mask_MT: Tensor) -> Tensor:
     """An id of each text (M,), the same for the same tokens whatever the padding.
@@ -52,12 +55,16 @@ def exclusion(own_B: Tensor, own_N: Tensor, local: Ties, pooled: Ties) -> Exclus
         own_B: Global number of each image.
         own_N: Global number of each text's image.
         local: This rank's ids; its `group_M` as rows of `group_slots` (B,K).
-        pooled: All ranks' texts: their groups, and as `patient_B` the patients of their images.
+        pooled: All ranks' texts: their groups, and the patients and recordings of their images.
     """
     keep = [(own_B[:, None], own_N)]
     drop = []
-    if local.patient_B is not None and pooled.patient_B is not None:
-        drop.append((local.patient_B[:, None], pooled.patient_B))
+    for own, theirs in (
+        (local.patient_B, pooled.patient_B),
+        (local.recording_B, pooled.recording_B),
+    ):
+        if own is not None and theirs is not None:
+            drop.append((own[:, None], theirs))
     if local.group_M is not None and pooled.group_M is not None:
         (keep if local.share else drop).append((local.group_M, pooled.group_M))
     return Exclusion(_keys(drop), _keys(keep)) if drop else None

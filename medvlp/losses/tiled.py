@@ -37,6 +37,10 @@ class Keys:
     row_RK: Tensor
     column_CK: Tensor
 
+    def of_pairs(self, row_P: Tensor, column_P: Tensor) -> Tensor:
+        """Which of some pairs match (P,)."""
+        return (self.row_RK[row_P] == self.column_CK[column_P]).any(1)
+
     def match(self, rows: slice, columns: slice) -> Tensor | None:
         """Which pairs of a tile match (r,c); None where none does."""
         found = None
@@ -55,6 +59,10 @@ class Exclusion:
 
     drop: Keys
     keep: Keys
+
+    def of_pairs(self, row_P: Tensor, column_P: Tensor) -> Tensor:
+        """Which of some pairs are left out (P,)."""
+        return self.drop.of_pairs(row_P, column_P) & ~self.keep.of_pairs(row_P, column_P)
 
     def mask(self, rows: slice, columns: slice) -> Tensor | None:
         """Which pairs of a tile are left out (r,c); None where none is."""

@@ -124,6 +124,8 @@ class TwoTower(nn.Module):
         tokens: TokenIds | None = None,
         *,
         channels: int = 1,
+        mean: float | tuple[float, ...] = 0.0,
+        std: float | tuple[float, ...] = 1.0,
         prompts: PromptSet | None = None,
     ) -> Sizes:
         """What objectives with parameters of their own need to know."""
@@ -137,6 +139,8 @@ class TwoTower(nn.Module):
             anatomies=names.anatomies,
             observations=names.observations,
             regions=names.regions,
+            mean=mean,
+            std=std,
             tokens=tokens,
             max_tokens=self.text.max_tokens,
             maps=self.image.map_widths,
@@ -151,20 +155,38 @@ class TwoTower(nn.Module):
 
     def project_image(self, features: ImageFeatures) -> tuple[ImageFeatures, Tensor, Tensor]:
         """What `encode_image` gives for an image with these features."""
+        patch_BPE = self._project_patches(features)
+        placed_BE = self.place_image(features, patch_BPE)
+        if self.config.image_mean == "units":
+            return features, placed_BE, patch_BPE
+        return features, F.normalize(placed_BE, dim=-1), patch_BPE
+
+    def place_image(self, features: ImageFeatures, patch_BPE: Tensor | None = None) -> Tensor:
+        """Where an image with these features lies in the joint space (B,E), not normalised.
+
+        With ``image_mean: units`` it is the mean of unit vectors, which is the embedding itself.
+
+        Args:
+            features: Its features.
+            patch_BPE: Its projected patches, if they are at hand.
+        """
+        if self.config.project_patches_first:
+            return (self._project_patches(features) if patch_BPE is None else patch_BPE).mean(1)
+        if self.config.image_mean == "units":
+            unit_BGE = F.normalize(self.image_projection(features.part_BGD).float(), dim=-1)
+            return unit_BGE.mean(1)
+        placed_BE: Tensor = self.image_projection(features.pooled_BD).float()
+        return placed_BE
+
+    def _project_patches(self, features: ImageFeatures) -> Tensor:
         own = self.config.patch_projection is not None
         project = self.patch_projection if own else self.image_projection
-        patch_BPE = project(features.tokens_BPD).float()
+        patch_BPE: Tensor = project(features.tokens_BPD).float()
         if features.mask_BP is not None:
             # A bias would make something of tokens that stand for nothing. What weighs patches by
             # their products with a text passes over zeros, and a mean's direction knows none.
             patch_BPE = patch_BPE * features.mask_BP[..., None]
-        if self.config.project_patches_first:
-            return features, F.normalize(patch_BPE.mean(1), dim=-1), patch_BPE
-        if self.config.image_mean == "units":
-            unit_BGE = F.normalize(self.image_projection(features.part_BGD).float(), dim=-1)
-            return features, unit_BGE.mean(1), patch_BPE
-        image_BE = F.normalize(self.image_projection(features.pooled_BD).float(), dim=-1)
-        return features, image_BE, patch_BPE
+        return patch_BPE
 
     def encode_text(self, ids_MT: Tensor, mask_MT: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised embedding (M,E), zero for absent texts, and projected tokens (M,T,E)."""
@@ -199,9 +221,11 @@ class TwoTower(nn.Module):
         unread_B = batch.labels_BL.new_full((len(batch.sample),), torch.nan)
         image = ImageFeatures(pooled_BD=unread_B, tokens_BPD=unread_B, grid=(), maps=())
         image_BE = patch_BPE = text_BNE = token_BNTE = state_BNTD = unread_B
-        sentence_BNSD = None
+        sentence_BNSD = image_raw_BE = text_raw_BNE = None
         if reads is None or not OF_IMAGE.isdisjoint(reads):
             image, image_BE, patch_BPE = self.encode_image(batch.image)
+            if reads and "image_raw_BE" in reads:
+                image_raw_BE = self.place_image(image, patch_BPE)
         if reads is None or not OF_TEXT.isdisjoint(reads):
             shape = batch.text_BNT.shape[:2]
             mask_MT = batch.text_mask_BNT.flatten(0, 1)
@@ -210,6 +234,9 @@ class TwoTower(nn.Module):
             text_BNE = text_ME.view(*shape, -1)
             token_BNTE = token_MTE.view(*shape, *token_MTE.shape[1:])
             state_BNTD = told.tokens_MTD.view(*shape, *told.tokens_MTD.shape[1:])
+            if reads and "text_raw_BNE" in reads:
+                placed_ME = self.text_projection(told.pooled_MD).float() * mask_MT.any(1)[:, None]
+                text_raw_BNE = placed_ME.view(*shape, -1)
             if told.sentence_MSD is not None:
                 sentence_BNSD = told.sentence_MSD.view(*shape, *told.sentence_MSD.shape[1:])
         return Encodings(
@@ -225,7 +252,10 @@ class TwoTower(nn.Module):
             state_BNTD=state_BNTD,
             sentence_BNSD=sentence_BNSD,
             region_BRE=self._regions(batch) if reads and "region_BRE" in reads else None,
+            image_raw_BE=image_raw_BE,
+            text_raw_BNE=text_raw_BNE,
             embed=self.embed_text,
+            place=self.place_image,
         )
 
     def _regions(self, batch: Batch) -> Tensor:

@@ -36,7 +36,7 @@ from medvlp.models.two_tower import TwoTower
 
 _EMBEDDINGS = (
     *("image_BE", "patch_BPE", "text_BNE", "token_BNTE"),
-    *("state_BNTD", "sentence_BNSD", "region_BRE"),
+    *("state_BNTD", "sentence_BNSD", "region_BRE", "image_raw_BE", "text_raw_BNE"),
 )
 _READABLE = {*_EMBEDDINGS, "image", "scale", "bias", *(f.name for f in dataclasses.fields(Batch))}
 
@@ -197,7 +197,7 @@ class GradientCache:
         rest = iter(first.leaves)
         unread = first.leaves[0].new_full((), torch.nan)
         named = {n: next(rest) if n in self.reads else unread for n in _EMBEDDINGS}
-        image = ImageFeatures(pooled_BD=unread, tokens_BPD=unread, grid=(), maps=())
+        image = ImageFeatures(pooled_BD=unread, tokens_BPD=unread, grid=first.grid, maps=())
         if "image" in self.reads:
             pooled_BD, tokens_BPD, *maps = rest
             image = ImageFeatures(
@@ -215,6 +215,7 @@ class GradientCache:
             see=_no_tower,
             read=_no_tower,
             embed=_no_tower,
+            place=_no_tower,
         )
 
 

@@ -272,7 +272,7 @@ class PairData(LightningDataModule):
         rank, world = self._world()
         dataset = MixedDataset([self._dataset(stream, split) for stream in streams])
         sampler = StepSampler(plan, total=total, start=start, rank=rank, world=world)
-        texts = {stream.name: stream.data.texts.n for stream in streams}
+        texts = {stream.name: stream.data.texts.total for stream in streams}
         pad_id = self.prepared.tokenizer.pad_token_id
         absent = absent_slice(e.preprocess)
         collate = collater(pad_id, texts, e.data.text_multiple, e.text.max_tokens, absent)
@@ -318,7 +318,7 @@ def _tokenizer(
     elif experiment.init is not None:
         tokenizer = load(experiment.init).tokenizer
     else:
-        texts = [node.text for item in items for node in item.texts]
+        texts = [node.text for item in items for node in (*item.texts, *item.along)]
         tokenizer = train_tokenizer(texts, config.vocab_size)
     if marks_sentences(experiment):
         mark_sentences(tokenizer)

@@ -46,6 +46,8 @@ class Task(LightningModule):
             experiment.data.names,
             tokens,
             channels=experiment.preprocess.channels,
+            mean=getattr(experiment.preprocess, "mean", 0.0),
+            std=getattr(experiment.preprocess, "std", 1.0),
             prompts=prompts if isinstance(prompts, PromptSet) else None,
         )
         configs = experiment.active_objectives

@@ -12,9 +12,9 @@ from encoded import SIZES, batch, encodings
 
 from medvlp.data.batch import TokenIds
 from medvlp.data.prompts import Prompts, PromptSet
+from medvlp.losses.gather import contrast_views
 from medvlp.losses.opposite_sentence import OppositeSentenceConfig
 from medvlp_volumetric.losses.organs import contrast_organs
-from medvlp_volumetric.losses.volume_ssl import contrast_views
 
 HERE = Path(__file__).parent
 SCRIPT = """
@@ -38,7 +38,7 @@ def terms(rows: slice) -> dict[str, torch.Tensor]:
     """Views, opposite sentences and organs of some of six samples, with their gradients."""
     generator = torch.Generator().manual_seed(0)
     views = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64).requires_grad_()
-    contrast = contrast_views(*views[:, rows], 0.5)
+    contrast = contrast_views(*views[:, rows], 2.0)
     (grad,) = torch.autograd.grad(contrast, views)
     found = {"contrast": torch.cat([contrast[None], grad.flatten()])}
     names = SIZES.labels

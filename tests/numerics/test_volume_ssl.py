@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from medvlp.data.batch import Batch
 from medvlp.encoding import ImageFeatures, Sizes
 from medvlp.errors import ConfigError
+from medvlp.losses.gather import contrast_views
 from medvlp_volumetric.encoders.primus import PrimusConfig
 from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
 from medvlp_volumetric.encoders.vit3d import Vit3dConfig
 from medvlp_volumetric.losses.views import draw_holes, quarter_turns, two_views
-from medvlp_volumetric.losses.volume_ssl import MapDecoder, VolumeSslConfig, contrast_views
+from medvlp_volumetric.losses.volume_ssl import MapDecoder, VolumeSslConfig
 
 TOWERS = {
     "resnet3d": ResNet3dConfig(widths=(8, 8, 16, 24), blocks=(1, 1, 1, 1), stem_kernel=3),
@@ -61,7 +62,7 @@ def test_contrast_of_views_and_its_gradient_are_those_of_a_loop():
         torch.randn(4, 6, generator=generator, dtype=torch.float64).requires_grad_()
         for _ in range(2)
     )
-    found = contrast_views(one, other, 0.5)
+    found = contrast_views(one, other, 2.0)
     views = [*one, *other]
 
     def likeness(i, k):

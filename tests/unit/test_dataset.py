@@ -3,10 +3,11 @@ import torch
 
 from medvlp.data.batch import BadSample
 from medvlp.data.cache import ArrayCache
-from medvlp.data.dataset import MixedDataset, PairDataset, choose_texts, collater
+from medvlp.data.dataset import MixedDataset, PairDataset, collater
 from medvlp.data.items import Item
 from medvlp.data.randomness import generator
 from medvlp.data.tables import LEVELS
+from medvlp.data.text_draw import choose_texts
 from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import train_tokenizer
@@ -105,7 +106,7 @@ def test_text_choices() -> None:
 
     def draw(epoch: int, **policy: object) -> list[str]:
         rng = generator(0, epoch, three.key, "text")
-        return [n.text for n in choose_texts(three, TextPolicy(**policy), rng)]
+        return [n.text for n in choose_texts(three.texts, TextPolicy(**policy), rng)]
 
     assert draw(0, choose="first") == [WORDS[0]]
     assert draw(0, choose="all", n=2) == WORDS[:2]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from medvlp.data.dataset import PairDataset, choose_texts
+from medvlp.data.dataset import PairDataset
 from medvlp.data.items import Item
 from medvlp.data.randomness import generator
+from medvlp.data.text_draw import choose_texts
 from medvlp.data.text_nodes import TextNode
 from medvlp.data.text_policy import TextPolicy
 from medvlp.data.tokenizer import (
@@ -182,10 +183,10 @@ def test_sentences_that_are_joined_stay_apart_without_full_stops(tokenizer):
         dataset(tokenizer, train=False).items[0], texts=tuple(node(s, s) for s in said)
     )
     policy = TextPolicy(choose="join", mark_sentences=True)
-    [joined] = choose_texts(item, policy, generator(0, 0, "s", "text"))
+    [joined] = choose_texts(item.texts, policy, generator(0, 0, "s", "text"))
     assert len(encode_parts(tokenizer, joined.text, 500)) == 4
     plain = dataclasses.replace(policy, mark_sentences=False)
-    [joined] = choose_texts(item, plain, generator(0, 0, "s", "text"))
+    [joined] = choose_texts(item.texts, plain, generator(0, 0, "s", "text"))
     assert joined.text == " ".join(said)
 
 

@@ -21,6 +21,14 @@ DOMAIN = Domain(
         "frames": Ref("medvlp_video.encoders:FrameEncoderConfig"),
         "timesformer": Ref("medvlp_video.timesformer:TimesformerConfig"),
     },
+    objectives={
+        "ego-nce": Ref("medvlp_video.losses.ego_nce:EgoNceConfig"),
+        "hierarchy": Ref("medvlp_video.losses.hierarchy:HierarchyConfig"),
+        "memory": Ref("medvlp_video.losses.memory:MemoryConfig"),
+        "mil-nce": Ref("medvlp_video.losses.mil_nce:MilNceConfig"),
+        "procedural": Ref("medvlp_video.losses.procedural:ProceduralConfig"),
+        "video-ssl": Ref("medvlp_video.losses.video_ssl:VideoSslConfig"),
+    },
     tasks={
         "tools": Ref("medvlp_video.tasks.tools:ToolsConfig"),
         "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),

@@ -23,7 +23,7 @@ from medvlp.data.batch import Batch
 from medvlp.encoding import Encodings, ImageFeatures, Sizes
 from medvlp.errors import ConfigError
 from medvlp.losses.contrastive import widened
-from medvlp.losses.gather import gather_rows, rows_before
+from medvlp.losses.gather import contrast_views
 from medvlp.losses.objective import Objective, share
 from medvlp_volumetric.losses.views import LEAST_BLOCK, TURNS, Views, two_views
 
@@ -107,7 +107,7 @@ class VolumeSslObjective(Objective):
         loss = 0.0 * widened(features.pooled_BD).sum()
         if self.contrast is not None:
             one_BE, other_BE = self.contrast(features.pooled_BD).chunk(2)
-            loss = loss + config.contrast * contrast_views(one_BE, other_BE, config.temperature)
+            loss = loss + config.contrast * contrast_views(one_BE, other_BE, 1 / config.temperature)
         if self.rotation is not None:
             logit_V4 = widened(self.rotation(features.pooled_BD))
             loss_V = F.cross_entropy(logit_V4, views.turn_V, reduction="none")
@@ -177,28 +177,6 @@ class MapDecoder(nn.Module):
             x = stage(F.interpolate(x, size, mode="nearest"))
         volume: Tensor = self.out(x)
         return volume
-
-
-def contrast_views(one_BE: Tensor, other_BE: Tensor, temperature: float) -> Tensor:
-    """NT-Xent over all ranks (SimCLR, arXiv:2002.05709, equation 1).
-
-    ``-1/V Σ_i log (exp(z_i·z_j/τ) / Σ_{k≠i} exp(z_i·z_k/τ))`` over all V views i, of which j is the
-    same volume's other one. The mean over ranks is the value of one rank with all samples.
-
-    Args:
-        one_BE: This rank's first views, not normalised.
-        other_BE: Their second views.
-        temperature: τ.
-    """
-    with torch.autocast(one_BE.device.type, enabled=False):
-        one_BE, other_BE = (F.normalize(widened(x), dim=1) for x in (one_BE, other_BE))
-        all_VE = torch.cat([gather_rows(one_BE), gather_rows(other_BE)])
-        half = len(all_VE) // 2
-        own_B = rows_before(one_BE) + torch.arange(len(one_BE), device=one_BE.device)
-        own_V, positive_V = torch.cat([own_B, own_B + half]), torch.cat([own_B + half, own_B])
-        logit_VV = torch.cat([one_BE, other_BE]) @ all_VE.T / temperature
-        logit_VV = logit_VV.scatter(1, own_V[:, None], -torch.inf)
-        return _mean(F.cross_entropy(logit_VV, positive_V, reduction="none"))
 
 
 def _mean(loss_V: Tensor) -> Tensor:

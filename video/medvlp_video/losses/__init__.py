@@ -1,0 +1,1 @@
+"""The objectives of surgical video: pure functions, then thin modules."""

@@ -1,0 +1,111 @@
+"""Soft-DTW on the CPU: samples shared out among threads, each a compiled sweep.
+
+Loading this module loads numba, so only `alignment` imports it, on demand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvlp_video.soft_dtw import kernels
+
+_GRAIN = 50_000
+"""Cells that a thread should have to be worth waking."""
+
+
+def forward(
+    cost_BTK: Tensor,
+    drop_BT: Tensor,
+    frames_B: Tensor,
+    steps_B: Tensor,
+    gamma: float,
+    expected: bool,
+    kept: bool,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Values (B,), and the tables P and D for `backward` where they are `kept`.
+
+    Args:
+        cost_BTK: float32 or float64, contiguous.
+        drop_BT: Of the same type; (B,0) where no frame may be dropped.
+        frames_B: Each sample's frames, int64.
+        steps_B: Each sample's steps, int64.
+        gamma: Temperature.
+        expected: The soft minimum ``probability``, not ``logsumexp``.
+        kept: Whether there will be a backward pass.
+    """
+    whole = cost_BTK.new_empty(cost_BTK.shape if kept else (len(cost_BTK), 1, 1))
+    shown = cost_BTK.new_empty(cost_BTK.shape if kept and drop_BT.shape[1] else (len(cost_BTK), 1, 1))
+    value_B = cost_BTK.new_empty(len(cost_BTK))
+    limits = _limits(cost_BTK.dtype, gamma)
+    arrays = [x.numpy() for x in (cost_BTK, drop_BT, frames_B, steps_B)]
+    tables = [x.numpy() for x in (shown, whole, value_B)]
+
+    def sweep(start: int, stop: int) -> None:
+        kernels.forward(*arrays, limits, expected, kept, *tables, start, stop)
+
+    _share_out(sweep, frames_B, steps_B)
+    return value_B, (shown, whole)
+
+
+def backward(
+    drop_BT: Tensor,
+    frames_B: Tensor,
+    steps_B: Tensor,
+    gamma: float,
+    expected: bool,
+    tables: tuple[Tensor, Tensor],
+    value_B: Tensor,
+    grad_B: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of ``Σ grad · value`` with respect to costs and drop costs."""
+    shown, whole = tables
+    grad_cost, grad_drop = torch.empty_like(whole), torch.zeros_like(drop_BT)
+    limits = _limits(whole.dtype, gamma)
+    arrays = [x.numpy() for x in (drop_BT, frames_B, steps_B)]
+    others = [x.numpy() for x in (shown, whole, value_B, grad_B, grad_cost, grad_drop)]
+
+    def sweep(start: int, stop: int) -> None:
+        kernels.backward(*arrays, limits, expected, *others, start, stop)
+
+    _share_out(sweep, frames_B, steps_B)
+    return grad_cost, grad_drop
+
+
+def _limits(dtype: torch.dtype, gamma: float) -> tuple[Any, ...]:
+    """Temperature, its inverse, infinity, the exponent below which exp is 0, and a tiny number."""
+    kind = np.float32 if dtype == torch.float32 else np.float64
+    big = float(np.finfo(kind).max) / 4
+    floor, tiny = (-87.0, 1e-30) if kind is np.float32 else (-708.0, 1e-290)
+    return tuple(kind(x) for x in (gamma, min(1 / gamma, big), big, floor, tiny))
+
+
+def _share_out(sweep: Callable[[int, int], None], frames_B: Tensor, steps_B: Tensor) -> None:
+    """Run a sweep over all samples, in parts of about as many cells as there are threads."""
+    cells = torch.cumsum(frames_B * steps_B, 0)
+    batch, total = len(cells), int(cells[-1])
+    threads = min(torch.get_num_threads(), batch, max(1, total // _GRAIN))
+    if threads == 1:
+        sweep(0, batch)
+        return
+    goals = torch.arange(1, threads) * total // threads
+    cuts = [0, *(torch.searchsorted(cells, goals) + 1).tolist(), batch]
+    parts = [pair for pair in zip(cuts, cuts[1:]) if pair[0] < pair[1]]
+    pool = _pool(threads, os.getpid())
+    waiting = [pool.submit(sweep, *part) for part in parts[1:]]
+    sweep(*parts[0])
+    for part in waiting:
+        part.result()
+
+
+@lru_cache(1)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of one from which it was forked do not run in it."""
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="soft-dtw")
