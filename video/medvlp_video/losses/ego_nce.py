@@ -91,8 +91,8 @@ class EgoNceObjective(Objective):
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
         text_ME, owner_M = present_texts(encodings, batch, self.config.texts)
-        present_BL = (batch.labels_BL == 1).float()
-        shown = [(present_BL @ tells_LG > 0).float() for tells_LG in (self.verb_LG, self.noun_LG)]
+        present_BL1 = (batch.labels_BL == 1)[..., None]
+        shown = [(present_BL1 & tells).any(1).float() for tells in (self.verb_LG, self.noun_LG)]
         return contrast_shared(
             encodings.image_BE,
             text_ME,
@@ -170,5 +170,5 @@ def _positives(pool: Pool, owner_M: Tensor, shown: Sequence[Tensor]) -> Tensor:
 
 
 def _tells(labels: Sequence[str], words: Mapping[str, Sequence[str]]) -> Tensor:
-    """(L,G): 1 where a label tells of a word."""
-    return torch.tensor([[float(label in own) for own in words.values()] for label in labels])
+    """(L,G): whether a label tells of a word."""
+    return torch.tensor([[label in own for own in words.values()] for label in labels])

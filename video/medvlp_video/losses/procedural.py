@@ -145,7 +145,7 @@ class Steps:
         assert batch.recording_B is not None
         there_BN = chosen_texts(batch, "rest")
         # Absent texts stand behind the others, and the first text is none of them.
-        place_BK = (~there_BN).int().argsort(1, stable=True)[:, : there_BN.shape[1] - 1]
+        place_BK = (~there_BN).int().argsort(dim=1, stable=True)[:, : there_BN.shape[1] - 1]
         there_BK = there_BN.gather(1, place_BK)
         shape = batch.text_BNT.shape[:2]
         ids, mask = batch.text_BNT.flatten(0, 1), batch.text_mask_BNT.flatten(0, 1)

@@ -162,7 +162,7 @@ class ViewsAndTextsObjective(VideoSslObjective):
 
 
 def unlike(predicted_BE: Tensor, seen_BE: Tensor) -> Tensor:
-    """One minus the cosine of each pair (B,), in float32 or better; no gradient for what is seen."""
+    """One minus the cosine of each pair (B,), in float32 or better; the second has no gradient."""
     with torch.autocast(predicted_BE.device.type, enabled=False):
         return 1 - F.cosine_similarity(widened(predicted_BE), widened(seen_BE).detach())
 

@@ -118,7 +118,9 @@ def look_at(
         frame_XCHW = (clip_BFCHW.float() * std_C11 + mean_C11).flatten(0, 1)
         look_XK = look_BFK.flatten(0, 1).to(frame_XCHW)
         seen_XCHW = _cropped(frame_XCHW, look_XK)
-        seen_XCHW = _blurred(_coloured(seen_XCHW, look_XK), look_XK)
+        seen_XCHW = _coloured(seen_XCHW, look_XK)
+        if (look_BFK[..., -1] > 0).any():
+            seen_XCHW = _blurred(seen_XCHW, look_XK)
         view_XCHW = (seen_XCHW.clamp(0, 1) - mean_C11) / std_C11
         return view_XCHW.unflatten(0, clip_BFCHW.shape[:2])
 
