@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from published import (
+    PIECES,
     TEXTS,
     ResNet,
     bert_inputs,
@@ -87,6 +88,14 @@ def test_peskavlp(tmp_path):
     assert bundle.heatmap(clip, "edema").grid.shape == (2, 2, 2)
     assert "CC BY-NC-SA" in str(said)
     assert "21.8 %" in str(said)
+    # Capitals are lost, as the usual loader of Bio_ClinicalBERT loses them.
+    (words / "vocab.txt").write_text("\n".join([*PIECES[:-1], "No"]))
+    cased, _ = imported(
+        tmp_path / "weights.pth", "peskavlp", tmp_path / "cased", tokenizer=words, settings=SMALL
+    )
+    lowered = cased.tokenizer("No edema")["input_ids"]
+    assert lowered == cased.tokenizer("no edema")["input_ids"]
+    assert lowered == bundle.tokenizer("no edema")["input_ids"]
     # The other two are the same network.
     for kind in ("surgvlp", "hecvl"):
         assert kind_of(kind).read is kind_of("peskavlp").read

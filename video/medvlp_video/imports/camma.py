@@ -34,6 +34,7 @@ def read(source: Source) -> Recipe:
     weights = source.tensors("SurgVLP.pth", "HecVL.pth", "PeskaVLP.pth", "model.safetensors")
     return Recipe(
         weights=weights,
+        texts="lower",
         rules=_RULES,
         own=("log_scale", "logit_bias"),
         preprocess={
