@@ -285,7 +285,7 @@ class Encodings:
     def rows(self, index_K: Tensor) -> Encodings:
         """The encodings of some of the batch's samples."""
         # By the shape that the name tells, so that none is forgotten.
-        taken = {
+        taken: dict[str, Any] = {
             field.name: value[index_K]
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)

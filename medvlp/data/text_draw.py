@@ -32,7 +32,7 @@ def spread(
     count, n = len(nodes), policy.n
     if count <= n:
         return list(nodes)
-    edges = np.arange(n + 1) * count // n
+    edges = [i * count // n for i in range(n + 1)]
     if policy.choose == "even":
         return [nodes[(a + b - 1) // 2] for a, b in itertools.pairwise(edges)]
     return [nodes[i] for i in rng.integers(edges[:-1], edges[1:]).tolist()]

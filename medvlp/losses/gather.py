@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -202,13 +202,15 @@ class Pool:
         own_N = gather_rows(own_B[owner_M])
         weight_M = _weights(ties.weight_M, text_ME)
         group_N = None if ties.group_M is None else gather_rows(ties.group_M)
-        shared_by = {"patient_B": ties.patient_B, "recording_B": ties.recording_B}
-        theirs = {k: None if v is None else gather_rows(v[owner_M]) for k, v in shared_by.items()}
+        patient_N, recording_N = (
+            None if ids_B is None else gather_rows(ids_B[owner_M])
+            for ids_B in (ties.patient_B, ties.recording_B)
+        )
         slots = None
         if ties.group_M is not None:
             slots = group_slots(ties.group_M, owner_M, len(image_BE))
-        local = Ties(group_M=slots, share=ties.share, **shared_by)
-        pooled = Ties(group_M=group_N, **theirs)
+        local = replace(ties, group_M=slots)
+        pooled = Ties(group_M=group_N, patient_B=patient_N, recording_B=recording_N)
         start = rows_before(text_ME)
         mine = slice(start, start + len(text_ME))
         group = torch.unique(group_N, return_inverse=True)[1] if group_N is not None else None

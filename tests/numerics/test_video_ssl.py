@@ -77,7 +77,7 @@ def test_looks_follow_from_each_clips_seed_and_stay_within_reach():
     alike = draw_looks(REACH, seed, 5, "clip", 0)
     assert (alike == alike[:, :1]).all()
     assert (looks[:, 0] != looks[:, 1]).any(1).all()
-    drawn = Look(*looks.flatten(0, 1).unbind(1))
+    drawn = Look.of(looks.flatten(0, 1))
     assert (drawn.y >= 0).all()
     assert (drawn.y + drawn.height <= 1 + 1e-9).all()
     assert (drawn.x + drawn.width <= 1 + 1e-9).all()
@@ -93,7 +93,7 @@ def test_looks_follow_from_each_clips_seed_and_stay_within_reach():
     plain = Reach(least_crop=1, jitter=0, jittered=1, grey=0, blur=0, flip=0)
     clip = pictures()
     # All that is left is the crop's shape.
-    wide = Look(*draw_looks(plain, torch.arange(2), 3, "clip", 0).flatten(0, 1).unbind(1))
+    wide = Look.of(draw_looks(plain, torch.arange(2), 3, "clip", 0).flatten(0, 1))
     assert (wide.height * wide.width > 0.7).all()
     assert look_at(clip, draw_looks(plain, torch.arange(2), 3, "clip", 0)).isfinite().all()
 

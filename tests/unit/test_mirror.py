@@ -64,6 +64,17 @@ def test_texts_labels_columns_and_sides_change_together_and_twice_is_as_before()
     assert dataclasses.replace(again, labels_L=given.labels_L) == given
 
 
+def test_texts_that_go_along_change_sides_too():
+    given = item("No edema.", "Left effusion.", "Right lung clear.")
+    given = dataclasses.replace(given, texts=given.texts[:1], along=given.texts[1:])
+    mirrored = Mirror(1.0, WORDS, NAMES).item(given)
+    assert [node.text for node in mirrored.texts] == ["No edema."]
+    assert [node.text for node in mirrored.along] == ["Right effusion.", "Left lung clear."]
+    stays = item("No edema.", "Right-sided aortic arch.")
+    stays = dataclasses.replace(stays, texts=stays.texts[:1], along=stays.texts[1:])
+    assert Mirror(1.0, WORDS, NAMES).item(stays) is None
+
+
 @pytest.mark.parametrize(
     "given",
     [

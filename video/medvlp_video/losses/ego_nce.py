@@ -153,7 +153,8 @@ def contrast_shared(
         loss_M = (global_logsumexp(part_N) - own_N)[pool.mine]
         loss = to_texts * (weight_B * loss_B).sum() / images
         loss = loss + (1 - to_texts) * (pool.weight_M * loss_M).sum() / texts
-        return (world()[1] * loss).to(image_BE.dtype)
+        total: Tensor = world()[1] * loss
+        return total.to(image_BE.dtype)
 
 
 def _positives(pool: Pool, owner_M: Tensor, shown: Sequence[Tensor]) -> Tensor:

@@ -151,7 +151,7 @@ class Memory(nn.Module):
             recording_K: The recording of each.
         """
         # In an order that does not depend on which rank had which.
-        recording_N, order_N = gather_rows(recording_K).unique(return_inverse=True)
+        recording_N, order_N = torch.unique(gather_rows(recording_K), return_inverse=True)
         video_NE = widened(gather_rows(video_KE.detach())).to(self.entry_SE.dtype)
         new_NE = video_NE.new_zeros(len(recording_N), video_NE.shape[1])
         new_NE = F.normalize(new_NE.index_add(0, order_N, video_NE), dim=1)

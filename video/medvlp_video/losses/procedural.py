@@ -173,7 +173,9 @@ def frame_embeddings(patch_BPE: Tensor, grid: Sequence[int]) -> Tensor:
         grid: Theirs, frames first.
     """
     with torch.autocast(patch_BPE.device.type, enabled=False):
-        return F.normalize(widened(patch_BPE).unflatten(1, (grid[0], -1)).mean(2), dim=2)
+        samples, _, width = patch_BPE.shape
+        patch_BTPE = widened(patch_BPE).reshape(samples, grid[0], -1, width)
+        return F.normalize(patch_BTPE.mean(2), dim=2)
 
 
 def procedural(config: ProceduralConfig, frame_BTE: Tensor, steps: Steps) -> Tensor:
@@ -188,7 +190,8 @@ def procedural(config: ProceduralConfig, frame_BTE: Tensor, steps: Steps) -> Ten
         some_B = steps.length_B > 0
         row_R = some_B.nonzero()[:, 0]
         length_R = steps.length_B[row_R]
-        cost_BTK = step_cost(config, frame_BTE, steps.step_BKE, steps.length_B)
+        cosine_BTK = frame_BTE @ steps.step_BKE.transpose(1, 2)
+        cost_BTK = step_cost(config, cosine_BTK, steps.length_B)
         cost_RTK = cost_BTK[row_R]
         right_R = align(config, cost_RTK, length_R)
         loss_R = config.alignment * right_R
@@ -203,16 +206,13 @@ def procedural(config: ProceduralConfig, frame_BTE: Tensor, steps: Steps) -> Ten
         return share(some_B.sum()) * loss_R.sum() + 0.0 * cost_BTK.sum()
 
 
-def step_cost(
-    config: ProceduralConfig, frame_XTE: Tensor, step_XKE: Tensor, length_X: Tensor
-) -> Tensor:
+def step_cost(config: ProceduralConfig, cosine_XTK: Tensor, length_X: Tensor) -> Tensor:
     """The cost (X,T,K) of showing each step in each frame; beyond a sample's steps, any number."""
-    cosine_XTK = frame_XTE @ step_XKE.transpose(1, 2)
     if config.cost == "frames":
         return frame_cost(cosine_XTK, config.temperature)
     if config.cost == "cosine":
         return (1 - cosine_XTK) / config.temperature
-    place_K = torch.arange(step_XKE.shape[1], device=length_X.device)
+    place_K = torch.arange(cosine_XTK.shape[2], device=length_X.device)
     absent_X1K = (place_K >= length_X[:, None])[:, None]
     # Not -inf, of which a sample without a step would make no number.
     scores_XTK = (cosine_XTK / config.temperature).masked_fill(absent_X1K, -1e9)
@@ -260,7 +260,9 @@ def _of_others(
     allowed_RN &= (steps.text_BK[row_R, None] != pool.text_BK).any(2)
     video_X, other_X = allowed_RN.nonzero().unbind(1)
     length_X = pool.length_B[other_X]
-    cost_XTK = step_cost(config, frame_BTE[row_R[video_X]], pool.step_BKE[other_X], length_X)
+    # All products at once: taken pair by pair, frames would be there as often as other videos.
+    cosine_RTNK = torch.einsum("rte,nke->rtnk", frame_BTE[row_R], pool.step_BKE)
+    cost_XTK = step_cost(config, cosine_RTNK.transpose(1, 2)[video_X, other_X], length_X)
     wrong_X = align(config, cost_XTK, length_X)
     wrong_RN = right_R.new_zeros(allowed_RN.shape).index_put((video_X, other_X), wrong_X)
     # Ranks without a pair take part in the others' gradients.

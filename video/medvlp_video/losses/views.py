@@ -30,17 +30,22 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class Look(NamedTuple):
-    """How one frame of a view is made: fractions of the picture, factors, pixels."""
+    """How frames of a view are made, a number each: fractions of the picture, factors, pixels."""
 
-    y: float
-    x: float
-    height: float
-    width: float
-    flip: float
-    bright: float
-    contrast: float
-    colour: float
-    sigma: float
+    y: Tensor
+    x: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    bright: Tensor
+    contrast: Tensor
+    colour: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def of(cls, look_XK: Tensor) -> Look:
+        """The columns of a draw."""
+        return cls(*look_XK.unbind(1))
 
 
 class Reach(NamedTuple):
@@ -86,15 +91,16 @@ def draw_looks(
 
 def _draw(reach: Reach, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     area = rng.uniform(reach.least_crop, 1.0, count)
-    aspect = np.exp(rng.uniform(*np.log(ASPECT), count))
+    aspect = np.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1]), count))
     height, width = np.minimum(np.sqrt(np.stack([area / aspect, area * aspect])), 1.0)
     y, x = rng.uniform(0.0, 1.0, (2, count)) * (1.0 - np.stack([height, width]))
     jitter = reach.jitter * (rng.random(count) < reach.jittered)
     bright, contrast, colour = 1.0 + jitter * rng.uniform(-1.0, 1.0, (3, count))
     colour = np.where(rng.random(count) < reach.grey, 0.0, colour)
-    sigma = rng.uniform(*BLUR, count) * (rng.random(count) < reach.blur)
+    sigma = rng.uniform(BLUR[0], BLUR[1], count) * (rng.random(count) < reach.blur)
     flip = (rng.random(count) < reach.flip).astype(np.float64)
-    return np.stack(Look(y, x, height, width, flip, bright, contrast, colour, sigma), axis=-1)
+    # In the order of `Look`.
+    return np.stack([y, x, height, width, flip, bright, contrast, colour, sigma], axis=-1)
 
 
 def look_at(
@@ -122,11 +128,11 @@ def look_at(
         if (look_BFK[..., -1] > 0).any():
             seen_XCHW = _blurred(seen_XCHW, look_XK)
         view_XCHW = (seen_XCHW.clamp(0, 1) - mean_C11) / std_C11
-        return view_XCHW.unflatten(0, clip_BFCHW.shape[:2])
+        return view_XCHW.view(clip_BFCHW.shape)
 
 
 def _cropped(frame_XCHW: Tensor, look_XK: Tensor) -> Tensor:
-    look = Look(*look_XK.unbind(1))
+    look = Look.of(look_XK)
     side = torch.where(look.flip > 0, -look.width, look.width)
     zero = torch.zeros_like(side)
     across = torch.stack([side, zero, 2 * look.x + look.width - 1], 1)
@@ -138,7 +144,7 @@ def _cropped(frame_XCHW: Tensor, look_XK: Tensor) -> Tensor:
 
 
 def _coloured(frame_XCHW: Tensor, look_XK: Tensor) -> Tensor:
-    look = Look(*(column[:, None, None, None] for column in look_XK.unbind(1)))
+    look = Look.of(look_XK[..., None, None, None])
     bright = frame_XCHW * look.bright
     centre = _grey(bright).mean((2, 3), keepdim=True)
     contrast = (bright - centre) * look.contrast + centre
@@ -155,7 +161,7 @@ def _grey(frame_XCHW: Tensor) -> Tensor:
 def _blurred(frame_XCHW: Tensor, look_XK: Tensor) -> Tensor:
     count, channels, *size = frame_XCHW.shape
     scale = max(size) / SIDE
-    sigma_X = Look(*look_XK.unbind(1)).sigma * scale
+    sigma_X = Look.of(look_XK).sigma * scale
     # Twice the widest, as far as the picture reaches.
     reach = min(math.ceil(2 * BLUR[1] * scale), min(size) - 1)
     place_R = torch.arange(-reach, reach + 1, device=sigma_X.device)
@@ -165,4 +171,4 @@ def _blurred(frame_XCHW: Tensor, look_XK: Tensor) -> Tensor:
     x = F.pad(frame_XCHW, (reach,) * 4, mode="reflect").flatten(0, 1)[None]
     x = F.conv2d(x, kernel_Y1R[:, :, None], groups=count * channels)
     x = F.conv2d(x, kernel_Y1R[..., None], groups=count * channels)
-    return x[0].unflatten(0, (count, channels))
+    return x.view(frame_XCHW.shape)
