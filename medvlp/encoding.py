@@ -41,6 +41,10 @@ class ImageFeatures:
     share_BD: Tensor | None = None
     """Share of each slice in `pooled_BD`, which sum to 1, from towers that weigh slices."""
 
+    part_BGD: Tensor | None = None
+    """Vectors of G parts (frames) of which `pooled_BD` is the mean, from towers that say
+    `ImageEncoder.gives_parts`."""
+
     def rows(self, index_K: Tensor) -> ImageFeatures:
         """The features of some of the batch's samples."""
         return ImageFeatures(
@@ -50,6 +54,7 @@ class ImageFeatures:
             maps=tuple(level[index_K] for level in self.maps),
             mask_BP=None if self.mask_BP is None else self.mask_BP[index_K],
             share_BD=None if self.share_BD is None else self.share_BD[index_K],
+            part_BGD=None if self.part_BGD is None else self.part_BGD[index_K],
         )
 
 
@@ -69,6 +74,9 @@ class ImageEncoder(nn.Module):
     patch: tuple[int, ...] = ()
     """Pixels or voxels of a patch along each axis, where each token starts as one patch and some
     patches may be hidden (`medvlp.models.patch_dropout.keeping`); empty elsewhere."""
+
+    gives_parts: bool = False
+    """Whether it gives `ImageFeatures.part_BGD`."""
 
     within: str | None = None
     """Attribute that holds the tower which this one applies to parts of its input, slice by slice
@@ -225,7 +233,8 @@ class Encodings:
 
     image: ImageFeatures
     image_BE: Tensor
-    """L2-normalised joint embedding."""
+    """Joint embedding, of length 1; shorter where it is a mean of the parts' unit vectors
+    (``model.image_mean: units``)."""
 
     patch_BPE: Tensor
     """Patch tokens through the image projection, not normalised: their mean, normalised, is

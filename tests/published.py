@@ -182,3 +182,28 @@ class Bottleneck(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)))))
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """A ResNet in torchvision's names, with its classifier; gives the maps of all stages."""
+
+    def __init__(self, depths=(1, 2, 1, 1), inner=4, classes=3):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8)
+        width = 8
+        for k, depth in enumerate(depths):
+            blocks = []
+            for i in range(depth):
+                blocks.append(Bottleneck(2, width, inner << k, 2 if k and not i else 1))
+                width = 4 * (inner << k)
+            setattr(self, f"layer{k + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(width, classes) if classes else nn.Identity()
+        self.width = width
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        maps = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps

@@ -92,7 +92,8 @@ class Bundle:
     def embed_image(self, inputs: Input | Iterable[Input], batch_size: int = 16) -> Floats:
         """Unit vectors (n,E) of one input or many; n counts samples, of which a folder has many.
 
-        Arrays of CT are taken to have the contract's spacing; for another one, embed what
+        With ``model.image_mean: units`` they are shorter: the more so the more a clip's frames
+        differ. Arrays of CT are taken to have the contract's spacing; for another one, embed what
         ``bundle.preprocess.from_array(array, spacing_mm)`` gives with `embed_stored`.
 
         Raises:

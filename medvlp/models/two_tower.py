@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from medvlp.encoding import (
     TextEncoder,
     TextFeatures,
 )
+from medvlp.errors import ConfigError
 from medvlp.models.projection import LinearProjection, Projection
 
 MAX_SCALE = 100.0
@@ -59,11 +61,19 @@ class TwoTowerConfig:
     """The image's embedding is the mean of its projected patches, not the projection of their
     mean: they differ where the projection is no linear map (BioViL, arXiv:2204.09817)."""
 
+    image_mean: Literal["features", "units"] = "features"
+    """Of an image tower that gives vectors of parts (frames). ``features``: the embedding is their
+    mean, projected and normalised. ``units``: each is projected and normalised, and the embedding
+    is the mean of these, as it is: its product with a text is the mean of the parts' cosines with
+    it (SurgCLIP)."""
+
     def __post_init__(self) -> None:
         if not self.init_temperature >= 1 / self.max_scale:
             raise ValueError(
                 f"init_temperature {self.init_temperature} is below {1 / self.max_scale}"
             )
+        if self.image_mean == "units" and self.project_patches_first:
+            raise ValueError("image_mean units averages parts, project_patches_first patches")
 
 
 class TwoTower(nn.Module):
@@ -75,11 +85,17 @@ class TwoTower(nn.Module):
         text: The text tower.
 
     Raises:
-        ConfigError: A tower without projection is not as wide as the joint space.
+        ConfigError: A tower without projection is not as wide as the joint space, or one without
+            parts is asked for the mean of theirs.
     """
 
     def __init__(self, config: TwoTowerConfig, image: ImageEncoder, text: TextEncoder) -> None:
         super().__init__()
+        if config.image_mean == "units" and not image.gives_parts:
+            raise ConfigError(
+                "model.image_mean: units, and the image tower gives one vector for the whole",
+                remedy="set model.image_mean to features, or let the tower pool by the mean",
+            )
         self.config = config
         self.image = image
         self.text = text
@@ -133,17 +149,22 @@ class TwoTower(nn.Module):
         )
 
     def encode_image(self, image: Tensor) -> tuple[ImageFeatures, Tensor, Tensor]:
-        """The tower's features, the normalised embedding (B,E) and projected patches (B,P,E)."""
+        """The tower's features, the embedding (B,E) and projected patches (B,P,E)."""
         features: ImageFeatures = self.image(image)
         return self.project_image(features)
 
     def project_image(self, features: ImageFeatures) -> tuple[ImageFeatures, Tensor, Tensor]:
         """What `encode_image` gives for an image with these features."""
         patch_BPE = self._project_patches(features)
-        return features, F.normalize(self.place_image(features, patch_BPE), dim=-1), patch_BPE
+        placed_BE = self.place_image(features, patch_BPE)
+        if self.config.image_mean == "units":
+            return features, placed_BE, patch_BPE
+        return features, F.normalize(placed_BE, dim=-1), patch_BPE
 
     def place_image(self, features: ImageFeatures, patch_BPE: Tensor | None = None) -> Tensor:
         """Where an image with these features lies in the joint space (B,E), not normalised.
+
+        With ``image_mean: units`` it is the mean of unit vectors, which is the embedding itself.
 
         Args:
             features: Its features.
@@ -151,6 +172,9 @@ class TwoTower(nn.Module):
         """
         if self.config.project_patches_first:
             return (self._project_patches(features) if patch_BPE is None else patch_BPE).mean(1)
+        if self.config.image_mean == "units":
+            unit_BGE = F.normalize(self.image_projection(features.part_BGD).float(), dim=-1)
+            return unit_BGE.mean(1)
         placed_BE: Tensor = self.image_projection(features.pooled_BD).float()
         return placed_BE
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from medvlp.archive.verdict import Reject
-from medvlp.data.preprocess import model_input
+from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.errors import ConfigError, InputError
 from medvlp.models.image2d import ResNet2dConfig, Vit2dConfig
 from medvlp_video.encoders import FrameEncoderConfig
@@ -40,6 +40,38 @@ def test_letterbox_keeps_all_and_center_crop_fills(folder):
     assert boxed[4:12].min() >= 30
     filled = ClipPreprocessConfig(frames=1, size=16, fit="center-crop").build().read([folder])[0]
     assert filled.min() >= 30
+
+
+def textured(rows, columns):
+    return np.random.default_rng(0).integers(40, 255, (rows, columns, 3), np.uint8)
+
+
+def test_the_picture_is_stretched_and_its_middle_cut_out_as_asked():
+    frame = textured(50, 90)
+    keep = {"frames": 1, "border": "keep"}
+    wide = ClipPreprocessConfig(size=32, fit="center-crop", resize_to=(40, 60), **keep).build()
+    expected = Image.fromarray(frame).resize((60, 40), Image.Resampling.BILINEAR)
+    expected = expected.crop((14, 4, 46, 36))
+    np.testing.assert_array_equal(wide.from_array(frame)[0], np.asarray(expected))
+    squash = ClipPreprocessConfig(size=32, fit="squash", interpolation="bicubic", **keep).build()
+    expected = Image.fromarray(frame).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(squash.from_array(frame)[0], np.asarray(expected))
+
+
+def test_contracts_that_contradict_themselves_are_refused():
+    with pytest.raises(ValueError, match="belongs to fit center-crop, not to letterbox"):
+        ClipPreprocessConfig(resize_to=(360, 640))
+    with pytest.raises(ValueError, match="below size 224"):
+        ClipPreprocessConfig(fit="center-crop", resize_to=(200, 640))
+
+
+def test_a_contract_of_before_keeps_its_digest():
+    assert contract_digest(ClipPreprocessConfig()) == (
+        "eca7c30c1c50b3b460282d35f973dfb83450fb20fa0a81c648cc3401978e1171"
+    )
+    assert contract_digest(ClipPreprocessConfig(interpolation="bicubic")) != contract_digest(
+        ClipPreprocessConfig()
+    )
 
 
 def test_sampling_around_the_middle_has_a_fixed_stride():
@@ -92,6 +124,9 @@ def test_a_users_own_array_becomes_the_stored_array():
     stored = build.from_array(frames)
     assert [tuple(c) for c in stored[:, 8, 8].tolist()] == [RED, BLUE]
     assert build.from_array(frames[0]).shape == (2, 16, 16, 3)
+    # An array has no seconds: however a contract samples files, its frames are taken evenly.
+    around = ClipPreprocessConfig(frames=4, size=16, sampling="center", stride_s=0.5).build()
+    np.testing.assert_array_equal(around.from_array(frames)[:, 8, 8], frames[:, 8, 8])
     assert build.picture(stored, 1.0).tolist() == stored[1].tolist()
     with pytest.raises(InputError, match="uint8 RGB"):
         build.from_array(frames.astype(np.float32))

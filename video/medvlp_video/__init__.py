@@ -26,7 +26,10 @@ DOMAIN = Domain(
     view=Ref("medvlp_video.view:view"),
     recording=Ref("medvlp_video.recordings:recording"),
     preprocess={"clip": Ref("medvlp_video.preprocess:ClipPreprocessConfig")},
-    encoders={"frames": Ref("medvlp_video.encoders:FrameEncoderConfig")},
+    encoders={
+        "frames": Ref("medvlp_video.encoders:FrameEncoderConfig"),
+        "timesformer": Ref("medvlp_video.timesformer:TimesformerConfig"),
+    },
     objectives={
         "ego-nce": Ref("medvlp_video.losses.ego_nce:EgoNceConfig"),
         "hierarchy": Ref("medvlp_video.losses.hierarchy:HierarchyConfig"),
@@ -40,6 +43,12 @@ DOMAIN = Domain(
         "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),
         "temporal-retrieval": Ref("medvlp_video.tasks.moments:MomentsConfig"),
         "order": Ref("medvlp_video.tasks.order:OrderConfig"),
+    },
+    imports={
+        "hecvl": Ref("medvlp_video.imports.camma:HECVL"),
+        "peskavlp": Ref("medvlp_video.imports.camma:PESKAVLP"),
+        "surgclip": Ref("medvlp_video.imports.surgclip:KIND"),
+        "surgvlp": Ref("medvlp_video.imports.camma:SURGVLP"),
     },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
     commands={"narrate": Ref("medvlp_video.narration.command:narrate")},

@@ -45,7 +45,7 @@ class FrameEncoder(ImageEncoder):
     """(B,F,C,H,W) to features with tokens of all frames, grid (F,h,w).
 
     Tokens lie frame by frame in raster order. With ``mean``, `pooled_BD` is the mean of the
-    tokens, as the contract of `Encodings.patch_BPE` wants.
+    tokens, as the contract of `Encodings.patch_BPE` wants, and the clip's parts are its frames.
     """
 
     within = "frame"
@@ -56,6 +56,7 @@ class FrameEncoder(ImageEncoder):
         self.width = self.frame.width
         self.map_widths = self.frame.map_widths
         self.pool = AttentionPool(self.width, config) if config.pool == "attention" else None
+        self.gives_parts = self.pool is None
         if self.frame.portable is not None:
             self.portable = dataclasses.replace(config, frame=self.frame.portable)
 
@@ -66,6 +67,7 @@ class FrameEncoder(ImageEncoder):
         frame_BFD = each.pooled_BD.unflatten(0, (batch, frames))
         return ImageFeatures(
             pooled_BD=frame_BFD.mean(1) if self.pool is None else self.pool(frame_BFD),
+            part_BGD=frame_BFD if self.pool is None else None,
             tokens_BPD=each.tokens_BPD.unflatten(0, (batch, frames)).flatten(1, 2),
             grid=(frames, *each.grid),
             maps=tuple(level.unflatten(0, (batch, frames)).transpose(1, 2) for level in each.maps),
@@ -104,7 +106,7 @@ class AttentionPool(nn.Module):
                 f"clips of {frames} frames, the tower takes {self.max_frames}",
                 remedy="raise image.max_frames or lower preprocess.frames",
             )
-        key_BFD = self.norm(frame_BFD + _at_fractions(self.place_FD, frames))
+        key_BFD = self.norm(frame_BFD + at_fractions(self.place_FD, frames))
         query_B1D = self.query_11D.expand(len(frame_BFD), -1, -1)
         out_B1D = self.attention(query_B1D, key_BFD, key_BFD, need_weights=False)[0]
         # The mean stays in, so that an untrained pool already tells clips apart.
@@ -112,7 +114,7 @@ class AttentionPool(nn.Module):
         return pooled_BD
 
 
-def _at_fractions(place_FD: Tensor, frames: int) -> Tensor:
+def at_fractions(place_FD: Tensor, frames: int) -> Tensor:
     """The table's rows at the middle of each of `frames` equal parts."""
     at_1DF = nn.functional.interpolate(
         place_FD.T[None], size=frames, mode="linear", align_corners=False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,18 +32,31 @@ STRAY = 0.05
 """Fraction of bright pixels up to which a row or column still counts as border."""
 
 
+Side = Annotated[int, Field(ge=16, le=2048)]
+"""Pixels."""
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ClipPreprocessConfig:
     """Which frames of a span are read, and what becomes of each."""
 
+    LATER: ClassVar[Mapping[str, Any]] = {"resize_to": None, "interpolation": "bilinear"}
+
     kind: Literal["clip"] = "clip"
     frames: Annotated[int, Field(ge=1, le=1024)] = 8
-    size: Annotated[int, Field(ge=16, le=2048)] = 224
+    size: Side = 224
     """Side of the square frame in pixels."""
 
-    fit: Literal["letterbox", "center-crop"] = "letterbox"
+    fit: Literal["letterbox", "center-crop", "squash"] = "letterbox"
     """``letterbox`` keeps the whole picture and pads with black; ``center-crop`` fills the
-    square and loses the long side's ends."""
+    square and loses the long side's ends; ``squash`` stretches the picture to the square."""
+
+    resize_to: tuple[Side, Side] | None = None
+    """With ``center-crop``: rows and columns to which the picture is stretched before its middle,
+    (size, size), is cut out."""
+
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Both with antialiasing."""
 
     border: Literal["keep", "cut"] = "cut"
     """``cut`` first removes the black border that a recorder put around the picture."""
@@ -62,6 +75,14 @@ class ClipPreprocessConfig:
 
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Augmentation: brightness, contrast and colour change by up to this fraction."""
+
+    def __post_init__(self) -> None:
+        if self.resize_to is None:
+            return
+        if self.fit != "center-crop":
+            raise ValueError(f"resize_to belongs to fit center-crop, not to {self.fit}")
+        if min(self.resize_to) < self.size:
+            raise ValueError(f"resize_to {self.resize_to} is below size {self.size}")
 
     @property
     def channels(self) -> int:
@@ -157,8 +178,8 @@ class ClipPreprocess:
                 f"array of shape {array.shape} and type {array.dtype} is no video",
                 remedy="give uint8 RGB frames of shape (frames, rows, columns, 3)",
             )
-        place_F = self.times((0.0, float(len(frames)))).astype(int).clip(0, len(frames) - 1)
-        return self._fitted(np.asarray(frames[place_F], np.uint8))
+        place_F = (np.arange(self.config.frames) + 0.5) * len(frames) / self.config.frames
+        return self._fitted(np.asarray(frames[place_F.astype(int)], np.uint8))
 
     def regions(
         self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
@@ -202,18 +223,43 @@ class ClipPreprocess:
     def _fitted(self, frames_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = frames_FHWC.shape[1:3]
         box = picture_box(frames_FHWC) if self.config.border == "cut" else (0, 0, width, height)
-        if self.config.fit == "center-crop":
+        if self.config.fit == "center-crop" and self.config.resize_to is None:
             box = _middle_square(box)
-        width, height = box[2] - box[0], box[3] - box[1]
+        inner = self._inner(box)
         size = self.config.size
-        scale = size / max(width, height)
-        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-        x, y = ((size - side) // 2 for side in inner)
         out_FHWC = np.zeros((len(frames_FHWC), size, size, 3), np.uint8)
         for out_HWC, frame_HWC in zip(out_FHWC, frames_FHWC, strict=True):
-            image = Image.fromarray(frame_HWC).resize(inner, Image.Resampling.BILINEAR, box=box)
-            out_HWC[y : y + inner[1], x : x + inner[0]] = np.asarray(image)
+            image = Image.fromarray(frame_HWC).resize(inner, self._resample, box=box)
+            _lay_in_middle(out_HWC, np.asarray(image))
         return out_FHWC
+
+    def _inner(self, box: Box) -> tuple[int, int]:
+        """Columns and rows that the picture in `box` is brought to."""
+        size = self.config.size
+        if self.config.fit == "squash":
+            return size, size
+        if self.config.resize_to is not None:
+            rows, columns = self.config.resize_to
+            return columns, rows
+        width, height = box[2] - box[0], box[3] - box[1]
+        scale = size / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    @property
+    def _resample(self) -> Image.Resampling:
+        bicubic = self.config.interpolation == "bicubic"
+        return Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+
+
+def _lay_in_middle(out_HWC: NDArray[np.uint8], image_HWC: NDArray[np.uint8]) -> None:
+    """Write a picture over the middle of another; what stands out on a side is cut off there."""
+    places = []
+    for there, here in zip(out_HWC.shape[:2], image_HWC.shape[:2], strict=True):
+        side = min(there, here)
+        first, from_first = (there - side) // 2, (here - side) // 2
+        places.append((slice(first, first + side), slice(from_first, from_first + side)))
+    (y, from_y), (x, from_x) = places
+    out_HWC[y, x] = image_HWC[from_y, from_x]
 
 
 def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:

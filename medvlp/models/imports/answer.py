@@ -44,6 +44,9 @@ class Known:
     words: str
     """How to make it again."""
 
+    labels: str = "Pneumonia,Edema"
+    """Names to ask such a model for, as an example."""
+
 
 PICTURE = Known(
     array=lambda contract: known_picture(contract.size),
@@ -134,4 +137,5 @@ def _cosine(ours: NDArray[np.float32], theirs: Sequence[float]) -> float:
             f"import: the known answer must be lists of {len(ours)} numbers",
             remedy="write the original's embeddings as plain lists",
         )
-    return float(ours @ other / max(float(np.linalg.norm(other)), 1e-12))
+    lengths = float(np.linalg.norm(other)) * float(np.linalg.norm(ours))
+    return float(ours @ other / max(lengths, 1e-12))

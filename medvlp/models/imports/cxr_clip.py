@@ -52,6 +52,7 @@ def read(source: Source) -> Recipe:
     embed = tensor(weights, "image_projection.projection.weight", 2).shape[0]
     return Recipe(
         weights=weights,
+        texts="lower",
         rules=_RULES,
         preprocess=contract(size=_SIZE, resize="shortest", mean=0.5, std=0.5),
         image=image,

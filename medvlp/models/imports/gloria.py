@@ -34,6 +34,7 @@ def read(source: Source) -> Recipe:
     weights[local] = tensor(weights, local, 4).flatten(1)
     return Recipe(
         weights=weights,
+        texts="lower",
         rules=_RULES,
         own=("log_scale", "logit_bias"),
         preprocess=contract(size=224, resize="letterbox", resize_to=256, mean=0.5, std=0.5),

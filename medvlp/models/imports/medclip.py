@@ -43,6 +43,7 @@ def read(source: Source) -> Recipe:
     image = resnet(weights, _IMAGE) if convolutional else swin(weights, _IMAGE, _SIZE)
     return Recipe(
         weights=weights,
+        texts="lower",
         rules=(*_RULES, *rules),
         preprocess=contract(
             size=_SIZE,

@@ -49,6 +49,7 @@ def read(source: Source) -> Recipe:
     }
     return Recipe(
         weights=weights,
+        texts="lower",
         rules=(left_out(_UNUSED), *own_rules, *bert_rules(_TEXT), *_head_rules()),
         own=("log_scale", "logit_bias"),
         preprocess=contract(size=224, resize="letterbox", resize_to=256, mean=0.5, std=0.5),

@@ -42,6 +42,8 @@ class Imported:
 
     notes: tuple[str, ...]
     licence: str
+    labels: str
+    """Names to ask the model for, as an example."""
 
     def __str__(self) -> str:
         contract = ", ".join(f"{k} {v}" for k, v in self.contract.items() if k != "augment")
@@ -57,7 +59,7 @@ class Imported:
         if self.answer.cosine is not None:
             lines += [
                 f"Cosine of the known image and sentence: {self.answer.cosine:.6f}",
-                f"Next: medvlp zeroshot {self.folder} FILES --labels Pneumonia,Edema",
+                f"Next: medvlp zeroshot {self.folder} FILES --labels {self.labels}",
             ]
         lines.append(f"Next: medvlp evaluate PROTOCOL.yaml --bundle {self.folder} --out FOLDER")
         if not self.cosines:
@@ -132,6 +134,7 @@ def import_source(
         cosines=cosines,
         notes=recipe.notes,
         licence=chosen.licence,
+        labels=chosen.known.labels,
     )
 
 

@@ -87,14 +87,19 @@ def resnet(weights: Mapping[str, Tensor], prefix: str, **options: Any) -> dict[s
     return {"kind": "resnet", "architecture": architecture} | options
 
 
-def resnet_rules(prefix: str) -> tuple[Rule, ...]:
-    """A ResNet's tensors in torchvision's names, but the classifier."""
+def resnet_rules(prefix: str, tower: str = IMAGE) -> tuple[Rule, ...]:
+    """A ResNet's tensors in torchvision's names, but the classifier.
+
+    Args:
+        prefix: Before the ResNet's own names.
+        tower: Before ours; another where the ResNet is part of a tower.
+    """
     p = re.escape(prefix)
     norm = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
-    stem = f"{IMAGE}embedder.embedder."
+    stem = f"{tower}embedder.embedder."
 
     def block(match: re.Match[str]) -> str:
-        return f"{IMAGE}encoder.stages.{int(match[1]) - 1}.layers.{match[2]}."
+        return f"{tower}encoder.stages.{int(match[1]) - 1}.layers.{match[2]}."
 
     def inner(match: re.Match[str]) -> str:
         part = "convolution" if match[3] == "conv" else "normalization"

@@ -17,10 +17,15 @@ _SPARE = 128
 """Rows that a table of embeddings may have over, so that its length suits the hardware."""
 
 
-Rewriting = Literal["plain", "canonical", "spaced"]
-"""What is done to texts first. ``canonical``: they lose punctuation and capitals, as SigLIP's do.
-``spaced``: they lose capitals, and runs of letters and digits and runs of other signs stand apart,
-with one space between, as Merlin's do."""
+Rewriting = Literal["plain", "lower", "canonical", "spaced"]
+"""What is done to texts first.
+
+``lower``: they lose capitals and accents, although the vocabulary has them; so did those of all who
+loaded Bio_ClinicalBERT's tokenizer by its name, for want of a setting in its folder
+(github.com/EmilyAlsentzer/clinicalBERT, issue 26). ``canonical``: they lose punctuation and
+capitals, as SigLIP's do. ``spaced``: they lose capitals, and runs of letters and digits and runs of
+other signs stand apart, with one space between, as Merlin's do.
+"""
 
 
 def tokenizer_for(folder: Path, rows: int, *, texts: Rewriting) -> Any:
@@ -41,8 +46,10 @@ def tokenizer_for(folder: Path, rows: int, *, texts: Rewriting) -> Any:
             f"import: the tokenizer has {len(tokenizer)} tokens, the weights know {rows}",
             remedy="name the folder of the tokenizer that they were trained with (--tokenizer)",
         )
-    if texts != "plain":
-        _rewrite(tokenizer, _REPLACED[texts])
+    if texts == "lower":
+        _before(tokenizer, [normalizers.BertNormalizer(lowercase=True)])
+    elif texts != "plain":
+        _before(tokenizer, _rewriting(*_REPLACED[texts]))
     ids = encode(tokenizer, "a", 16)
     if not ids or ids[-1] not in tokenizer.all_special_ids:
         raise ConfigError(
@@ -67,14 +74,17 @@ _REPLACED: dict[str, tuple[str, str]] = {
 """Pattern and what stands in its place."""
 
 
-def _rewrite(tokenizer: Any, replaced: tuple[str, str]) -> None:
-    pattern, by = replaced
-    rules = tokenizer.backend_tokenizer
-    first = [
+def _rewriting(pattern: str, by: str) -> list[Any]:
+    return [
         normalizers.Lowercase(),
         normalizers.Replace(Regex(pattern), by),
         normalizers.Replace(Regex(r"\s+"), " "),
         normalizers.Strip(),
     ]
+
+
+def _before(tokenizer: Any, first: list[Any]) -> None:
+    """Have the tokenizer do this to texts before what it does itself."""
+    rules = tokenizer.backend_tokenizer
     after = [] if rules.normalizer is None else [rules.normalizer]
     rules.normalizer = normalizers.Sequence([*first, *after])
