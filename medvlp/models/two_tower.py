@@ -144,8 +144,11 @@ class TwoTower(nn.Module):
             patch_BPE = patch_BPE * features.mask_BP[..., None]
         if self.config.project_patches_first:
             return features, F.normalize(patch_BPE.mean(1), dim=-1), patch_BPE
-        image_BE = F.normalize(self.image_projection(features.pooled_BD).float(), dim=-1)
-        return features, image_BE, patch_BPE
+        return features, self.embed_pooled(features.pooled_BD), patch_BPE
+
+    def embed_pooled(self, pooled_BD: Tensor) -> Tensor:
+        """The normalised embedding (B,E) of pooled features, unless patches are projected first."""
+        return F.normalize(self.image_projection(pooled_BD).float(), dim=-1)
 
     def encode_text(self, ids_MT: Tensor, mask_MT: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised embedding (M,E), zero for absent texts, and projected tokens (M,T,E)."""

@@ -6,15 +6,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from medvlp import __version__
 
 
-def render(template: str, **values: Any) -> str:
-    """The page that a template of this room makes of `values`."""
+def render(template: str, room: str = "medvlp.report", **values: Any) -> str:
+    """The page that a template of `room` makes of `values`; it may include this room's.
+
+    Args:
+        template: The file's name.
+        room: The package with the folder ``templates``.
+        values: What the template wants.
+    """
     environment = Environment(
-        loader=PackageLoader("medvlp.report"),
+        loader=ChoiceLoader([PackageLoader(place) for place in (room, "medvlp.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -24,4 +24,5 @@ DOMAIN = Domain(
         "temporal-retrieval": Ref("medvlp_video.tasks.moments:MomentsConfig"),
     },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
+    commands={"timeline": Ref("medvlp_video.timeline.command:timeline")},
 )

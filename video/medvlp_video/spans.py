@@ -100,7 +100,7 @@ def span_of(row: TableRow, duration_s: float) -> tuple[float, float] | None:
     Raises:
         Reject: ``not_a_time``, ``half_span``, ``inverted_span`` or ``span_outside``.
     """
-    start_s, end_s = _seconds(row.get("start_s")), _seconds(row.get("end_s"))
+    start_s, end_s = seconds(row.get("start_s")), seconds(row.get("end_s"))
     if start_s is None and end_s is None:
         return None
     if start_s is None or end_s is None:
@@ -112,8 +112,12 @@ def span_of(row: TableRow, duration_s: float) -> tuple[float, float] | None:
     return start_s, min(end_s, duration_s)
 
 
-def _seconds(cell: str | None) -> float | None:
-    """``12.5`` or ``1:02:03.5`` in seconds."""
+def seconds(cell: str | None) -> float | None:
+    """``12.5`` or ``1:02:03.5`` in seconds.
+
+    Raises:
+        Reject: ``not_a_time``.
+    """
     if cell is None:
         return None
     try:

@@ -74,15 +74,20 @@ def examine(read: Read, paths: Sequence[Path], settings: Mapping[str, Any]) -> s
 def _once(read: Read, paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
     try:
         return answer.found(read(paths, **settings))
-    except Verdict as verdict:
-        return answer.refused(verdict)
-    except MemoryError:
-        return answer.refused(Reject("memory"))
-    except OSError:
-        return answer.refused(Reject("unreadable"))
     except BaseException as error:
         # Decoders raise what is no Exception, such as the panic of a Rust library.
-        return answer.refused(Reject("internal", type(error).__name__))
+        return answer.refused(verdict_of(error))
+
+
+def verdict_of(error: BaseException) -> Verdict:
+    """What an error says of the files that were read when it was raised."""
+    if isinstance(error, Verdict):
+        return error
+    if isinstance(error, MemoryError):
+        return Reject("memory")
+    if isinstance(error, OSError):
+        return Reject("unreadable")
+    return Reject("internal", type(error).__name__)
 
 
 def _stamps(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
