@@ -27,6 +27,7 @@ def render(template: str, room: str = "medvlp.report", **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["clock"] = clock
     return environment.get_template(template).render(version=__version__, **values)
 
 
@@ -35,6 +36,17 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def clock(time_s: float) -> str:
+    """``m:ss`` or ``h:mm:ss``.
+
+    >>> clock(65.2), clock(3661)
+    ('1:05', '1:01:01')
+    """
+    whole = int(time_s + 1e-6)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def write_text(path: Path, text: str) -> None:

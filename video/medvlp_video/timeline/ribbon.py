@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from medvlp.evaluate.metrics.segments import segments
 from medvlp.report.canvas import PALETTE, STYLE, canvas
+from medvlp.report.page import clock
 from medvlp_video.timeline.track import Segment, Track
 from medvlp_video.timeline.truth import Truth
 
@@ -42,17 +43,6 @@ def write_png(path: Path, track: Track, truth: Truth | None, end_s: float) -> No
         figure = Figure(figsize=(WIDTH_IN, _height(truth)), layout="constrained")
         _draw(figure, track, truth, end_s)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
-
-
-def clock(time_s: float) -> str:
-    """``m:ss`` or ``h:mm:ss``.
-
-    >>> clock(65.2), clock(3661)
-    ('1:05', '1:01:01')
-    """
-    whole = int(time_s + 1e-6)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _height(truth: Truth | None) -> float:

@@ -18,12 +18,12 @@ from medvlp.data.prompts import load_prompts
 from medvlp.evaluate.files import open_bundle, whole_folder
 from medvlp.models.bundle import Bundle
 from medvlp.progress import progress_bar
+from medvlp.report.page import clock as shown_time
 from medvlp_video.timeline.apart import ApartReader
 from medvlp_video.timeline.asked import Asked, find_recording, unreadable
 from medvlp_video.timeline.blank import load_rule
 from medvlp_video.timeline.live import Clock, Newest, WallClock
 from medvlp_video.timeline.result import Result
-from medvlp_video.timeline.ribbon import clock as shown_time
 from medvlp_video.timeline.rows import RowFile
 from medvlp_video.timeline.stream import Moment, PhaseStream, StreamConfig
 from medvlp_video.timeline.track import Track

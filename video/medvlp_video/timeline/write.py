@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medvlp.report.page import render
 from medvlp_video.timeline.result import POLICY, Result
-from medvlp_video.timeline.ribbon import BLANK, COLOURS, clock, svg, write_png
+from medvlp_video.timeline.ribbon import BLANK, COLOURS, svg, write_png
 from medvlp_video.timeline.subtitles import ass, vtt
 from medvlp_video.timeline.truth import METRICS
 
@@ -42,7 +42,6 @@ def _page(result: Result) -> str:
     return render(
         "timeline.html.j2",
         "medvlp_video.timeline",
-        clock=clock,
         ribbon=svg(result.track, result.truth, result.end_s),
         names=result.track.names,
         end_s=result.end_s,
