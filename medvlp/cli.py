@@ -9,6 +9,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -229,12 +230,12 @@ def search(
 ) -> None:
     """Find studies, slices or moments in video by text."""
     from medvlp.evaluate.search import search_index
-    from medvlp.report.hits import page_of
+    from medvlp.report.hits import write_hits
 
-    look = None if page is None else page_of(page, query, manifest, names=names)
     search_index(
         query, index_dir, k=k, json_file=json_file, bundle=bundle, console=out,
-        windows_only=windows, look=look,
+        windows_only=windows, look=page and partial(write_hits, page, query, names=names),
+        manifest=manifest,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medvlp.archive.verdict import Verdict
+from medvlp.archive.view import Picture
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span, model_input, windows
 from medvlp.domain import get_domain
@@ -35,7 +36,16 @@ from medvlp.evaluate.files import (
     whole_file,
     whole_folder,
 )
-from medvlp.evaluate.hits import ITEMS, SLABS, VECTORS, Hit, find, find_moments, holds_recordings
+from medvlp.evaluate.hits import (
+    ITEMS,
+    SLABS,
+    VECTORS,
+    Hit,
+    find,
+    find_moments,
+    holds_recordings,
+    key_pictures,
+)
 from medvlp.models.bundle import Bundle
 from medvlp.models.inputs import Source, chunks, read_each
 from medvlp.plain_files import read_json
@@ -49,7 +59,8 @@ STRIDE_S = 2.0
 """A recording becomes windows this long, starting this far apart, in seconds."""
 
 Floats = NDArray[np.float32]
-Look = Callable[[Bundle, Sequence[Hit]], None]
+Look = Callable[[Sequence[Hit], Sequence[Picture | None]], None]
+"""What shows hits with their pictures, such as `medvlp.report.hits.write_hits`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +153,7 @@ def search_index(
     console: Console,
     windows_only: bool = False,
     look: Look | None = None,
+    manifest: Path | None = None,
 ) -> list[Hit]:
     """The `k` items most like `query`, printed and, if asked for, written as JSON.
 
@@ -156,7 +168,8 @@ def search_index(
         bundle: The bundle's folder, where it is no longer where the index was made.
         console: Takes the table.
         windows_only: Single windows of recordings, by score alone.
-        look: Takes the bundle and the hits, to show more of them.
+        look: Takes the hits and a picture of each, where its file is at hand.
+        manifest: The manifest that was embedded, by which its samples' files are found.
 
     Raises:
         InputError: A blank query, no index, or a bundle other than the index's.
@@ -176,7 +189,8 @@ def search_index(
         with whole_file(json_file) as file:
             json.dump({"query": query, "hits": [hit.__dict__ for hit in hits]}, file, indent=1)
     if look is not None:
-        look(model, hits)
+        opened = None if manifest is None else Manifest.open(manifest)
+        look(hits, key_pictures(model, hits, opened))
     return hits
 
 

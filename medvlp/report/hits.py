@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from medvlp.archive.view import Picture
-from medvlp.data.manifest import Manifest
-from medvlp.evaluate.hits import Hit, key_pictures
-from medvlp.models.bundle import Bundle
 from medvlp.report.page import render, write_text
 
-
-def page_of(
-    page: Path, query: str, manifest: Path | None, *, names: bool
-) -> Callable[[Bundle, Sequence[Hit]], None]:
-    """What writes the page when the hits are there; see `write_hits`.
-
-    Args:
-        page: The file to write.
-        query: What is looked for.
-        manifest: The manifest that was embedded, by which its samples' files are found.
-        names: Name the files and link to them.
-
-    Raises:
-        ManifestError: The manifest is damaged.
-    """
-    opened = None if manifest is None else Manifest.open(manifest)
-
-    def look(bundle: Bundle, hits: Sequence[Hit]) -> None:
-        write_hits(page, query, hits, key_pictures(bundle, hits, opened), names=names)
-
-    return look
+if TYPE_CHECKING:
+    from medvlp.evaluate.hits import Hit
 
 
 def write_hits(
