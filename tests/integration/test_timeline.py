@@ -19,12 +19,15 @@ from rich.console import Console
 import medvlp
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.verdict import Reject
+from medvlp.config import validate
 from medvlp.data.manifest import write_manifest
 from medvlp.data.prompts import load_prompts
 from medvlp.errors import ConfigError, InputError
 from medvlp.models.bundle import save_bundle
+from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower
 from medvlp_video.encoders import FrameEncoderConfig
+from medvlp_video.preprocess import picture_box
 from medvlp_video.read import open_reader
 from medvlp_video.timeline.apart import ApartReader
 from medvlp_video.timeline.asked import Asked, find_recording
@@ -43,7 +46,7 @@ PHASES = {"mild": "mild edema", "none": "no edema is seen", "large": "cardiomega
 def prompts(tmp_path_factory):
     path = tmp_path_factory.mktemp("prompts") / "phases.yaml"
     labels = {name: {"positive": [text]} for name, text in PHASES.items()}
-    path.write_text(yaml.safe_dump({"mode": "exclusive", "labels": labels}))
+    path.write_text(yaml.safe_dump({"mode": "exclusive", "labels": labels}, sort_keys=False))
     return path
 
 
@@ -72,7 +75,8 @@ def film(tmp_path_factory):
 def attention_bundle(tiny_bundle, tmp_path_factory):
     """The tiny bundle with a tower that weighs its frames by their place."""
     own = medvlp.load(tiny_bundle("video"))
-    image = FrameEncoderConfig(frame=own.model.image.config.frame, pool="attention")
+    frame = own.info.image["frame"]
+    image = validate(FrameEncoderConfig, {"frame": frame, "pool": "attention"}, "image")
     torch.manual_seed(1)
     tower = image.build(3)
     with torch.no_grad():
@@ -84,7 +88,7 @@ def attention_bundle(tiny_bundle, tmp_path_factory):
         domain="video",
         preprocess=own.preprocess.config,
         image=image,
-        text=own.info.text,
+        text=validate(TextTowerConfig, own.info.text, "text"),
         tokenizer=own.tokenizer,
     )
     return folder
@@ -98,7 +102,7 @@ def run(film, bundle, prompts, out, **options):
 
 def scores_in(folder):
     table = pl.read_csv(folder / "timeline.csv")
-    return table["time_s"].to_numpy(), table.select(PHASES).to_numpy()
+    return table["time_s"].to_numpy(), table.select(list(PHASES)).to_numpy()
 
 
 def fed(bundle, prompts, frames, times, window_s):
@@ -112,6 +116,14 @@ def windows_of(times, window_s):
     return [np.flatnonzero((times <= t) & (times > t - window_s + 1e-6)) for t in times]
 
 
+def causally_stored(preprocess, frames):
+    """Frames by the contract, each within the border that is known when it comes."""
+    boxes = [picture_box(frames[: i + 1]) for i in range(len(frames))]
+    return np.concatenate(
+        [preprocess.fitted(frames[i : i + 1], box) for i, box in enumerate(boxes)]
+    )
+
+
 def test_the_file_the_stream_and_each_window_alone_agree(film, tiny_bundle, prompts, tmp_path):
     run(film, tiny_bundle("video"), prompts, tmp_path / "out", pictures=False)
     times, found = scores_in(tmp_path / "out")
@@ -120,7 +132,7 @@ def test_the_file_the_stream_and_each_window_alone_agree(film, tiny_bundle, prom
     frames = open_reader((film,)).frames_at(times)
     window_s = 4 / RATE
     np.testing.assert_allclose(fed(bundle, prompts, frames, times, window_s), found, atol=1e-5)
-    stored = bundle.preprocess.fitted(frames)
+    stored = causally_stored(bundle.preprocess, frames)
     alone = [bundle.embed_stored([stored[own]])[0] for own in windows_of(times, window_s)]
     want = bundle.score(np.stack(alone), load_prompts(prompts)).probability_NL
     np.testing.assert_allclose(found, want, atol=1e-5)
@@ -132,7 +144,11 @@ def test_a_tower_that_knows_order_is_given_each_clip_whole(film, attention_bundl
     times = np.arange(12) / RATE
     frames = open_reader((film,)).frames_at(times)
     found = fed(bundle, prompts, frames, times, 6 / RATE)
-    clips = [bundle.preprocess.from_array(frames[own]) for own in windows_of(times, 6 / RATE)]
+    stored, contract = causally_stored(bundle.preprocess, frames), bundle.preprocess
+    clips = [
+        stored[own[contract.times((0.0, len(own))).astype(int)]]
+        for own in windows_of(times, 6 / RATE)
+    ]
     want = bundle.score(bundle.embed_stored(clips), load_prompts(prompts)).probability_NL
     np.testing.assert_allclose(found, want, atol=1e-5)
     # and nothing depends on what comes later
@@ -162,9 +178,10 @@ def test_what_is_written(film, tiny_bundle, prompts, tmp_path, capsys):
     assert told["segments"][0]["start_s"] == 0
     assert told["segments"][-1]["end_s"] == pytest.approx(4, abs=0.05)
     assert (out / "timeline.vtt").read_text().count("-->") == len(told["segments"])
-    assert Image.open(out / "timeline.png").size[0] > 1000
+    with Image.open(out / "timeline.png") as ribbon:
+        assert ribbon.size[0] > 1000
     table = pl.read_csv(out / "timeline.csv")
-    best = [list(PHASES)[i] for i in table.select(PHASES).to_numpy().argmax(axis=1)]
+    best = [list(PHASES)[i] for i in table.select(list(PHASES)).to_numpy().argmax(axis=1)]
     assert table["label"].to_list() == best
     # 1.4 s is the eighth moment; what comes from 3 s on has no truth
     true = ["mild"] * 8 + ["none"] * 7
@@ -238,7 +255,7 @@ def test_what_is_outside_is_blanked_and_so_is_what_the_rule_leaves_open(
     frames = open_reader((film,)).frames_at(times)
     want = fed(medvlp.load(bundle), prompts, frames, times, 4 / RATE)
     np.testing.assert_allclose(
-        table.filter(state="seen").select(PHASES).to_numpy(), want, atol=1e-5
+        table.filter(state="seen").select(list(PHASES)).to_numpy(), want, atol=1e-5
     )
     for _, time_s, _ in result.track.pictures():
         assert not 1 <= time_s < 3
@@ -297,9 +314,9 @@ def test_a_reader_that_dies_or_hangs_ends_the_timeline_there(film, tiny_bundle, 
 
 
 def test_a_file_that_cannot_be_opened_ends_too(tmp_path):
-    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "1.png")
     with pytest.raises(Reject, match="timeout"):
-        ApartReader((tmp_path / "pipe.mp4",), reader="pyav", rate=1, limits=Limits(time_s=0.5))
+        ApartReader((tmp_path,), reader="frames", rate=1, limits=Limits(time_s=0.5))
 
 
 def test_the_truth_of_a_manifests_sample(film, prompts, tmp_path):
@@ -375,7 +392,7 @@ def test_real_operations_are_told(shared, tiny_bundle, prompts, tmp_path):
     films = [path for path in films if path.stat().st_size]
     if not films:
         pytest.skip("surg-cctpg-mp4 is not there")
-    result = run(films[0], tiny_bundle("video"), prompts, tmp_path / "out", rate=0.5)
+    result = run(films[0], tiny_bundle("video"), prompts, tmp_path / "out", rate=0.2)
     assert result.track.counts()["damaged"] == 0
-    assert len(result.track) == np.ceil(result.duration_s / 2)
+    assert len(result.track) == np.ceil(result.duration_s / 5)
     assert Path(tmp_path / "out" / "timeline.html").stat().st_size > 10_000

@@ -88,9 +88,11 @@ def test_a_file_without_its_end_is_read_as_far_as_it_goes(film):
     assert reader.truncated
     got = list(reader.stream(reader.times))
     assert 40 < len(got) < 80
-    # the last one is cut in the middle
-    np.testing.assert_array_equal(np.stack(got[:-1]), want[: len(got) - 1])
-    assert got[-1] is None
+    # the last one is cut in the middle, and others that come out with it are doubtful
+    good = [frame is not None for frame in got].index(False)
+    assert len(got) - good < 9
+    assert got[good:] == [None] * (len(got) - good)
+    np.testing.assert_array_equal(np.stack(got[:good]), want[:good])
 
 
 def by_hand(reader, rate):
