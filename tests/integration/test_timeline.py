@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
-from catalogue.cases_video import holed, video
+from catalogue.cases_video import video
 from PIL import Image
 from rich.console import Console
 
@@ -33,7 +33,7 @@ from medvlp_video.timeline.apart import ApartReader
 from medvlp_video.timeline.asked import Asked, find_recording
 from medvlp_video.timeline.command import timeline
 from medvlp_video.timeline.run import Watch, write_timeline
-from medvlp_video.timeline.stream import PhaseStream, StreamConfig
+from medvlp_video.timeline.stream import Moment, PhaseStream, StreamConfig
 from medvlp_video.timeline.track import BLANKED, Track
 from medvlp_video.timeline.truth import judged, truth_from_table
 
@@ -197,12 +197,21 @@ def test_what_is_written(film, tiny_bundle, prompts, tmp_path, capsys):
         assert str(tmp_path).encode() not in path.read_bytes()
 
 
+def seen(labels):
+    for i, label in enumerate(labels):
+        p = np.full(3, 0.1, np.float32)
+        p[label] = 0.8
+        yield Moment(
+            time_s=float(i), state="seen", probability_L=p, label=label, smoothed=label,
+            confidence=0.8,
+        )  # fmt: skip
+
+
 def test_metrics_are_those_of_the_segments(prompts, tmp_path):
     (tmp_path / "t.csv").write_text("name,start_s,end_s\nmild,0,4\nnone,4,8\nmild,8,10\n")
     truth = truth_from_table(tmp_path / "t.csv", tuple(PHASES))
     track = Track(tuple(PHASES), pictures=False)
-    stream = PhaseStreamTold([0, 0, 0, 0, 1, 1, 0, 0, 0, 0])
-    for moment in stream:
+    for moment in seen([0, 0, 0, 0, 1, 1, 0, 0, 0, 0]):
         track.add(moment, None, 0.01)
     found = judged(track, truth)["smoothed"]
     assert found["accuracy"] == pytest.approx(0.8)
@@ -211,18 +220,6 @@ def test_metrics_are_those_of_the_segments(prompts, tmp_path):
     assert found["edit_score"] == 1
     # overlaps: 4/4, 2/4, 2/4
     assert found["segment_f1_50"] == 1
-
-
-def PhaseStreamTold(labels):  # noqa: N802
-    from medvlp_video.timeline.stream import Moment
-
-    for i, label in enumerate(labels):
-        p = np.full(3, 0.1, np.float32)
-        p[label] = 0.8
-        yield Moment(
-            time_s=float(i), state="seen", probability_L=p, label=label, smoothed=label,
-            confidence=0.8,
-        )  # fmt: skip
 
 
 def test_what_is_outside_is_blanked_and_so_is_what_the_rule_leaves_open(
@@ -261,21 +258,29 @@ def test_what_is_outside_is_blanked_and_so_is_what_the_rule_leaves_open(
         assert not 1 <= time_s < 3
 
 
-def test_a_film_without_its_end_and_with_holes_is_told_to_the_last_good_frame(
-    tiny_bundle, prompts, tmp_path
-):
-    path = tmp_path / "holes.mp4"
-    path.write_bytes(holed(0.6, 600, frames=240))
-    reader = open_reader((path,))
-    lost = len(set(reader.bad_frames().tolist()) & set(reader.index_at(reader.sampled(RATE))))
-    result = run(path, tiny_bundle("video"), prompts, tmp_path / "out")
-    assert result.track.counts()["damaged"] == lost > 0
-    assert not result.ended
-    times, found = scores_in(tmp_path / "out")
-    state = pl.read_csv(tmp_path / "out" / "timeline.csv")["state"].to_numpy()
-    assert (np.isnan(found).all(axis=1) == (state == "damaged")).all()
-    assert len(times) == 48
-    assert "frames are damaged" in (tmp_path / "out" / "timeline.html").read_text()
+def test_a_film_without_its_end_is_told_to_the_last_good_frame(tiny_bundle, prompts, tmp_path):
+    path, rng = tmp_path / "cut.mp4", np.random.default_rng(0)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for _ in range(100):
+            noise = rng.integers(0, 256, (32, 48, 3), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(noise, "rgb24")))
+        file.mux(stream.encode(None))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    reader = open_reader((path,), cut=True)
+    good = np.array([frame is not None for frame in reader.stream(reader.times)])
+    result = run(path, tiny_bundle("video"), prompts, tmp_path / "out", rate=25.0)
+    assert result.track.counts() == {"seen": good.sum(), "blanked": 0, "damaged": (~good).sum()}
+    told = json.loads((tmp_path / "out" / "timeline.json").read_text())
+    assert told["ended"] == "truncated"
+    assert told["end_s"] == pytest.approx(good.sum() / 25)
+    assert told["segments"][-1]["end_s"] == told["end_s"]
+    _, found = scores_in(tmp_path / "out")
+    assert np.isnan(found).all(axis=1).tolist() == (~good).tolist()
+    page = (tmp_path / "out" / "timeline.html").read_text()
+    assert "(truncated): the timeline ends with the last good frame" in page
 
 
 class Told:
@@ -290,7 +295,7 @@ class Told:
 
 
 def test_a_reader_that_dies_or_hangs_ends_the_timeline_there(film, tiny_bundle, prompts):
-    limits = Limits(time_s=1.0)
+    limits = Limits(time_s=2.0)
     phases = load_prompts(prompts)
     bundle = medvlp.load(tiny_bundle("video"))
     for deed, code in ((signal.SIGSEGV, "decoder_crash"), (signal.SIGSTOP, "timeout")):
@@ -392,7 +397,8 @@ def test_real_operations_are_told(shared, tiny_bundle, prompts, tmp_path):
     films = [path for path in films if path.stat().st_size]
     if not films:
         pytest.skip("surg-cctpg-mp4 is not there")
-    result = run(films[0], tiny_bundle("video"), prompts, tmp_path / "out", rate=0.2)
+    shortest = min(films, key=lambda path: path.stat().st_size)
+    result = run(shortest, tiny_bundle("video"), prompts, tmp_path / "out", rate=0.2)
     assert result.track.counts()["damaged"] == 0
     assert len(result.track) == np.ceil(result.duration_s / 5)
     assert Path(tmp_path / "out" / "timeline.html").stat().st_size > 10_000
