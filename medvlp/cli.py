@@ -234,8 +234,8 @@ def search(
 
     search_index(
         query, index_dir, k=k, json_file=json_file, bundle=bundle, console=out,
-        windows_only=windows, look=page and partial(write_hits, page, query, names=names),
-        manifest=manifest,
+        windows_only=windows, manifest=manifest,
+        look=None if page is None else partial(write_hits, page, query, names=names),
     )  # fmt: skip
 
 

@@ -115,14 +115,11 @@ def find_moments(query_E: Floats, index_dir: Path, k: int) -> list[Hit]:
         rows.sort("start_s") for _, rows in items.group_by("sample", "source", maintain_order=True)
     ]
     mean, sd = float(scores_N.mean()), float(scores_N.std())
-    spans = [
-        span
-        # Of equal moments, the one of the recording that came first.
-        for number, rows in enumerate(recordings)
-        for span in spans_of(
-            f"{number:09d}", *(rows[c].to_numpy() for c in ("score", "start_s", "end_s")), mean, sd
-        )
-    ]
+    spans = []
+    for number, rows in enumerate(recordings):
+        score_W, start_W, end_W = (rows[c].to_numpy() for c in ("score", "start_s", "end_s"))
+        # Of equal moments, that of the recording which came first.
+        spans += spans_of(f"{number:09d}", score_W, start_W, end_W, mean, sd)
     return [
         _moment_hit(rank, moment, recordings[int(moment.recording)])
         for rank, moment in enumerate(propose(spans, k), start=1)

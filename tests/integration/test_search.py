@@ -140,7 +140,7 @@ def test_neighbouring_windows_that_answer_are_one_moment(tmp_path):
         {"a.mp4": np.array([low] * 6), "b.mp4": np.array([low, low, high, 0.88, high, low, low])},
     )
     hits = find_moments(query, tmp_path / "index", 3)
-    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert [(hit.rank, hit.source) for hit in hits] == [(1, "b.mp4"), (2, "a.mp4")]
     first = hits[0]
     # windows 2 to 4 of the second recording, from the start of the first to the end of the last
     assert (first.source, first.start_s, first.end_s) == ("b.mp4", 4.0, 12.0)

@@ -394,7 +394,7 @@ def test_wrong_use_is_refused_and_leaves_nothing(film, tiny_bundle, prompts, tmp
 
 def test_real_operations_are_told(shared, tiny_bundle, prompts, tmp_path):
     films = sorted((shared / "data" / "surg-cctpg-mp4").rglob("*.mp4"))
-    films = [path for path in films if path.stat().st_size]
+    films = [path for path in films if path.stat().st_size > 10_000]
     if not films:
         pytest.skip("surg-cctpg-mp4 is not there")
     shortest = min(films, key=lambda path: path.stat().st_size)

@@ -48,6 +48,7 @@ class ApartReader:
         self, paths: Sequence[Path], *, reader: str | None, rate: float, limits: Limits
     ) -> None:
         self._limits = limits
+        self._lifeline: int | None
         self._process, self._lifeline = start_apart("medvlp_video.timeline.serve")
         assert self._process.stdin is not None
         assert self._process.stdout is not None

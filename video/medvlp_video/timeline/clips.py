@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ class Clips(ABC):
     def __init__(self, bundle: Bundle, window_s: float) -> None:
         self.bundle = bundle
         self.window_s = window_s
-        self._held: deque[tuple[float, NDArray[np.generic]]] = deque()
+        self._held: deque[tuple[float, NDArray[Any]]] = deque()
 
     def add(self, stored_HWC: NDArray[np.uint8], time_s: float) -> None:
         """Take in a frame as the contract stores it."""
@@ -81,38 +82,39 @@ class Clips(ABC):
         return self._embedded([kept for _, kept in self._held]) if self._held else None
 
     @abstractmethod
-    def _kept(self, stored_HWC: NDArray[np.uint8]) -> NDArray[np.generic]:
+    def _kept(self, stored_HWC: NDArray[np.uint8]) -> NDArray[Any]:
         """What is kept of a frame."""
 
     @abstractmethod
-    def _embedded(self, kept: Sequence[NDArray[np.generic]]) -> Floats:
+    def _embedded(self, kept: Sequence[NDArray[Any]]) -> Floats:
         """(E,) of the clip of these frames."""
 
 
 class MeanClips(Clips):
     """Clips of a tower that takes the mean over frames, each of which is encoded once."""
 
-    def _kept(self, stored_HWC: NDArray[np.uint8]) -> NDArray[np.generic]:
-        return self.bundle.features_stored([stored_HWC[None]])[0]
+    def _kept(self, stored_HWC: NDArray[np.uint8]) -> NDArray[Any]:
+        feature_D: Floats = self.bundle.features_stored([stored_HWC[None]])[0]
+        return feature_D
 
     @torch.inference_mode()
-    def _embedded(self, kept: Sequence[NDArray[np.generic]]) -> Floats:
-        mean_1D = torch.from_numpy(np.mean(kept, axis=0, dtype=np.float32)[None])
-        embedded: Floats = (
-            self.bundle.model.embed_pooled(mean_1D.to(self.bundle.device))[0].cpu().numpy()
-        )
+    def _embedded(self, kept: Sequence[NDArray[Any]]) -> Floats:
+        mean_D = np.stack(kept).mean(axis=0, dtype=np.float32)
+        mean_BD = torch.from_numpy(mean_D[None]).to(self.bundle.device)
+        embedded: Floats = self.bundle.model.embed_pooled(mean_BD)[0].cpu().numpy()
         return embedded
 
 
 class WholeClips(Clips):
     """Clips of any other tower: as many frames as the contract wants, encoded together."""
 
-    def _kept(self, stored_HWC: NDArray[np.uint8]) -> NDArray[np.generic]:
+    def _kept(self, stored_HWC: NDArray[np.uint8]) -> NDArray[Any]:
         return stored_HWC
 
-    def _embedded(self, kept: Sequence[NDArray[np.generic]]) -> Floats:
+    def _embedded(self, kept: Sequence[NDArray[Any]]) -> Floats:
         place_F = evenly(self.bundle.preprocess.config.frames, len(kept))
-        return self.bundle.embed_stored([np.stack([kept[i] for i in place_F])])[0]
+        embedded: Floats = self.bundle.embed_stored([np.stack([kept[i] for i in place_F])])[0]
+        return embedded
 
 
 def evenly(count: int, given: int) -> NDArray[np.int64]:

@@ -66,7 +66,7 @@ def _draw(figure: Figure, track: Track, truth: Truth | None, end_s: float) -> No
 
 def _clips(track: Track, end_s: float) -> list[Segment]:
     """Runs of the clips' own labels."""
-    times_s = np.append(track.times_s, end_s)
+    times_s = np.minimum(np.append(track.times_s, end_s), end_s)
     return [
         Segment(
             name=track.names[label],

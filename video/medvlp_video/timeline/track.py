@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medvlp.archive.view import Picture, fit, picture
 from medvlp.evaluate.metrics.segments import segments
-from medvlp_video.timeline.stream import STATES, Moment
+from medvlp_video.timeline.stream import STATES, Moment, State
 
 BLANKED = "outside the body (blanked)"
 
@@ -102,9 +102,9 @@ class Track:
         """(M,) the steady label; -1 where there is none."""
         return np.array(self._smoothed, np.int64)
 
-    def among(self, state: str) -> NDArray[np.bool_]:
+    def among(self, state: State) -> NDArray[np.bool_]:
         """(M,) whether a moment was ``seen``, ``blanked`` or ``damaged``."""
-        return np.array(self._states, np.int64) == STATES.index(state)  # type: ignore[arg-type]
+        return np.asarray(np.array(self._states, np.int64) == STATES.index(state))
 
     def counts(self) -> dict[str, int]:
         """Moments by state."""
@@ -116,9 +116,10 @@ class Track:
         Each lasts until the next begins, the last until `end_s`. A damaged frame ends none: what
         held before it holds on.
         """
-        code_M = np.where(self.among("blanked"), len(self.names), self.smoothed)
+        count = int(np.searchsorted(self.times_s, end_s))
+        code_M = np.where(self.among("blanked"), len(self.names), self.smoothed)[:count]
         seen_M, sure_M = self.among("seen"), self.confidence
-        times_s = np.append(self.times_s, max([end_s, *self._times_s[-1:]]))
+        times_s = np.append(self.times_s[:count], end_s)
         found = []
         for code, a, b in zip(*(part.tolist() for part in segments(code_M)), strict=True):
             blanked = code == len(self.names)
