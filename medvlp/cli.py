@@ -9,6 +9,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -216,11 +217,26 @@ def search(
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="The index's bundle, where it was moved.")
     ] = None,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Single windows of recordings, not whole moments.")
+    ] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures.")] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="There, name and link files, which may name patients.")
+    ] = False,
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Where samples' files are, for the pictures.")
+    ] = None,
 ) -> None:
     """Find studies, slices or moments in video by text."""
     from medvlp.evaluate.search import search_index
+    from medvlp.report.hits import write_hits
 
-    search_index(query, index_dir, k=k, json_file=json_file, bundle=bundle, console=out)
+    search_index(
+        query, index_dir, k=k, json_file=json_file, bundle=bundle, console=out,
+        windows_only=windows, manifest=manifest,
+        look=None if page is None else partial(write_hits, page, query, names=names),
+    )  # fmt: skip
 
 
 @app.command()

@@ -7,7 +7,7 @@ milliseconds at 100,000 vectors.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medvlp.archive.verdict import Verdict
+from medvlp.archive.view import Picture
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import Span, model_input, windows
 from medvlp.domain import get_domain
@@ -35,6 +36,16 @@ from medvlp.evaluate.files import (
     whole_file,
     whole_folder,
 )
+from medvlp.evaluate.hits import (
+    ITEMS,
+    SLABS,
+    VECTORS,
+    Hit,
+    find,
+    find_moments,
+    holds_recordings,
+    key_pictures,
+)
 from medvlp.models.bundle import Bundle
 from medvlp.models.inputs import Source, chunks, read_each
 from medvlp.plain_files import read_json
@@ -42,15 +53,14 @@ from medvlp.progress import track
 
 FORMAT = 1
 INFO = "index.json"
-ITEMS = "items.parquet"
-VECTORS = "embeddings.npy"
-SLABS = "slabs.npy"
 REJECTS = "rejects.parquet"
 WINDOW_S = 4.0
 STRIDE_S = 2.0
 """A recording becomes windows this long, starting this far apart, in seconds."""
 
 Floats = NDArray[np.float32]
+Look = Callable[[Sequence[Hit], Sequence[Picture | None]], None]
+"""What shows hits with their pictures, such as `medvlp.report.hits.write_hits`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,29 +80,6 @@ class Unit:
         """The columns that an index has of it."""
         start_s, end_s = self.source.span or (None, None)
         return {"sample": self.sample, "source": self.place, "start_s": start_s, "end_s": end_s}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hit:
-    """One result of a search."""
-
-    rank: int
-    score: float
-    """Cosine of query and item."""
-
-    sample: str
-    source: str
-    start_s: float | None
-    end_s: float | None
-    depth: tuple[float, float] | None
-    """Of a volume: the slab most like the query, as fractions of the model input's first axis."""
-
-    @property
-    def where(self) -> str:
-        """The moment or the depth, for people."""
-        if self.start_s is not None:
-            return f"{self.start_s:.1f}-{self.end_s:.1f} s"
-        return "" if self.depth is None else f"depth {self.depth[0]:.0%}-{self.depth[1]:.0%}"
 
 
 def embed_inputs(
@@ -164,8 +151,14 @@ def search_index(
     json_file: Path | None,
     bundle: Path | None,
     console: Console,
+    windows_only: bool = False,
+    look: Look | None = None,
+    manifest: Path | None = None,
 ) -> list[Hit]:
     """The `k` items most like `query`, printed and, if asked for, written as JSON.
+
+    Of recordings these are moments: neighbouring windows that answer together, by the rule of
+    `medvlp.evaluate.metrics.moments`.
 
     Args:
         query: What to look for.
@@ -174,6 +167,9 @@ def search_index(
         json_file: Takes ``{"query", "hits": [{rank, score, sample, source, start_s, ...}]}``.
         bundle: The bundle's folder, where it is no longer where the index was made.
         console: Takes the table.
+        windows_only: Single windows of recordings, by score alone.
+        look: Takes the hits and a picture of each, where its file is at hand.
+        manifest: The manifest that was embedded, by which its samples' files are found.
 
     Raises:
         InputError: A blank query, no index, or a bundle other than the index's.
@@ -182,7 +178,8 @@ def search_index(
         raise InputError("the query is blank", remedy="say in words what to look for")
     info = _read_info(index_dir)
     model = _same_bundle(info, bundle or Path(info["bundle"]))
-    hits = find(model.embed_text(query)[0], index_dir, k)
+    whole = holds_recordings(index_dir) and not windows_only
+    hits = (find_moments if whole else find)(model.embed_text(query)[0], index_dir, k)
     table = Table("rank", "score", "sample or source", "where")
     for hit in hits:
         place = hit.sample or hit.source
@@ -191,38 +188,9 @@ def search_index(
     if json_file is not None:
         with whole_file(json_file) as file:
             json.dump({"query": query, "hits": [hit.__dict__ for hit in hits]}, file, indent=1)
-    return hits
-
-
-def find(query_E: Floats, index_dir: Path, k: int) -> list[Hit]:
-    """The `k` items of highest cosine with a unit vector, best first; equal scores by item.
-
-    Raises:
-        InputError: The index is damaged.
-    """
-    items, vectors_NE, slabs_NDE = _read_index(index_dir)
-    scores_N = torch.from_numpy(vectors_NE) @ torch.from_numpy(query_E)
-    best = torch.sort(scores_N, descending=True, stable=True).indices[:k].tolist()
-    hits = []
-    for rank, item in enumerate(best, start=1):
-        depth = None
-        if slabs_NDE is not None:
-            slab_DE = slabs_NDE[item].astype(np.float32)
-            likeness_D = slab_DE[~np.isnan(slab_DE[:, 0])] @ query_E
-            slab, count = int(likeness_D.argmax()), len(likeness_D)
-            depth = (slab / count, (slab + 1) / count)
-        row = items.row(item, named=True)
-        hits.append(
-            Hit(
-                rank=rank,
-                score=scores_N[item].item(),
-                sample=row["sample"],
-                source=row["source"],
-                start_s=row["start_s"],
-                end_s=row["end_s"],
-                depth=depth,
-            )
-        )
+    if look is not None:
+        opened = None if manifest is None else Manifest.open(manifest)
+        look(hits, key_pictures(model, hits, opened))
     return hits
 
 
@@ -357,19 +325,3 @@ def _same_bundle(info: dict[str, Any], path: Path) -> Bundle:
             remedy="name the right one with --bundle, or embed again",
         )
     return model
-
-
-def _read_index(index_dir: Path) -> tuple[pl.DataFrame, Floats, NDArray[np.float16] | None]:
-    try:
-        items = pl.read_parquet(index_dir / ITEMS)
-        vectors_NE = np.load(index_dir / VECTORS, mmap_mode="c", allow_pickle=False)
-        slabs = index_dir / SLABS
-        slabs_NDE = np.load(slabs, mmap_mode="r", allow_pickle=False) if slabs.exists() else None
-        whole = len(items) == len(vectors_NE) and (
-            slabs_NDE is None or len(slabs_NDE) == len(items)
-        )
-    except (OSError, ValueError, pl.exceptions.PolarsError):
-        whole = False
-    if not whole:
-        raise InputError(f"{index_dir.name} is damaged", remedy="embed again")
-    return items, vectors_NE, slabs_NDE

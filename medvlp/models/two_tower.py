@@ -188,6 +188,10 @@ class TwoTower(nn.Module):
             patch_BPE = patch_BPE * features.mask_BP[..., None]
         return patch_BPE
 
+    def embed_pooled(self, pooled_BD: Tensor) -> Tensor:
+        """The normalised embedding (B,E) of pooled features, of a model that projects those."""
+        return F.normalize(self.image_projection(pooled_BD).float(), dim=-1)
+
     def encode_text(self, ids_MT: Tensor, mask_MT: Tensor) -> tuple[Tensor, Tensor]:
         """The normalised embedding (M,E), zero for absent texts, and projected tokens (M,T,E)."""
         return self.project_text(self.text(ids_MT, mask_MT), mask_MT)

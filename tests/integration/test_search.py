@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,9 @@ from rich.console import Console
 import medvlp
 from medvlp.doctor import write_clip
 from medvlp.errors import InputError
-from medvlp.evaluate.search import embed_inputs, find, search_index
+from medvlp.evaluate.hits import find, find_moments
+from medvlp.evaluate.search import embed_inputs, search_index
+from medvlp.report.hits import write_hits
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +113,68 @@ def test_video_is_found_by_moment(tiny_bundle, tmp_path):
     items = pl.read_parquet(tmp_path / "index" / "items.parquet")
     # 144 frames at 25 a second are 5.76 s: windows from 0, 1, 2, 3 and one that ends with the film.
     assert items["start_s"].to_list() == pytest.approx([0, 1, 2, 3, 3.76], abs=0.05)
-    hits, shown = search("edema", tmp_path / "index", k=5)
+    hits, shown = search("edema", tmp_path / "index", k=5, windows_only=True)
     assert hits[0].end_s - hits[0].start_s == pytest.approx(2, abs=0.01)
     assert f"{hits[0].start_s:.1f}-{hits[0].end_s:.1f} s" in shown
+
+
+def windows_of(index, recordings):
+    """An index whose windows have given likenesses to the unit vector e: {source: scores}."""
+    index.mkdir()
+    rows = [
+        {"item": 0, "sample": "", "source": source, "start_s": 2.0 * i, "end_s": 2.0 * i + 4}
+        for source, scores in recordings.items()
+        for i in range(len(scores))
+    ]
+    scores = np.concatenate(list(recordings.values()))
+    pl.DataFrame(rows).write_parquet(index / "items.parquet")
+    vectors = np.stack([scores, np.sqrt(1 - scores**2)], axis=1).astype(np.float32)
+    np.save(index / "embeddings.npy", vectors)
+    return np.array([1.0, 0.0], np.float32)
+
+
+def test_neighbouring_windows_that_answer_are_one_moment(tmp_path):
+    low, high = 0.1, 0.9
+    query = windows_of(
+        tmp_path / "index",
+        {"a.mp4": np.array([low] * 6), "b.mp4": np.array([low, low, high, 0.88, high, low, low])},
+    )
+    hits = find_moments(query, tmp_path / "index", 3)
+    assert [(hit.rank, hit.source) for hit in hits] == [(1, "b.mp4"), (2, "a.mp4")]
+    first = hits[0]
+    # windows 2 to 4 of the second recording, from the start of the first to the end of the last
+    assert (first.source, first.start_s, first.end_s) == ("b.mp4", 4.0, 12.0)
+    assert first.score == pytest.approx(high)
+    assert first.best == (4.0, 8.0)
+    scores = np.array([low] * 10 + [high, 0.88, high])
+    want = (scores[-3:] - scores.mean()).sum() / (scores.std() * np.sqrt(3))
+    assert first.value == pytest.approx(want, rel=1e-5)
+    single = find(query, tmp_path / "index", 2)
+    assert [(hit.start_s, hit.end_s) for hit in single] == [(4.0, 8.0), (8.0, 12.0)]
+
+
+def test_a_page_shows_moments_and_names_files_only_when_asked(tiny_bundle, tmp_path):
+    films = tmp_path / "Mueller Hans"
+    films.mkdir()
+    write_clip(films / "a b.mp4", frames=12 * 12)
+    embed_inputs(tiny_bundle("video"), [films], tmp_path / "index", window_s=2, stride_s=1)
+    for names in (False, True):
+        look = partial(write_hits, tmp_path / "hits.html", "<edema>", names=names)
+        hits, _ = search(
+            "edema", tmp_path / "index", look=look, json_file=tmp_path / "hits.json"
+        )  # fmt: skip
+        page = (tmp_path / "hits.html").read_text()
+        assert page.count("data:image/png;base64,") == len(hits) > 0
+        assert "&lt;edema&gt;" in page
+        assert ("Mueller" in page) == names
+        link = f'href="Mueller%20Hans/a%20b.mp4#t={hits[0].start_s:.1f}"'
+        assert (link in page) == names
+    written = json.loads((tmp_path / "hits.json").read_text())["hits"][0]
+    assert {"rank", "score", "sample", "source", "start_s", "end_s", "depth"} <= set(written)
+    assert written["value"] == hits[0].value
+    (films / "a b.mp4").unlink()
+    search("edema", tmp_path / "index", look=look)
+    assert "no picture at hand" in (tmp_path / "hits.html").read_text()
 
 
 def test_volume_is_found_with_its_depth(tiny_bundle, tmp_path):

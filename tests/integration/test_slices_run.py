@@ -13,7 +13,8 @@ from PIL import Image
 import medvlp
 from medvlp.data.manifest import write_manifest
 from medvlp.errors import ConfigError
-from medvlp.evaluate.search import embed_inputs, find
+from medvlp.evaluate.hits import find
+from medvlp.evaluate.search import embed_inputs
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import build_model, train_run

@@ -51,5 +51,8 @@ DOMAIN = Domain(
         "surgvlp": Ref("medvlp_video.imports.camma:SURGVLP"),
     },
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
-    commands={"narrate": Ref("medvlp_video.narration.command:narrate")},
+    commands={
+        "narrate": Ref("medvlp_video.narration.command:narrate"),
+        "timeline": Ref("medvlp_video.timeline.command:timeline"),
+    },
 )

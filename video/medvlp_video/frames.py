@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medvlp.archive.verdict import Reject
 
 TOLERANCE_S = 1e-4
 """Rounding allowance when a time is compared with a timestamp; far below one frame."""
@@ -26,6 +28,8 @@ class FrameReader(ABC):
         """The mean rate in frames per second, for information only."""
         self.duration_s = duration_s
         """Seconds until the last frame disappears."""
+        self.truncated = False
+        """Whether the file's end is missing, which only a reader that was told to may read."""
 
     def index_at(self, times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
         """The frames that a player shows at `times_s`: the last that appeared by then."""
@@ -40,6 +44,34 @@ class FrameReader(ABC):
             Reject: A frame cannot be decoded.
         """
         return self.decode(self.index_at(times_s))
+
+    def sampled(self, rate: float) -> NDArray[np.float64]:
+        """The moments of a grid of `rate` a second at which another frame is shown than before.
+
+        Tick k of the grid is at k / `rate` seconds of presentation time. A frame that lasts over
+        several ticks has the first of them; one that no tick falls on has none.
+        """
+        tick_F = np.ceil((self.times - TOLERANCE_S) * rate)
+        shown_s = np.unique(tick_F) / rate
+        return np.asarray(shown_s[shown_s < self.duration_s] + 0.0)
+
+    def stream(self, times_s: Iterable[float]) -> Iterator[NDArray[np.uint8] | None]:
+        """The (H,W,3) RGB frame shown at each of `times_s`; None for one that does not decode.
+
+        One frame is in memory, however long the recording is, and a time is taken from `times_s`
+        when its frame is asked for.
+
+        Args:
+            times_s: Seconds, ascending.
+
+        Raises:
+            Reject: The rest of the file cannot be read.
+        """
+        for time_s in times_s:
+            try:
+                yield self.frames_at([time_s])[0]
+            except Reject:
+                yield None
 
     @abstractmethod
     def decode(self, index_F: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -149,7 +149,7 @@ class ClipPreprocess:
         if start_s >= reader.duration_s:
             raise Reject("span_outside", "the span begins after the recording's end")
         times_F = self.times((start_s, min(end_s, reader.duration_s)))
-        return self._fitted(reader.frames_at(times_F))
+        return self.fitted(reader.frames_at(times_F))
 
     def times(self, span: Span) -> NDArray[np.float64]:
         """(F,) seconds at which frames are taken from `span`."""
@@ -179,7 +179,7 @@ class ClipPreprocess:
                 remedy="give uint8 RGB frames of shape (frames, rows, columns, 3)",
             )
         place_F = (np.arange(self.config.frames) + 0.5) * len(frames) / self.config.frames
-        return self._fitted(np.asarray(frames[place_F.astype(int)], np.uint8))
+        return self.fitted(np.asarray(frames[place_F.astype(int)], np.uint8))
 
     def regions(
         self, paths: Sequence[Path], flags: Sequence[str], regions: Sequence[Region]
@@ -220,9 +220,18 @@ class ClipPreprocess:
         frame_HWC: NDArray[np.uint8] = stored[min(int(at * len(stored)), len(stored) - 1)]
         return frame_HWC
 
-    def _fitted(self, frames_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def fitted(self, frames_FHWC: NDArray[np.uint8], box: Box | None = None) -> NDArray[np.uint8]:
+        """(F,size,size,3) frames by the contract's fit.
+
+        Args:
+            frames_FHWC: RGB frames.
+            box: The picture within the recorder's border, where it is known already; by default it
+                is found in these frames, if the contract cuts borders.
+        """
         height, width = frames_FHWC.shape[1:3]
-        box = picture_box(frames_FHWC) if self.config.border == "cut" else (0, 0, width, height)
+        if box is None:
+            cut = self.config.border == "cut"
+            box = picture_box(frames_FHWC) if cut else (0, 0, width, height)
         if self.config.fit == "center-crop" and self.config.resize_to is None:
             box = _middle_square(box)
         inner = self._inner(box)
@@ -268,8 +277,17 @@ def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:
     A row or column belongs to the border if it stays black in all frames. Less than half a side
     left means a dark scene rather than a border.
     """
-    height, width = frames_FHWC.shape[1:3]
-    bright_HW = (frames_FHWC.max(axis=0) > BLACK).any(axis=-1)
+    return box_of(bright(frames_FHWC))
+
+
+def bright(frames_FHWC: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H,W) whether a pixel is brighter than a recorder's border in any of the frames."""
+    return np.asarray((frames_FHWC.max(axis=0) > BLACK).any(axis=-1))
+
+
+def box_of(bright_HW: NDArray[np.bool_]) -> Box:
+    """`picture_box` of frames of which `bright` is known."""
+    height, width = bright_HW.shape
     # A few stray pixels (text of the recorder, compression) do not make a picture.
     rows = np.flatnonzero(bright_HW.mean(axis=1) > STRAY)
     columns = np.flatnonzero(bright_HW.mean(axis=0) > STRAY)

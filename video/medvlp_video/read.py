@@ -32,12 +32,15 @@ MOST_BAD = 0.1
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 
 
-def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader:
+def open_reader(
+    paths: Sequence[Path], reader: str | None = None, *, cut: bool = False
+) -> FrameReader:
     """The frame reader for one sample's files.
 
     Args:
         paths: One video file, one folder of frames, or the frames themselves.
         reader: The manifest's `reader`; by default ``pyav`` or ``frames``, after the files.
+        cut: Read also a video file whose end is missing; the reader then says `truncated`.
 
     Raises:
         Reject: The files cannot be read; see the readers for the codes.
@@ -46,7 +49,9 @@ def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader
         return FolderReader(_frames(paths), frame_rate(reader or "frames"))
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
-    return DecordReader(paths[0]) if reader == "decord" else TimestampReader(paths[0])
+    if reader == "decord":
+        return DecordReader(paths[0])
+    return TimestampReader(paths[0], cut=cut)
 
 
 def probe(paths: Sequence[Path]) -> Probe:

@@ -8,7 +8,7 @@ before it and decoding until its timestamp comes up.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -54,23 +54,32 @@ class TimestampIndex:
     """Rows and columns, as shown."""
     turns: int
     """Quarter turns against the clock that a player gives each frame."""
+    cut: str = ""
+    """How much of what the header promises is there, of a file whose end is missing."""
 
 
 class TimestampReader(FrameReader):
     """Frames of one video file by exact timestamp (backend ``pyav``).
+
+    Args:
+        path: The file.
+        cut: Read also a file whose end is missing, as far as it goes.
 
     Raises:
         Reject: ``empty``, ``no_index``, ``no_video_stream``, ``no_timestamps``, ``truncated``,
             ``bad_dims``, ``bad_rate`` or ``undecodable``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, cut: bool = False) -> None:
         self._path = path
         self._index = index = timestamp_index(path)
+        if index.cut and not cut:
+            raise Reject("truncated", index.cut)
         times_s = (index.pts - index.pts[0]) * index.tick_s
         duration_s = float((index.end_pts - index.pts[0]) * index.tick_s)
         fps = len(index.pts) / duration_s
         super().__init__(times_s, size=index.size, fps=fps, duration_s=duration_s)
+        self.truncated = bool(index.cut)
 
     def decode(self, index_F: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(F,H,W,3) RGB frames by their place in `times`.
@@ -84,8 +93,22 @@ class TimestampReader(FrameReader):
         reformatter = VideoReformatter()
         with _opened(self._path) as (container, stream):
             for pts, frame in self._walk(container, stream, sorted(set(wanted_F.tolist()))):
+                if frame is None:
+                    raise Reject("bad_frame", "a frame that the index lists does not decode")
                 found[pts] = _rgb(reformatter, frame, self._index)
         return np.stack([found[pts] for pts in wanted_F.tolist()])
+
+    def stream(self, times_s: Iterable[float]) -> Iterator[NDArray[np.uint8] | None]:
+        """As `FrameReader.stream`; what lies between two frames is decoded once or sought past.
+
+        Raises:
+            Reject: The rest of the file cannot be read.
+        """
+        reformatter = VideoReformatter()
+        wanted = (int(self._index.pts[self.index_at([time_s])[0]]) for time_s in times_s)
+        with _opened(self._path) as (container, stream):
+            for _, frame in self._walk(container, stream, wanted):
+                yield None if frame is None else _rgb(reformatter, frame, self._index)
 
     def bad_frames(self) -> NDArray[np.int64]:
         """Places in `times` of the frames that do not decode cleanly; decodes the whole file."""
@@ -95,24 +118,27 @@ class TimestampReader(FrameReader):
         return np.array([i for i, pts in enumerate(self._index.pts.tolist()) if pts not in clean])
 
     def _walk(
-        self, container: InputContainer, stream: VideoStream, wanted: list[int]
-    ) -> Iterator[tuple[int, VideoFrame]]:
+        self, container: InputContainer, stream: VideoStream, wanted: Iterable[int]
+    ) -> Iterator[tuple[int, VideoFrame | None]]:
+        """The frames at `wanted`, ascending timestamps; None in place of one that is damaged."""
         keys = self._index.keys
         decoder: Iterator[tuple[VideoFrame, bool]] = iter(())
-        position: int | None = None
+        position, hopeless = -math.inf, -1
+        frame = None
         for pts in wanted:
-            place = int(np.searchsorted(keys, pts, side="right")) - 1
-            frame = None
-            if position is not None and keys[max(place, 0)] <= position:
-                frame = _advance(decoder, pts)
-            for back in RETREATS:
-                if frame is not None:
-                    break
-                container.seek(int(keys[max(place - back, 0)]), stream=stream)
-                decoder = _decoded(container, stream, keys)
-                frame = _advance(decoder, pts)
-            if frame is None:
-                raise Reject("bad_frame", "a frame that the index lists does not decode")
+            place = max(int(np.searchsorted(keys, pts, side="right")) - 1, 0)
+            near = keys[place] <= position
+            if pts != position:
+                frame = _advance(decoder, pts) if near else None
+                # What leans on a damaged frame is damaged, wherever one starts.
+                lost = near and place == hopeless
+                for back in RETREATS if frame is None and not lost else ():
+                    container.seek(int(keys[max(place - back, 0)]), stream=stream)
+                    decoder = _decoded(container, stream, keys)
+                    frame = _advance(decoder, pts)
+                    if frame is not None:
+                        break
+            hopeless = place if frame is None else hopeless
             position = pts
             yield pts, frame
 
@@ -179,14 +205,14 @@ def _shown(
     tick_s = float(stream.time_base)
     end = int(pts[-1]) + last_length
     found_s = (max(p + n for p, n, *_ in rows) - min(p for p, *_ in rows)) * tick_s
-    if found_s < promised_s - max(SHORT_S, 0.02 * promised_s):
-        raise Reject("truncated", f"{found_s:.1f} s of {promised_s:.1f} s are there")
+    short = found_s < promised_s - max(SHORT_S, 0.02 * promised_s)
+    cut = f"{found_s:.1f} s of {promised_s:.1f} s are there" if short else ""
     context = stream.codec_context
     if not 0 < context.height * context.width <= MOST_PIXELS:
         raise Reject("bad_dims", f"{context.width}x{context.height}")
     if len(pts) > MOST_FPS * max((end - int(pts[0])) * tick_s, 1.0):
         raise Reject("bad_rate", f"more than {MOST_FPS} frames a second")
-    return TimestampIndex(pts, keys, tick_s, end, (context.height, context.width), 0)
+    return TimestampIndex(pts, keys, tick_s, end, (context.height, context.width), 0, cut)
 
 
 def _promised_s(container: InputContainer, stream: VideoStream) -> float:

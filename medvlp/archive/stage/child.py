@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_START_S = 120.0
-"""Imports may come from a slow network disk."""
+START_S = 120.0
+"""Time until a process has to be there: imports may come from a slow network disk."""
+
 _ALONE_S = 0.2
 """So long one process works alone: starting more would take longer than a small archive."""
 _AHEAD_S = 0.25
@@ -53,6 +54,10 @@ class Limits:
 
     memory_mb: int = 4096
     """On top of what the process needs before it reads."""
+
+    def patience_s(self, paths: Iterable[Path]) -> float:
+        """Seconds until silence about one item of these files ends in its refusal."""
+        return self.time_s + sum(map(_size, paths)) / self.bytes_per_s
 
 
 class Children:
@@ -204,17 +209,7 @@ class _Child:
         self._heard = bytearray()
         self._ended_by = 0
         self._limits = reading.limits
-        held, self._lifeline = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "medvlp.archive.stage.serve", str(held)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=_environment(),
-            pass_fds=[held],
-        )
-        os.close(held)
+        self._process, self._lifeline = start_apart("medvlp.archive.stage.serve")
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.requests, self.answers = self._process.stdin, self._process.stdout
@@ -227,7 +222,7 @@ class _Child:
     def deadline(self) -> float:
         """When, on the monotonic clock, its silence has to end."""
         if self.ready_at == math.inf:
-            return self.heard_at + _START_S
+            return self.heard_at + START_S
         return self.heard_at + self.sent[0].patience_s if self.sent else math.inf
 
     @property
@@ -240,10 +235,8 @@ class _Child:
         """Ask for one more item."""
         if not self.sent and self.ready_at < math.inf:
             self.heard_at = time.monotonic()
-        size = sum(map(_size, item))
-        patience_s = self._limits.time_s + size / self._limits.bytes_per_s
         number = self.answered + len(self.sent)
-        self.sent.append(_Sent(number, item, patience_s))
+        self.sent.append(_Sent(number, item, self._limits.patience_s(item)))
         self._write([number, [path_to_text(path) for path in item]])
 
     def take(self) -> Item:
@@ -306,6 +299,26 @@ class _Child:
     def _write(self, value: object) -> None:
         self.unsent += json.dumps(value).encode() + b"\n"
         self.flush()
+
+
+def start_apart(module: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a module of ours that begins with `serve.settle`, with a pipe each way.
+
+    Returns:
+        The process, and the end of its lifeline that is to be closed when it is done with.
+    """
+    held, lifeline = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", module, str(held)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env=_environment(),
+        pass_fds=[held],
+    )
+    os.close(held)
+    return process, lifeline
 
 
 def _size(path: Path) -> int:

@@ -30,18 +30,14 @@ Read = Callable[..., Any]
 
 def main() -> None:
     """Serve until the parent closes the pipe or ends."""
-    requests, answers = _take_pipes()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _hold_on(int(sys.argv[1]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    warnings.simplefilter("ignore")
+    requests, answers = settle(int(sys.argv[1]))
     order = json.loads(requests.readline())
     try:
         read = Ref(order["read"]).load()
     except Exception as error:
         _say(answers, answer.failed(error).encode())
         return
-    _limit(order["memory_mb"])
+    limit_memory(order["memory_mb"])
     _say(answers, answer.READY)
     for line in requests:
         number, texts = json.loads(line)
@@ -49,6 +45,20 @@ def main() -> None:
         _say(answers, f"{number} {answer.bounded(text)}".encode())
     # A decoder's threads or exit handlers must not keep the process.
     os._exit(0)
+
+
+def settle(lifeline: int) -> tuple[IO[bytes], IO[bytes]]:
+    """The parent's requests and answers, in a process that ends with it and leaves no trace.
+
+    Args:
+        lifeline: A pipe whose other end the parent holds.
+    """
+    requests, answers = _take_pipes()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _hold_on(lifeline)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    return requests, answers
 
 
 def examine(read: Read, paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
@@ -64,15 +74,20 @@ def examine(read: Read, paths: Sequence[Path], settings: Mapping[str, Any]) -> s
 def _once(read: Read, paths: Sequence[Path], settings: Mapping[str, Any]) -> str:
     try:
         return answer.found(read(paths, **settings))
-    except Verdict as verdict:
-        return answer.refused(verdict)
-    except MemoryError:
-        return answer.refused(Reject("memory"))
-    except OSError:
-        return answer.refused(Reject("unreadable"))
     except BaseException as error:
         # Decoders raise what is no Exception, such as the panic of a Rust library.
-        return answer.refused(Reject("internal", type(error).__name__))
+        return answer.refused(verdict_of(error))
+
+
+def verdict_of(error: BaseException) -> Verdict:
+    """What an error says of the files that were read when it was raised."""
+    if isinstance(error, Verdict):
+        return error
+    if isinstance(error, MemoryError):
+        return Reject("memory")
+    if isinstance(error, OSError):
+        return Reject("unreadable")
+    return Reject("internal", type(error).__name__)
 
 
 def _stamps(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
@@ -111,7 +126,7 @@ def _hold_on(lifeline: int) -> None:
         os._exit(0)
 
 
-def _limit(memory_mb: int) -> None:
+def limit_memory(memory_mb: int) -> None:
     """Cap what may be allocated on top of what the imports took; nothing may be written."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     limit = _data_bytes() + memory_mb * 2**20
