@@ -34,7 +34,10 @@ SILENT = (
 )
 """Samples without a text: the phantom has no report."""
 
-SURGVLP = "{kind: clip}, {kind: clip, to_texts: 0.75}, {kind: mil-nce}"
+OWN = "texts: first"
+"""A clip's own words; those of its step and phase go along."""
+
+SURGVLP = f"{{kind: clip, {OWN}}}, {{kind: clip, to_texts: 0.75, {OWN}}}, {{kind: mil-nce}}"
 SSL = "{kind: video-ssl, weight: 0.25}"
 SIAMESE = "{kind: video-ssl, contrast: 0.0, siamese: 1.0, weight: 0.25}"
 HIERARCHY = "{kind: hierarchy}"
@@ -86,7 +89,7 @@ MEMORY = "{{kind: memory, size: 400, retrieved: 4, max_age: 200, retrieve: {}}}"
 METHODS |= {
     name: (
         _levels((CLIPS, "clip, video-ssl"), (WHOLE, "clip, memory"), (SILENT, "memory")),
-        f"objectives=[{{kind: clip}}, {SIAMESE}, {MEMORY.format(retrieve)}]",
+        f"objectives=[{{kind: clip, {OWN}}}, {SIAMESE}, {MEMORY.format(retrieve)}]",
     )
     for name, retrieve in (("ophclip-no-memory", "false"), ("ophclip", "true"))
 }

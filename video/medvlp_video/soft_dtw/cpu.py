@@ -42,7 +42,9 @@ def forward(
         kept: Whether there will be a backward pass.
     """
     whole = cost_BTK.new_empty(cost_BTK.shape if kept else (len(cost_BTK), 1, 1))
-    shown = cost_BTK.new_empty(cost_BTK.shape if kept and drop_BT.shape[1] else (len(cost_BTK), 1, 1))
+    shown = cost_BTK.new_empty(
+        cost_BTK.shape if kept and drop_BT.shape[1] else (len(cost_BTK), 1, 1)
+    )
     value_B = cost_BTK.new_empty(len(cost_BTK))
     limits = _limits(cost_BTK.dtype, gamma)
     arrays = [x.numpy() for x in (cost_BTK, drop_BT, frames_B, steps_B)]
