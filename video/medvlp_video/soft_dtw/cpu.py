@@ -41,21 +41,24 @@ def forward(
         expected: The soft minimum ``probability``, not ``logsumexp``.
         kept: Whether there will be a backward pass.
     """
-    whole = cost_BTK.new_empty(cost_BTK.shape if kept else (len(cost_BTK), 1, 1))
-    shown = cost_BTK.new_empty(cost_BTK.shape if kept and drop_BT.shape[1] else (len(cost_BTK), 1, 1))
+    size = cost_BTK.numel() if kept else 0
+    whole = cost_BTK.new_empty(size)
+    shown = cost_BTK.new_empty(size if drop_BT.numel() else 0)
     value_B = cost_BTK.new_empty(len(cost_BTK))
+    costs = [x.reshape(-1).numpy() for x in (cost_BTK, drop_BT)]
+    lengths, shape = [x.numpy() for x in (frames_B, steps_B)], tuple(cost_BTK.shape[1:])
     limits = _limits(cost_BTK.dtype, gamma)
-    arrays = [x.numpy() for x in (cost_BTK, drop_BT, frames_B, steps_B)]
-    tables = [x.numpy() for x in (shown, whole, value_B)]
+    results = [x.numpy() for x in (shown, whole, value_B)]
 
     def sweep(start: int, stop: int) -> None:
-        kernels.forward(*arrays, limits, expected, kept, *tables, start, stop)
+        kernels.forward(*costs, *lengths, shape, limits, expected, kept, *results, start, stop)
 
     _share_out(sweep, frames_B, steps_B)
     return value_B, (shown, whole)
 
 
 def backward(
+    shape: tuple[int, int],
     drop_BT: Tensor,
     frames_B: Tensor,
     steps_B: Tensor,
@@ -67,16 +70,16 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of ``Σ grad · value`` with respect to costs and drop costs."""
     shown, whole = tables
-    grad_cost, grad_drop = torch.empty_like(whole), torch.zeros_like(drop_BT)
+    grad_cost, grad_drop = torch.zeros_like(whole), torch.zeros_like(drop_BT)
+    given = [x.numpy() for x in (drop_BT.reshape(-1), frames_B, steps_B)]
     limits = _limits(whole.dtype, gamma)
-    arrays = [x.numpy() for x in (drop_BT, frames_B, steps_B)]
-    others = [x.numpy() for x in (shown, whole, value_B, grad_B, grad_cost, grad_drop)]
+    others = [x.numpy() for x in (shown, whole, value_B, grad_B, grad_cost, grad_drop.view(-1))]
 
     def sweep(start: int, stop: int) -> None:
-        kernels.backward(*arrays, limits, expected, *others, start, stop)
+        kernels.backward(*given, shape, limits, expected, *others, start, stop)
 
     _share_out(sweep, frames_B, steps_B)
-    return grad_cost, grad_drop
+    return grad_cost.view(-1, *shape), grad_drop
 
 
 def _limits(dtype: torch.dtype, gamma: float) -> tuple[Any, ...]:
