@@ -51,7 +51,7 @@ def forward(
     results = [x.numpy() for x in (shown, whole, value_B)]
 
     def sweep(start: int, stop: int) -> None:
-        kernels.forward(*costs, *lengths, shape, limits, expected, kept, *results, start, stop)
+        kernels.forward(*costs, *lengths, shape, limits, expected, *results, start, stop)
 
     _share_out(sweep, frames_B, steps_B)
     return value_B, (shown, whole)

@@ -2,7 +2,8 @@
 
 Cells of an anti-diagonal ``d = t + k`` depend on no other of the same one, so each sweep goes from
 diagonal to diagonal and computes vectors of lanes (`vectors`). A diagonal's lanes are the steps;
-several samples of few steps lie side by side, each behind one lane for its border:
+several samples of few steps lie side by side, many steps are taken in strips, one after another.
+Before each sample's or strip's first step there is one lane for its border:
 
     | spare | border  k=0  k=1 ... | border  k=0  k=1 ... | spare
 
@@ -24,8 +25,8 @@ from numba import njit
 from medvlp_video.soft_dtw import vectors
 from medvlp_video.soft_dtw.vectors import WIDTH
 
-LANES = 256
-"""Samples lie side by side up to this many lanes, which leave room in the nearest cache."""
+LANES = 128
+"""Lanes of a diagonal: enough to be busy with, few enough that the costs' lines stay at hand."""
 
 # Rows of lanes; those of tables and shares are of three diagonals in turn, d in number d mod 3.
 COST, DROP, BAD, WHOLE, SHOWN, UP, LEFT, CORNER, SHARE, DROPPED = 0, 1, 2, 3, 6, 9, 12, 15, 18, 19
@@ -52,10 +53,10 @@ part = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @part
-def _copy(source, start, step, target, at, stride, count):
+def _copy(source, start, step, target, at, count):
     # Unsigned places are not looked at for being negative.
     for n in range(count):
-        target[np.uintp(at + n * stride)] = source[np.uintp(start + n * step)]
+        target[np.uintp(at + n)] = source[np.uintp(start + n * step)]
 
 
 @part
@@ -66,7 +67,7 @@ def _scale(source, start, target, at, stride, count, factor):
 
 @part
 def _span(d, frames, steps):
-    """The steps of a sample's cells on a diagonal: from, and up to."""
+    """The steps of the cells on a diagonal: from, and up to."""
     begin = max(0, d - frames + 1)
     return begin, max(begin, min(steps, d + 1))
 
@@ -82,16 +83,17 @@ def _reach(d, frames, steps, samples, size):
 
 @part
 def _layout(steps):
-    """Samples side by side, and the length of a row of lanes."""
-    side = max(1, LANES // (steps + 1))
-    return side, 2 + -(-side * (steps + 1) // WIDTH) * WIDTH
+    """Samples side by side, steps of a strip, and the length of a row of lanes."""
+    strips = -(-steps // (LANES - 1))
+    strip = -(-steps // strips)
+    side = max(1, LANES // (strip + 1))
+    return side, strip, 2 + -(-side * (strip + 1) // WIDTH) * WIDTH
 
 
 @part
 def _sweep_forward(lanes, size, d, first, stop, limits, dropping, probability):
     before, corner = (d + 2) % 3, (d + 1) % 3
-    shown = (SHOWN if dropping else WHOLE) * size
-    whole = WHOLE * size
+    shown, whole = (SHOWN if dropping else WHOLE) * size, WHOLE * size
     cost, bad = COST * size, BAD * size
     up, left, far = whole + before * size, shown + before * size - 1, whole + corner * size - 1
     out, both = shown + d % 3 * size, whole + d % 3 * size
@@ -136,83 +138,213 @@ def _sweep_backward(lanes, size, d, first, stop, limits, dropping, probability):
 
 
 @part
-def _value(lanes, size, at, d, steps, big):
+def _first_border(drop, start, frames, big, border):
+    """D before the first step: (0) the origin, (t + 1) where all frames up to t are dropped."""
+    border[:] = big
+    border[0] = 0
+    if len(drop):
+        for t in range(frames):
+            border[t + 1] = min(border[t] + min(drop[start + t], big), big)
+
+
+@part
+def _take_costs(cost, drop, shape, lanes, size, at, d, begin, end, b, left):
+    rows, width = shape
+    place = (b * rows + d - begin) * width + left + begin
+    _copy(cost, place, 1 - width, lanes, COST * size + at + begin, end - begin)
+    if len(drop):
+        _copy(drop, b * rows + d - begin, -1, lanes, DROP * size + at + begin, end - begin)
+
+
+@part
+def _keep(table, shape, lanes, row, d, begin, end, b, left):
+    if len(table):
+        rows, width = shape
+        place = (b * rows + (d + left) % rows) * width + left + begin
+        _copy(lanes, row + begin, 1, table, place, end - begin)
+
+
+@part
+def _next_border(lanes, row, border, d, frames, steps, begin, big):
+    """Put the border of the next diagonal but one into its lane, and what ends here in its place.
+
+    It was read before: a border is needed as many diagonals earlier as there are steps.
+    """
+    lanes[row - 1] = border[d + 2] if d + 1 < frames else big
+    if begin < steps <= d + 1:
+        border[d - steps + 2] = lanes[row + steps - 1]
+
+
+@part
+def _value(lanes, bad, last, steps, big):
     """What stands in a sample's last cell: NaN if a cost was none, infinity beyond half of `big`."""
-    for k in range(-1, steps):
-        if lanes[BAD * size + at + k] > 0:
+    for n in range(bad, bad + steps):
+        if lanes[n] > 0:
             return np.nan
-    value = lanes[(WHOLE + d % 3) * size + at + steps - 1]
-    return value if value < big / 2 else np.inf
+    return lanes[last] if lanes[last] < big / 2 else np.inf
+
+
+@part
+def _strip_forward(
+    cost, drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, lanes, size,
+    borders, head, samples, left, strip,
+):  # fmt: skip
+    """A strip of steps from `left` on, of samples that lie side by side.
+
+    `borders` (2,samples,T+1) are P and D of the step before, and then those of the strip's last.
+    """
+    big, last = limits[2], 0
+    lanes[:] = big
+    lanes[BAD * size : (BAD + 1) * size] = 0
+    for b in range(head, head + samples):
+        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 1)
+        at = 2 + (b - head) * (strip + 1)
+        for row in (1, 2):
+            lanes[(SHOWN + row) * size + at - 1] = borders[0, b - head, row - 1]
+            lanes[(WHOLE + row) * size + at - 1] = borders[1, b - head, row - 1]
+    for d in range(last):
+        for b in range(head, head + samples):
+            begin, end = _span(d, frames_B[b], min(strip, steps_B[b] - left))
+            at = 2 + (b - head) * (strip + 1)
+            _take_costs(cost, drop, shape, lanes, size, at, d, begin, end, b, left)
+        first, stop = _reach(d, frames_B[head], min(strip, steps_B[head] - left), samples, size)
+        _sweep_forward(lanes, size, d, first, stop, limits, len(drop) > 0, probability)
+        for b in range(head, head + samples):
+            frames, steps = frames_B[b], min(strip, steps_B[b] - left)
+            begin, end = _span(d, frames, steps)
+            at = 2 + (b - head) * (strip + 1)
+            row = (WHOLE + d % 3) * size + at
+            _keep(whole, shape, lanes, row, d, begin, end, b, left)
+            _next_border(lanes, row, borders[1, b - head], d, frames, steps, begin, big)
+            if d == frames + steps - 2:
+                # The last strip's counts, but a cost that is none does so in any.
+                value = _value(lanes, BAD * size + at, row + steps - 1, steps, big)
+                value_B[b] = np.nan if left > 0 and np.isnan(value_B[b]) else value
+            if len(drop):
+                row = (SHOWN + d % 3) * size + at
+                _keep(shown, shape, lanes, row, d, begin, end, b, left)
+                _next_border(lanes, row, borders[0, b - head], d, frames, steps, begin, big)
+    borders[:, :, 0] = big
 
 
 @compiled
 def forward(
-    cost, drop, frames_B, steps_B, shape, limits, probability, kept, shown, whole, value_B, start,
-    stop,
-):  # fmt: skip
-    """Values of samples `start` to `stop` and, where they are `kept`, the tables for `backward`.
+    cost, drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, start, stop
+):
+    """Values of samples `start` to `stop` and, unless they are empty, tables for `backward`.
 
     Costs and tables are flat; `shape` is (T,K). Where there are drop costs, `shown` is P of soft
     Drop-DTW and `whole` D; otherwise the table is `whole`. `limits` are those of `vectors`.
     """
-    rows, width = shape
-    dropping, big = len(drop) > 0, limits[2]
-    side, size = _layout(width)
+    side, strip, size = _layout(shape[1])
     lanes = np.empty(ROWS * size, cost.dtype)
+    borders = np.empty((2, side, shape[0] + 1), cost.dtype)
     for head in range(start, stop, side):
         samples = min(side, stop - head)
-        lanes[:] = big
-        lanes[BAD * size : (BAD + 1) * size] = 0
-        last = 0
+        borders[0] = limits[2]
         for b in range(head, head + samples):
-            last = max(last, frames_B[b] + steps_B[b] - 1)
-            # The origin is the border of diagonal -2.
-            lanes[(WHOLE + 1) * size + 1 + (b - head) * (width + 1)] = 0
-        # Diagonal -1 is that of the first frame's border, which is of use to drops alone.
-        for d in range(-1 if dropping else 0, last):
-            for b in range(head, head + samples):
-                begin, end = _span(d, frames_B[b], steps_B[b])
-                at = 2 + (b - head) * (width + 1)
-                place = (b * rows + d - begin) * width + begin
-                _copy(cost, place, 1 - width, lanes, COST * size + at + begin, 1, end - begin)
-                if dropping:
-                    early = max(-1, d - frames_B[b] + 1)
-                    place = b * rows + d - early
-                    _copy(drop, place, -1, lanes, DROP * size + at + early, 1, end - early)
-            first, until = _reach(d, frames_B[head], steps_B[head], samples, size)
-            _sweep_forward(lanes, size, d, first, until, limits, dropping, probability)
-            for b in range(head, head + samples):
-                begin, end = _span(d, frames_B[b], steps_B[b])
-                at = 2 + (b - head) * (width + 1)
-                place = (b * rows + d % rows) * width + begin
-                row = at + begin + d % 3 * size
-                if kept:
-                    _copy(lanes, WHOLE * size + row, 1, whole, place, 1, end - begin)
-                if kept and dropping:
-                    _copy(lanes, SHOWN * size + row, 1, shown, place, 1, end - begin)
-                if d == frames_B[b] + steps_B[b] - 2:
-                    value_B[b] = _value(lanes, size, at, d, steps_B[b], big)
+            _first_border(drop, b * shape[0], frames_B[b], limits[2], borders[1, b - head])
+        # Only a sample that is alone has several strips.
+        for left in range(0, shape[1] if samples > 1 else steps_B[head], strip):
+            _strip_forward(
+                cost, drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B,
+                lanes, size, borders, head, samples, left, strip,
+            )  # fmt: skip
 
 
 @part
-def _recall(table, place, lanes, row, d, rows, frames, steps, width, big):
+def _recall(table, shape, lanes, row, d, begin, end, steps, b, left, big):
     """Put a diagonal of a table into lanes that held the third one after it."""
-    begin, end = _span(d, frames, steps)
+    rows, width = shape
     if end > begin:
-        place = place + d % rows * width + begin
-        _copy(table, place, 1, lanes, row + begin, 1, end - begin)
+        place = (b * rows + (d + left) % rows) * width + left + begin
+        _copy(table, place, 1, lanes, row + begin, end - begin)
     for k in range(end, min(steps, end + 3)):
         lanes[row + k] = big
 
 
 @part
-def _borders(drop, b, rows, frames, big, out):
-    """The border's D: nothing shown yet, every frame dropped; without drops only the origin."""
-    out[:] = big
-    out[0] = 0
+def _border(table, shape, b, left, frames, big, border):
+    """The step before a strip, from a table."""
+    rows, width = shape
+    border[:] = big
+    for t in range(frames):
+        border[t + 1] = table[(b * rows + (t + left - 1) % rows) * width + left - 1]
+
+
+@part
+def _recall_cells(
+    drop, shown, whole, shape, lanes, size, at, d, frames, steps, borders, b, left, big
+):
+    """D of diagonal d - 2, and with drops P of d - 1 and the drop costs of d."""
+    begin, end = _span(d - 2, frames, steps)
+    row = (WHOLE + (d + 1) % 3) * size + at
+    _recall(whole, shape, lanes, row, d - 2, begin, end, steps, b, left, big)
+    lanes[row - 1] = borders[1, d] if d <= frames else big
     if len(drop):
-        for t in range(frames):
-            out[t + 1] = min(out[t] + min(drop[b * rows + t], big), big)
+        begin, end = _span(d - 1, frames, steps)
+        row = (SHOWN + (d + 2) % 3) * size + at
+        _recall(shown, shape, lanes, row, d - 1, begin, end, steps, b, left, big)
+        lanes[row - 1] = borders[0, d + 1] if d + 1 <= frames else big
+        begin, end = _span(d, frames, steps)
+        _copy(drop, b * shape[0] + d - begin, -1, lanes, DROP * size + at + begin, end - begin)
+
+
+@part
+def _give(grad_cost, grad_drop, shape, lanes, size, at, d, begin, end, b, left, factor):
+    rows, width = shape
+    place = (b * rows + d - begin) * width + left + begin
+    _scale(lanes, SHARE * size + at + begin, grad_cost, place, 1 - width, end - begin, factor)
+    if len(grad_drop):
+        for k in range(begin, end):
+            grad_drop[b * rows + d - k] += lanes[DROPPED * size + at + k] * factor
+
+
+@part
+def _cross(lanes, size, at, d, frames, steps, crossing):
+    """Hand on to the strip before what its last step is given, and take what this one's is.
+
+    That was handed on by the strip after as many diagonals ago as there are steps.
+    """
+    for way, row in ((0, LEFT), (1, CORNER)):
+        place, t = (row + d % 3) * size + at, d - steps
+        given = crossing[way, t] if 0 <= t < frames else crossing.dtype.type(0)
+        if d < frames:
+            crossing[way, d] = lanes[place]
+        lanes[place + steps] = given
+
+
+@part
+def _strip_backward(
+    drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, grad_B, grad_cost,
+    grad_drop, lanes, size, borders, crossing, head, samples, left, strip,
+):  # fmt: skip
+    """A strip of steps from `left` on; `crossing` (2,samples,T) is what strips give one another."""
+    big, last = limits[2], 0
+    lanes[:] = big
+    lanes[UP * size :] = 0
+    for b in range(head, head + samples):
+        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 2)
+    # The first time there is nothing to compute: what comes before is recalled.
+    for d in range(last + 1, -1, -1):
+        for b in range(head, head + samples):
+            frames, steps = frames_B[b], min(strip, steps_B[b] - left)
+            at = 2 + (b - head) * (strip + 1)
+            _recall_cells(
+                drop, shown, whole, shape, lanes, size, at, d, frames, steps,
+                borders[:, b - head], b, left, big,
+            )  # fmt: skip
+            if d == frames + steps_B[b] - left - 2 and np.isfinite(value_B[b]):
+                lanes[(UP + (d + 1) % 3) * size + at + steps - 1] = 1
+        if d <= last:
+            first, stop = _reach(d, frames_B[head], min(strip, steps_B[head] - left), samples, size)
+            _sweep_backward(lanes, size, d, first, stop, limits, len(drop) > 0, probability)
+        for b in range(head, head + samples):
+            frames, steps = frames_B[b], min(strip, steps_B[b] - left)
+            begin, end = _span(d, frames, steps)
+            at = 2 + (b - head) * (strip + 1)
+            _give(grad_cost, grad_drop, shape, lanes, size, at, d, begin, end, b, left, grad_B[b])
+            _cross(lanes, size, at, d, frames, steps, crossing[:, b - head])
 
 
 @compiled
@@ -225,45 +357,30 @@ def backward(
     Arguments are as in `forward`; the gradients are flat and start as zeros.
     """
     rows, width = shape
-    dropping, big = len(drop) > 0, limits[2]
-    side, size = _layout(width)
+    side, strip, size = _layout(width)
     lanes = np.empty(ROWS * size, whole.dtype)
-    border = np.empty((side, rows + 1), whole.dtype)
+    borders = np.empty((2, side, rows + 1), whole.dtype)
+    crossing = np.empty((2, side, rows), whole.dtype)
     for head in range(start, stop, side):
         samples = min(side, stop - head)
-        lanes[:] = big
-        lanes[UP * size :] = 0
-        last = 0
-        for b in range(head, head + samples):
-            last = max(last, frames_B[b] + steps_B[b] - 2)
-            _borders(drop, b, rows, frames_B[b], big, border[b - head])
-        for d in range(last + 1, -2 if dropping else -1, -1):
-            # The first time there is nothing to compute: what comes before is recalled.
+        crossing[:] = 0
+        most = width if samples > 1 else steps_B[head]
+        for left in range((most - 1) // strip * strip, -1, -strip):
+            borders[0] = limits[2]
             for b in range(head, head + samples):
-                frames, steps = frames_B[b], steps_B[b]
-                at, table = 2 + (b - head) * (width + 1), b * rows * width
-                row = (WHOLE + (d + 1) % 3) * size + at
-                _recall(whole, table, lanes, row, d - 2, rows, frames, steps, width, big)
-                lanes[row - 1] = border[b - head, d] if 0 <= d <= frames else big
-                if dropping:
-                    row = (SHOWN + (d + 2) % 3) * size + at
-                    _recall(shown, table, lanes, row, d - 1, rows, frames, steps, width, big)
-                    early = max(-1, d - frames + 1)
-                    row, count = DROP * size + at + early, min(steps, d + 1) - early
-                    _copy(drop, b * rows + d - early, -1, lanes, row, 1, count)
-                if d == frames + steps - 2 and np.isfinite(value_B[b]):
-                    lanes[(UP + (d + 1) % 3) * size + at + steps - 1] = 1
-            if d > last:
-                continue
-            first, until = _reach(d, frames_B[head], steps_B[head], samples, size)
-            _sweep_backward(lanes, size, d, first, until, limits, dropping, probability)
-            for b in range(head, head + samples):
-                begin, end = _span(d, frames_B[b], steps_B[b])
-                at = 2 + (b - head) * (width + 1)
-                place = (b * rows + d - begin) * width + begin
-                row = SHARE * size + at + begin
-                _scale(lanes, row, grad_cost, place, 1 - width, end - begin, grad_B[b])
-                if dropping:
-                    early = max(-1, d - frames_B[b] + 1)
-                    for k in range(early, end):
-                        grad_drop[b * rows + d - k] += lanes[DROPPED * size + at + k] * grad_B[b]
+                if left == 0:
+                    _first_border(drop, b * rows, frames_B[b], limits[2], borders[1, b - head])
+                else:
+                    _border(whole, shape, b, left, frames_B[b], limits[2], borders[1, b - head])
+                if left > 0 and len(drop):
+                    _border(shown, shape, b, left, frames_B[b], limits[2], borders[0, b - head])
+            _strip_backward(
+                drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, grad_B,
+                grad_cost, grad_drop, lanes, size, borders, crossing, head, samples, left, strip,
+            )  # fmt: skip
+        for b in range(head, head + samples if len(drop) else head):
+            # Frames dropped before the first step.
+            total = crossing[1, b - head, 0] * 0
+            for t in range(frames_B[b] - 1, -1, -1):
+                grad_drop[b * rows + t] += total * grad_B[b]
+                total += crossing[1, b - head, t]
