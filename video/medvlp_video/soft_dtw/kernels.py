@@ -25,18 +25,12 @@ from numba import njit
 from medvlp_video.soft_dtw import vectors
 from medvlp_video.soft_dtw.vectors import WIDTH
 
-LANES = 128
+LANES = 256
 """Lanes of a diagonal: enough to be busy with, few enough that the costs' lines stay at hand."""
 
 # Rows of lanes; those of tables and shares are of three diagonals in turn, d in number d mod 3.
 COST, DROP, BAD, WHOLE, SHOWN, UP, LEFT, CORNER, SHARE, DROPPED = 0, 1, 2, 3, 6, 9, 12, 15, 18, 19
 ROWS = 20
-
-log_sum, mean = vectors.log_sum, vectors.mean
-log_sum_drop, mean_drop = vectors.log_sum_drop, vectors.mean_drop
-log_sum_shares, mean_shares = vectors.log_sum_shares, vectors.mean_shares
-log_sum_drop_shares = vectors.log_sum_drop_shares
-mean_drop_shares = vectors.mean_drop_shares
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -48,7 +42,8 @@ def compiled(function: Callable[..., Any]) -> Any:
         return njit(nogil=True)(function)
 
 
-part = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+part = njit(**_INNER)
 """For what only compiled functions call."""
 
 
@@ -101,16 +96,16 @@ def _sweep_forward(lanes, size, d, first, stop, limits, dropping, probability):
     drops = (cost, bad, up, left, far, DROP * size, bad, out, both)
     if dropping and probability:
         for n in range(first, stop, WIDTH):
-            mean_drop(lanes, drops, n, limits)
+            vectors.mean_drop(lanes, drops, n, limits)
     elif dropping:
         for n in range(first, stop, WIDTH):
-            log_sum_drop(lanes, drops, n, limits)
+            vectors.log_sum_drop(lanes, drops, n, limits)
     elif probability:
         for n in range(first, stop, WIDTH):
-            mean(lanes, plain, n, limits)
+            vectors.mean(lanes, plain, n, limits)
     else:
         for n in range(first, stop, WIDTH):
-            log_sum(lanes, plain, n, limits)
+            vectors.log_sum(lanes, plain, n, limits)
 
 
 @part
@@ -125,16 +120,16 @@ def _sweep_backward(lanes, size, d, first, stop, limits, dropping, probability):
     drops = sources + cells + (shown + now, DROP * size) + targets + (DROPPED * size,)
     if dropping and probability:
         for n in range(first, stop, WIDTH):
-            mean_drop_shares(lanes, drops, n, limits)
+            vectors.mean_drop_shares(lanes, drops, n, limits)
     elif dropping:
         for n in range(first, stop, WIDTH):
-            log_sum_drop_shares(lanes, drops, n, limits)
+            vectors.log_sum_drop_shares(lanes, drops, n, limits)
     elif probability:
         for n in range(first, stop, WIDTH):
-            mean_shares(lanes, plain, n, limits)
+            vectors.mean_shares(lanes, plain, n, limits)
     else:
         for n in range(first, stop, WIDTH):
-            log_sum_shares(lanes, plain, n, limits)
+            vectors.log_sum_shares(lanes, plain, n, limits)
 
 
 @part
@@ -157,27 +152,28 @@ def _take_costs(cost, drop, shape, lanes, size, at, d, begin, end, b, left):
 
 
 @part
-def _keep(table, shape, lanes, row, d, begin, end, b, left):
+def _keep(table, shape, lanes, row, turn, begin, end, b, left):
     if len(table):
         rows, width = shape
-        place = (b * rows + (d + left) % rows) * width + left + begin
+        place = (b * rows + turn) * width + left + begin
         _copy(lanes, row + begin, 1, table, place, end - begin)
 
 
 @part
-def _next_border(lanes, row, border, d, frames, steps, begin, big):
+def _next_border(lanes, row, borders, which, d, frames, steps, begin, big):
     """Put the border of the next diagonal but one into its lane, and what ends here in its place.
 
     It was read before: a border is needed as many diagonals earlier as there are steps.
     """
-    lanes[row - 1] = border[d + 2] if d + 1 < frames else big
+    table, sample = which
+    lanes[row - 1] = borders[table, sample, d + 2] if d + 1 < frames else big
     if begin < steps <= d + 1:
-        border[d - steps + 2] = lanes[row + steps - 1]
+        borders[table, sample, d - steps + 2] = lanes[row + steps - 1]
 
 
 @part
 def _value(lanes, bad, last, steps, big):
-    """What stands in a sample's last cell: NaN if a cost was none, infinity beyond half of `big`."""
+    """What stands in a last cell: NaN if a cost was none, infinity beyond half of `big`."""
     for n in range(bad, bad + steps):
         if lanes[n] > 0:
             return np.nan
@@ -203,6 +199,7 @@ def _strip_forward(
             lanes[(SHOWN + row) * size + at - 1] = borders[0, b - head, row - 1]
             lanes[(WHOLE + row) * size + at - 1] = borders[1, b - head, row - 1]
     for d in range(last):
+        turn = (d + left) % shape[0]
         for b in range(head, head + samples):
             begin, end = _span(d, frames_B[b], min(strip, steps_B[b] - left))
             at = 2 + (b - head) * (strip + 1)
@@ -214,16 +211,16 @@ def _strip_forward(
             begin, end = _span(d, frames, steps)
             at = 2 + (b - head) * (strip + 1)
             row = (WHOLE + d % 3) * size + at
-            _keep(whole, shape, lanes, row, d, begin, end, b, left)
-            _next_border(lanes, row, borders[1, b - head], d, frames, steps, begin, big)
+            _keep(whole, shape, lanes, row, turn, begin, end, b, left)
+            _next_border(lanes, row, borders, (1, b - head), d, frames, steps, begin, big)
             if d == frames + steps - 2:
                 # The last strip's counts, but a cost that is none does so in any.
                 value = _value(lanes, BAD * size + at, row + steps - 1, steps, big)
                 value_B[b] = np.nan if left > 0 and np.isnan(value_B[b]) else value
             if len(drop):
                 row = (SHOWN + d % 3) * size + at
-                _keep(shown, shape, lanes, row, d, begin, end, b, left)
-                _next_border(lanes, row, borders[0, b - head], d, frames, steps, begin, big)
+                _keep(shown, shape, lanes, row, turn, begin, end, b, left)
+                _next_border(lanes, row, borders, (0, b - head), d, frames, steps, begin, big)
     borders[:, :, 0] = big
 
 
@@ -253,11 +250,11 @@ def forward(
 
 
 @part
-def _recall(table, shape, lanes, row, d, begin, end, steps, b, left, big):
+def _recall(table, shape, lanes, row, turn, begin, end, steps, b, left, big):
     """Put a diagonal of a table into lanes that held the third one after it."""
     rows, width = shape
     if end > begin:
-        place = (b * rows + (d + left) % rows) * width + left + begin
+        place = (b * rows + turn) * width + left + begin
         _copy(table, place, 1, lanes, row + begin, end - begin)
     for k in range(end, min(steps, end + 3)):
         lanes[row + k] = big
@@ -274,18 +271,33 @@ def _border(table, shape, b, left, frames, big, border):
 
 @part
 def _recall_cells(
-    drop, shown, whole, shape, lanes, size, at, d, frames, steps, borders, b, left, big
+    drop,
+    shown,
+    whole,
+    shape,
+    lanes,
+    size,
+    at,
+    d,
+    turns,
+    frames,
+    steps,
+    borders,
+    sample,
+    b,
+    left,
+    big,
 ):
     """D of diagonal d - 2, and with drops P of d - 1 and the drop costs of d."""
     begin, end = _span(d - 2, frames, steps)
     row = (WHOLE + (d + 1) % 3) * size + at
-    _recall(whole, shape, lanes, row, d - 2, begin, end, steps, b, left, big)
-    lanes[row - 1] = borders[1, d] if d <= frames else big
+    _recall(whole, shape, lanes, row, turns[0], begin, end, steps, b, left, big)
+    lanes[row - 1] = borders[1, sample, d] if d <= frames else big
     if len(drop):
         begin, end = _span(d - 1, frames, steps)
         row = (SHOWN + (d + 2) % 3) * size + at
-        _recall(shown, shape, lanes, row, d - 1, begin, end, steps, b, left, big)
-        lanes[row - 1] = borders[0, d + 1] if d + 1 <= frames else big
+        _recall(shown, shape, lanes, row, turns[1], begin, end, steps, b, left, big)
+        lanes[row - 1] = borders[0, sample, d + 1] if d + 1 <= frames else big
         begin, end = _span(d, frames, steps)
         _copy(drop, b * shape[0] + d - begin, -1, lanes, DROP * size + at + begin, end - begin)
 
@@ -301,16 +313,16 @@ def _give(grad_cost, grad_drop, shape, lanes, size, at, d, begin, end, b, left, 
 
 
 @part
-def _cross(lanes, size, at, d, frames, steps, crossing):
+def _cross(lanes, size, at, d, frames, steps, crossing, sample):
     """Hand on to the strip before what its last step is given, and take what this one's is.
 
     That was handed on by the strip after as many diagonals ago as there are steps.
     """
     for way, row in ((0, LEFT), (1, CORNER)):
         place, t = (row + d % 3) * size + at, d - steps
-        given = crossing[way, t] if 0 <= t < frames else crossing.dtype.type(0)
+        given = crossing[way, sample, t] if 0 <= t < frames else crossing.dtype.type(0)
         if d < frames:
-            crossing[way, d] = lanes[place]
+            crossing[way, sample, d] = lanes[place]
         lanes[place + steps] = given
 
 
@@ -327,12 +339,13 @@ def _strip_backward(
         last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 2)
     # The first time there is nothing to compute: what comes before is recalled.
     for d in range(last + 1, -1, -1):
+        turns = (d + left - 2) % shape[0], (d + left - 1) % shape[0]
         for b in range(head, head + samples):
             frames, steps = frames_B[b], min(strip, steps_B[b] - left)
             at = 2 + (b - head) * (strip + 1)
             _recall_cells(
-                drop, shown, whole, shape, lanes, size, at, d, frames, steps,
-                borders[:, b - head], b, left, big,
+                drop, shown, whole, shape, lanes, size, at, d, turns, frames, steps,
+                borders, b - head, b, left, big,
             )  # fmt: skip
             if d == frames + steps_B[b] - left - 2 and np.isfinite(value_B[b]):
                 lanes[(UP + (d + 1) % 3) * size + at + steps - 1] = 1
@@ -344,7 +357,8 @@ def _strip_backward(
             begin, end = _span(d, frames, steps)
             at = 2 + (b - head) * (strip + 1)
             _give(grad_cost, grad_drop, shape, lanes, size, at, d, begin, end, b, left, grad_B[b])
-            _cross(lanes, size, at, d, frames, steps, crossing[:, b - head])
+            if strip < shape[1] or len(drop):
+                _cross(lanes, size, at, d, frames, steps, crossing, b - head)
 
 
 @compiled

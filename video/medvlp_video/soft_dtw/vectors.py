@@ -55,7 +55,7 @@ class _Vector:
     def choose(
         self, sign: str, bound: _Vector | float, yes: _Vector | float, no: _Vector | float
     ) -> _Vector:
-        """One value where these are `sign` than a bound, another elsewhere and where they are NaN."""
+        """One value where these are `sign` than a bound, another elsewhere and at NaN."""
         found = self.builder.fcmp_ordered(sign, self.value, self._operand(bound))
         return self.of(self.builder.select(found, self._operand(yes), self._operand(no)))
 
@@ -76,13 +76,12 @@ class _Vector:
     def single(self) -> bool:
         return isinstance(self.value.type.element, ir.FloatType)
 
-    def exp(self) -> _Vector:
-        """``exp`` of values at most 0; 0 where the result would be no normal number.
+    def exp(self, floor: _Vector) -> _Vector:
+        """``exp`` of values at most 0; 0 down from a floor where it would be no normal number.
 
         2^n is made in the exponent's bits; of the rest, at most log(2)/2 in size, Taylor's series.
         """
         bits, mantissa, bias, terms = (32, 23, 127, 7) if self.single else (64, 52, 1023, 13)
-        lowest = -87.0 if self.single else -708.0
         # Two parts of log(2), the first with so few bits that n times it is exact.
         head = float(np.float32(0.693359375))
         whole = ir.VectorType(ir.IntType(bits), WIDTH)
@@ -96,7 +95,7 @@ class _Vector:
         power = self.builder.add(power, ir.Constant(whole, [bias << mantissa] * WIDTH))
         power = self.of(self.builder.bitcast(power, self.value.type))
         series = rest.polynomial([1 / math.factorial(n) for n in range(terms, -1, -1)])
-        return self.choose(">", lowest, series * power, 0.0)
+        return self.choose(">", floor, series * power, 0.0)
 
     def log(self) -> _Vector:
         """``log`` of values from 1 to 3: ``log c + 2 artanh((x - c)/(x + c))`` with c = √3."""
@@ -116,7 +115,7 @@ class _Limits(NamedTuple):
     big: _Vector
     """Infinity."""
     floor: _Vector
-    """The exponent from which on `_Vector.exp` is 0."""
+    """The exponent down from which its exponential is 0."""
     tiny: _Vector
     """Shares up to here count for nothing; below, numbers would be slow."""
 
@@ -136,20 +135,21 @@ def _log_sum(three: Three, at: _Limits) -> _Vector:
     a, b, c = three
     low, high = a.least(b), a.most(b)
     low, middle, high = low.least(c), low.most(c).least(high), high.most(c)
-    rest = ((low - middle) * at.inverse).exp() + ((low - high) * at.inverse).exp()
+    rest = ((low - middle) * at.inverse).exp(at.floor)
+    rest = rest + ((low - high) * at.inverse).exp(at.floor)
     return low - at.gamma * (rest + 1.0).log()
 
 
 def _mean(three: Three, at: _Limits) -> _Vector:
     """``Σ p x`` with ``p = softmax(-x/γ)``."""
     low, (u, v, w) = _exponents(three, at)
-    p, q, r = u.exp(), v.exp(), w.exp()
+    p, q, r = u.exp(at.floor), v.exp(at.floor), w.exp(at.floor)
     return low - at.gamma * ((p * u + q * v + r * w) / (p + q + r))
 
 
 def _softmax(three: Three, at: _Limits) -> Lanes:
     """The derivatives of `_log_sum`."""
-    parts = [x.exp() for x in _exponents(three, at)[1]]
+    parts = [x.exp(at.floor) for x in _exponents(three, at)[1]]
     inverse = parts[0].constant(1.0) / (parts[0] + parts[1] + parts[2])
     return [part * inverse for part in parts]
 
@@ -206,7 +206,9 @@ def _backward_drop(probability: bool, lanes: Lanes, at: _Limits) -> Lanes:
     return [share, p + dropped, q, r, dropped]
 
 
-def _operation(compute: Callable[[bool, Lanes, _Limits], Lanes], reads: int, probability: bool) -> Any:
+def _operation(
+    compute: Callable[[bool, Lanes, _Limits], Lanes], reads: int, probability: bool
+) -> Any:
     """A function of compiled code: (lanes, offsets, n, limits) for `WIDTH` lanes from n on.
 
     `lanes` are all rows of lanes one after another, `offsets` where those begin that are read and
@@ -233,8 +235,7 @@ def _operation(compute: Callable[[bool, Lanes, _Limits], Lanes], reads: int, pro
 
             size = 4 if isinstance(kind, ir.FloatType) else 8
             given = [
-                _Vector(builder, builder.load(place(number), align=size))
-                for number in range(reads)
+                _Vector(builder, builder.load(place(number), align=size)) for number in range(reads)
             ]
             at = _Limits(*(spread(builder.extract_value(values[3], i)) for i in range(5)))
             for number, result in enumerate(compute(probability, given, at)):
