@@ -15,12 +15,17 @@ temperature γ:
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from types import ModuleType
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from medvlp.losses.contrastive import widened
 
 SoftMin = Literal["logsumexp", "probability"]
 Lengths = Tensor | Sequence[int] | None
@@ -179,7 +184,108 @@ def alignment_path(cost_TK: Tensor, drop_T: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: As `soft_dtw`, or every path is forbidden.
     """
-    raise NotImplementedError
+    cost_BTK = cost_TK.detach()[None].double().cpu().contiguous()
+    drop_BT = None if drop_T is None else drop_T.detach()[None].double().cpu().contiguous()
+    lengths = _check(cost_BTK, drop_BT, _HARD, None, None, "probability")
+    value_B, (shown, whole) = _sweeps(torch.device("cpu"))[0].forward(
+        cost_BTK, _drops(cost_BTK, drop_BT), *lengths, _HARD, True, True
+    )
+    _refuse_nan(value_B)
+    if value_B.isinf():
+        raise ValueError("soft-DTW: the costs forbid every path")
+    frames, steps = cost_TK.shape
+    if drop_BT is None:
+        shown, drop = whole, np.full(frames, np.inf)
+    else:
+        drop = drop_BT[0].numpy()
+    return torch.tensor(_traced(shown.numpy(), whole.numpy(), drop, frames, steps))
+
+
+_HARD = 1e-290
+"""A temperature so low that the soft minimum ``probability`` is the minimum itself."""
+
+
+def _traced(
+    shown: np.ndarray, whole: np.ndarray, drop: np.ndarray, frames: int, steps: int
+) -> list[tuple[int, int]]:
+    """The cells of the cheapest path, from the tables as `kernels` keeps them."""
+
+    def at(table: np.ndarray, t: int, k: int) -> float:
+        return float(table[(t + k) % frames * steps + k]) if t >= 0 and k >= 0 else math.inf
+
+    cells: list[tuple[int, int]] = []
+    t, k, dropping = frames - 1, steps - 1, True
+    while True:
+        if dropping and at(shown, t, k) > drop[t] + at(whole, t - 1, k):
+            t -= 1
+            continue
+        cells.append((t, k))
+        if k == 0 and at(whole, t - 1, 0) >= (drop[:t].sum() if t else 0.0):
+            return cells[::-1]
+        before = (
+            (at(whole, t - 1, k - 1), 0, (t - 1, k - 1)),
+            (at(whole, t - 1, k), 1, (t - 1, k)),
+            (at(shown, t, k - 1), 2, (t, k - 1)),
+        )
+        _, way, (t, k) = min(before)
+        dropping = way < 2
+
+
+class _SoftDtw(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cost_BTK: Tensor,
+        drop_BT: Tensor,
+        frames_B: Tensor,
+        steps_B: Tensor,
+        gamma: float,
+        probability: bool,
+    ) -> Tensor:
+        costs = cost_BTK.detach().contiguous(), drop_BT.detach().contiguous()
+        sweeps, device = _sweeps(cost_BTK.device)
+        given = [x.to(device) for x in (*costs, frames_B, steps_B)]
+        value_B: Tensor
+        value_B, tables = sweeps.forward(*given, gamma, probability, any(ctx.needs_input_grad))
+        ctx.sweeps, ctx.shape = sweeps, tuple(cost_BTK.shape[1:])
+        ctx.gamma, ctx.probability = gamma, probability
+        ctx.save_for_backward(*given[1:], value_B, *tables)
+        return value_B.to(cost_BTK.device, copy=True)
+
+    @staticmethod
+    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "soft-DTW has no second derivative; remedy: take its gradient without create_graph"
+            )
+        drop_BT, frames_B, steps_B, value_B, *tables = ctx.saved_tensors
+        grads = ctx.sweeps.backward(
+            ctx.shape, drop_BT, frames_B, steps_B, ctx.gamma, ctx.probability, tuple(tables),
+            value_B, grad_B.to(value_B.device).contiguous(),
+        )  # fmt: skip
+        return *(grad.to(grad_B.device) for grad in grads), None, None, None, None
+
+
+def _sweeps(device: torch.device) -> tuple[ModuleType, torch.device]:
+    """The kernels for a device, and the device that they run on: where there are none, the CPU.
+
+    Imported when needed: numba takes a second, triton comes with CUDA builds of torch alone.
+    """
+    cuda = device.type == "cuda" and torch.version.cuda is not None
+    if cuda and importlib.util.find_spec("triton") is not None:
+        from medvlp_video.soft_dtw import cuda as sweeps
+
+        return sweeps, device
+    from medvlp_video.soft_dtw import cpu
+
+    return cpu, torch.device("cpu")
+
+
+def _drops(cost_BTK: Tensor, drop_BT: Tensor | None) -> Tensor:
+    """Drop costs of the costs' type, (B,0) where there are none."""
+    if drop_BT is None:
+        return cost_BTK.new_empty(len(cost_BTK), 0)
+    return drop_BT.to(cost_BTK)
 
 
 def _aligned(
@@ -190,35 +296,26 @@ def _aligned(
     lengths_K: Lengths,
     soft_min: SoftMin,
 ) -> Tensor:
-    frames_B, steps_B = _check(cost_BTK, drop_BT, gamma, lengths_T, lengths_K, soft_min)
-    values = []
-    for cost, frames, steps, sample in zip(
-        cost_BTK, frames_B.tolist(), steps_B.tolist(), range(len(cost_BTK)), strict=True
-    ):
-        drop = None if drop_BT is None else drop_BT[sample]
-        values.append(_literal(cost[:frames, :steps], drop, gamma, soft_min))
-    return torch.stack(values)
+    lengths = _check(cost_BTK, drop_BT, gamma, lengths_T, lengths_K, soft_min)
+    cost_BTK = widened(cost_BTK)
+    drop_BT = _drops(cost_BTK, drop_BT)
+    if not len(cost_BTK):
+        return cost_BTK.sum((1, 2))
+    probability = soft_min == "probability"
+    value_B: Tensor = _SoftDtw.apply(  # type: ignore[no-untyped-call]
+        cost_BTK, drop_BT, *lengths, float(gamma), probability
+    )
+    _refuse_nan(value_B)
+    return value_B
 
 
-def _literal(cost_TK: Tensor, drop_T: Tensor | None, gamma: float, soft_min: SoftMin) -> Tensor:
-    def soft(*parts: Tensor) -> Tensor:
-        x = torch.stack([part for part in parts if bool(part < torch.inf)] or [parts[0]])
-        if soft_min == "logsumexp":
-            return -gamma * torch.logsumexp(-x / gamma, 0)
-        return (torch.softmax(-x / gamma, 0) * x).sum()
-
-    (frames, steps), inf = cost_TK.shape, cost_TK.new_tensor(torch.inf)
-    zero = torch.zeros_like(inf)
-    above = [zero, *[inf] * steps]
-    for t in range(frames):
-        first = inf if drop_T is None else above[0] + drop_T[t]
-        shown, row = [inf], [first]
-        for k in range(1, steps + 1):
-            shown.append(cost_TK[t, k - 1] + soft(above[k], above[k - 1], shown[k - 1]))
-            dropped = inf if drop_T is None else above[k] + drop_T[t]
-            row.append(soft(shown[k], dropped))
-        above = row
-    return above[-1]
+def _refuse_nan(value_B: Tensor) -> None:
+    wrong_B = value_B.detach().isnan()
+    if wrong_B.any():
+        raise ValueError(
+            "soft-DTW: within a sample's lengths costs are numbers or infinity, but some of "
+            f"sample {int(wrong_B.nonzero()[0, 0])} are NaN or -inf"
+        )
 
 
 def _check(

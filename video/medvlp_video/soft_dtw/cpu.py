@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from medvlp_video.soft_dtw import kernels
+from medvlp_video.soft_dtw.limits import limits
 
 _GRAIN = 50_000
 """Cells that a thread should have to be worth waking."""
@@ -27,9 +29,9 @@ def forward(
     frames_B: Tensor,
     steps_B: Tensor,
     gamma: float,
-    expected: bool,
+    probability: bool,
     kept: bool,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Values (B,), and the tables P and D for `backward` where they are `kept`.
 
     Args:
@@ -38,55 +40,53 @@ def forward(
         frames_B: Each sample's frames, int64.
         steps_B: Each sample's steps, int64.
         gamma: Temperature.
-        expected: The soft minimum ``probability``, not ``logsumexp``.
+        probability: The soft minimum ``probability``, not ``logsumexp``.
         kept: Whether there will be a backward pass.
     """
-    whole = cost_BTK.new_empty(cost_BTK.shape if kept else (len(cost_BTK), 1, 1))
-    shown = cost_BTK.new_empty(
-        cost_BTK.shape if kept and drop_BT.shape[1] else (len(cost_BTK), 1, 1)
-    )
+    size = cost_BTK.numel() if kept else 0
+    whole = cost_BTK.new_empty(size)
+    shown = cost_BTK.new_empty(size if drop_BT.numel() else 0)
     value_B = cost_BTK.new_empty(len(cost_BTK))
-    limits = _limits(cost_BTK.dtype, gamma)
-    arrays = [x.numpy() for x in (cost_BTK, drop_BT, frames_B, steps_B)]
-    tables = [x.numpy() for x in (shown, whole, value_B)]
+    costs = [x.reshape(-1).numpy() for x in (cost_BTK, drop_BT)]
+    lengths, shape = [x.numpy() for x in (frames_B, steps_B)], tuple(cost_BTK.shape[1:])
+    typed = _typed(cost_BTK.dtype, gamma)
+    results = [x.numpy() for x in (shown, whole, value_B)]
 
     def sweep(start: int, stop: int) -> None:
-        kernels.forward(*arrays, limits, expected, kept, *tables, start, stop)
+        kernels.forward(*costs, *lengths, shape, typed, probability, *results, start, stop)
 
     _share_out(sweep, frames_B, steps_B)
     return value_B, (shown, whole)
 
 
 def backward(
+    shape: tuple[int, int],
     drop_BT: Tensor,
     frames_B: Tensor,
     steps_B: Tensor,
     gamma: float,
-    expected: bool,
-    tables: tuple[Tensor, Tensor],
+    probability: bool,
+    tables: tuple[Tensor, ...],
     value_B: Tensor,
     grad_B: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of ``Σ grad · value`` with respect to costs and drop costs."""
     shown, whole = tables
-    grad_cost, grad_drop = torch.empty_like(whole), torch.zeros_like(drop_BT)
-    limits = _limits(whole.dtype, gamma)
-    arrays = [x.numpy() for x in (drop_BT, frames_B, steps_B)]
-    others = [x.numpy() for x in (shown, whole, value_B, grad_B, grad_cost, grad_drop)]
+    grad_cost, grad_drop = torch.zeros_like(whole), torch.zeros_like(drop_BT)
+    given = [x.numpy() for x in (drop_BT.reshape(-1), frames_B, steps_B)]
+    typed = _typed(whole.dtype, gamma)
+    others = [x.numpy() for x in (shown, whole, value_B, grad_B, grad_cost, grad_drop.view(-1))]
 
     def sweep(start: int, stop: int) -> None:
-        kernels.backward(*arrays, limits, expected, *others, start, stop)
+        kernels.backward(*given, shape, typed, probability, *others, start, stop)
 
     _share_out(sweep, frames_B, steps_B)
-    return grad_cost, grad_drop
+    return grad_cost.view(-1, *shape), grad_drop
 
 
-def _limits(dtype: torch.dtype, gamma: float) -> tuple[Any, ...]:
-    """Temperature, its inverse, infinity, the exponent below which exp is 0, and a tiny number."""
+def _typed(dtype: torch.dtype, gamma: float) -> tuple[Any, ...]:
     kind = np.float32 if dtype == torch.float32 else np.float64
-    big = float(np.finfo(kind).max) / 4
-    floor, tiny = (-87.0, 1e-30) if kind is np.float32 else (-708.0, 1e-290)
-    return tuple(kind(x) for x in (gamma, min(1 / gamma, big), big, floor, tiny))
+    return tuple(kind(number) for number in limits(dtype, gamma))
 
 
 def _share_out(sweep: Callable[[int, int], None], frames_B: Tensor, steps_B: Tensor) -> None:
@@ -99,7 +99,7 @@ def _share_out(sweep: Callable[[int, int], None], frames_B: Tensor, steps_B: Ten
         return
     goals = torch.arange(1, threads) * total // threads
     cuts = [0, *(torch.searchsorted(cells, goals) + 1).tolist(), batch]
-    parts = [pair for pair in zip(cuts, cuts[1:]) if pair[0] < pair[1]]
+    parts = [(start, stop) for start, stop in pairwise(cuts) if start < stop]
     pool = _pool(threads, os.getpid())
     waiting = [pool.submit(sweep, *part) for part in parts[1:]]
     sweep(*parts[0])

@@ -1,0 +1,17 @@
+"""What both kinds of kernels take for infinity and for nothing."""
+
+from __future__ import annotations
+
+import torch
+
+
+def limits(dtype: torch.dtype, gamma: float) -> tuple[float, float, float, float, float]:
+    """Gamma, its inverse, infinity, an exponent, and a tiny number.
+
+    Infinity is a number that may be added to itself. Down from the exponent an exponential counts
+    as 0; up to the tiny number a share of the gradient does. Both keep clear of the numbers below
+    the normal ones, which are slow.
+    """
+    big = torch.finfo(dtype).max / 4
+    floor, tiny = (-87.0, 1e-30) if dtype == torch.float32 else (-708.0, 1e-290)
+    return gamma, min(1 / gamma, big), big, floor, tiny
