@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ rest, which is small or does not shrink."""
 
 SUFFIXES = {"npy": ".npy", "blosc2": ".b2nd"}
 """The ending of each format's files."""
+
+ENTRY = re.compile(r"([0-9a-f]{64})-[0-9a-f]{32}\.(?:npy|b2nd|proxy)")
+"""The names of a cache's files, those of proxies (`medvlp.data.proxies`) included: the digest of
+the content, by which whoever withdraws is found, then that of what was made of it, and how."""
 
 _CHUNK = (64, 128, 128)
 _BLOCK = (16, 64, 64)
@@ -138,6 +143,23 @@ def write_entry(folder: Path, key: str, array: NDArray[Any], wanted: Format) -> 
             Path(name).unlink()
         raise
     return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the last four bytes of a file are the checksum of those before."""
+    try:
+        with path.open("rb") as file:
+            return _is_sound(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    except (OSError, ValueError):
+        return False
+
+
+def append_checksum(path: Path) -> None:
+    """Make a file end with the checksum of its bytes, by which `is_whole` knows it."""
+    with path.open("r+b") as file:
+        checksum = _checksum(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        file.seek(0, os.SEEK_END)
+        file.write(checksum)
 
 
 def form_of(array: NDArray[Any], wanted: Format) -> Literal["npy", "blosc2"]:

@@ -23,5 +23,6 @@ DOMAIN = Domain(
         "triplets": Ref("medvlp_video.tasks.triplets:TripletsConfig"),
         "temporal-retrieval": Ref("medvlp_video.tasks.moments:MomentsConfig"),
     },
+    proxies=Ref("medvlp_video.proxy_make:PROXIES"),
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
 )

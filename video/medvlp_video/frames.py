@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp_video.border import Box
+
 TOLERANCE_S = 1e-4
 """Rounding allowance when a time is compared with a timestamp; far below one frame."""
 
@@ -26,6 +28,8 @@ class FrameReader(ABC):
         """The mean rate in frames per second, for information only."""
         self.duration_s = duration_s
         """Seconds until the last frame disappears."""
+        self.border: Box | None = None
+        """The picture inside the recording's black border, where it was looked for."""
 
     def index_at(self, times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
         """The frames that a player shows at `times_s`: the last that appeared by then."""

@@ -20,16 +20,8 @@ from medvlp.config import STRICT
 from medvlp.data.placement import Placed, Region
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
+from medvlp_video.border import Box, picture_box
 from medvlp_video.read import open_reader
-
-Box = tuple[int, int, int, int]
-"""(x0, y0, x1, y1)."""
-
-BLACK = 24
-"""Grey levels up to which a recorder's border counts as black."""
-
-STRAY = 0.05
-"""Fraction of bright pixels up to which a row or column still counts as border."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -109,6 +101,8 @@ def apply_views(clip_BFCHW: Tensor, view_BK: Tensor) -> Tensor:
 class ClipPreprocess:
     """Video files to (F,3,H,W), by `ClipPreprocessConfig`."""
 
+    moments = "the last frame whose presentation time is not after the moment"
+
     def __init__(self, config: ClipPreprocessConfig) -> None:
         self.config = config
 
@@ -118,7 +112,8 @@ class ClipPreprocess:
         """(F,size,size,3) frames of `span`, or of the whole recording.
 
         Frames come from the timestamp reader, whichever reader the file earned, so that the
-        stored array never depends on what is installed.
+        stored array never depends on what is installed, or from a proxy. A black border is that of
+        the recording where a proxy knows it, else that of the clip.
 
         Raises:
             Reject: The files cannot be decoded, or the span begins after the end.
@@ -128,7 +123,11 @@ class ClipPreprocess:
         if start_s >= reader.duration_s:
             raise Reject("span_outside", "the span begins after the recording's end")
         times_F = self.times((start_s, min(end_s, reader.duration_s)))
-        return self._fitted(reader.frames_at(times_F))
+        return self._fitted(reader.frames_at(times_F), reader.border)
+
+    def reader(self, indexed: str) -> str:
+        """What reads files that were indexed with the reader `indexed`."""
+        return "pyav" if indexed == "decord" else indexed
 
     def times(self, span: Span) -> NDArray[np.float64]:
         """(F,) seconds at which frames are taken from `span`."""
@@ -199,9 +198,13 @@ class ClipPreprocess:
         frame_HWC: NDArray[np.uint8] = stored[min(int(at * len(stored)), len(stored) - 1)]
         return frame_HWC
 
-    def _fitted(self, frames_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _fitted(
+        self, frames_FHWC: NDArray[np.uint8], border: Box | None = None
+    ) -> NDArray[np.uint8]:
         height, width = frames_FHWC.shape[1:3]
-        box = picture_box(frames_FHWC) if self.config.border == "cut" else (0, 0, width, height)
+        box = (0, 0, width, height)
+        if self.config.border == "cut":
+            box = border or picture_box(frames_FHWC)
         if self.config.fit == "center-crop":
             box = _middle_square(box)
         width, height = box[2] - box[0], box[3] - box[1]
@@ -214,25 +217,6 @@ class ClipPreprocess:
             image = Image.fromarray(frame_HWC).resize(inner, Image.Resampling.BILINEAR, box=box)
             out_HWC[y : y + inner[1], x : x + inner[0]] = np.asarray(image)
         return out_FHWC
-
-
-def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:
-    """(x0, y0, x1, y1) of the picture inside a black border; the whole frame if that is too bold.
-
-    A row or column belongs to the border if it stays black in all frames. Less than half a side
-    left means a dark scene rather than a border.
-    """
-    height, width = frames_FHWC.shape[1:3]
-    bright_HW = (frames_FHWC.max(axis=0) > BLACK).any(axis=-1)
-    # A few stray pixels (text of the recorder, compression) do not make a picture.
-    rows = np.flatnonzero(bright_HW.mean(axis=1) > STRAY)
-    columns = np.flatnonzero(bright_HW.mean(axis=0) > STRAY)
-    if len(rows) == 0 or len(columns) == 0:
-        return 0, 0, width, height
-    x0, x1, y0, y1 = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
-    if x1 - x0 < width / 2 or y1 - y0 < height / 2:
-        return 0, 0, width, height
-    return x0, y0, x1, y1
 
 
 def _middle_square(box: Box) -> Box:

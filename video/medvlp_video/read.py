@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from medvlp.archive.probe import Probe
 from medvlp.archive.verdict import Reject
+from medvlp.data.proxies import SUFFIX
 from medvlp.errors import InputError
 from medvlp_video.fast import DecordReader, spread
 from medvlp_video.folder import DEFAULT_RATE, FRAME_SUFFIXES, FolderReader, frame_files
 from medvlp_video.frames import FrameReader
+from medvlp_video.proxy import ProxyReader
 from medvlp_video.timestamps import TimestampReader
 
 MOST_LOOKED_AT = 600_000_000
@@ -36,8 +38,9 @@ def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader
     """The frame reader for one sample's files.
 
     Args:
-        paths: One video file, one folder of frames, or the frames themselves.
-        reader: The manifest's `reader`; by default ``pyav`` or ``frames``, after the files.
+        paths: One video file, one proxy, one folder of frames, or the frames themselves.
+        reader: The manifest's `reader`; by default ``pyav`` or ``frames``, after the files. A
+            proxy has a reader of its own.
 
     Raises:
         Reject: The files cannot be read; see the readers for the codes.
@@ -46,6 +49,8 @@ def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader
         return FolderReader(_frames(paths), frame_rate(reader or "frames"))
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
+    if paths[0].suffix == SUFFIX:
+        return ProxyReader(paths[0])
     return DecordReader(paths[0]) if reader == "decord" else TimestampReader(paths[0])
 
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,9 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
+from medvlp.digest import nothing
 from medvlp_video.frames import FrameReader
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 MOST_PIXELS = 2**26
 MOST_FPS = 1000
 MOST_BOXES = 10_000
+
+_OFTEN = 250
+"""Packets that are read between two calls of `alive`."""
 
 SHORT_S = 1.0
 """A file that ends this much (or 2 %) before its own header says is truncated."""
@@ -59,14 +63,22 @@ class TimestampIndex:
 class TimestampReader(FrameReader):
     """Frames of one video file by exact timestamp (backend ``pyav``).
 
+    Args:
+        path: The video file.
+        index: Its timestamps, where they are known.
+        alive: Called whenever packets or frames have come in.
+
     Raises:
         Reject: ``empty``, ``no_index``, ``no_video_stream``, ``no_timestamps``, ``truncated``,
             ``bad_dims``, ``bad_rate`` or ``undecodable``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, index: TimestampIndex | None = None, alive: Alive = nothing
+    ) -> None:
         self._path = path
-        self._index = index = timestamp_index(path)
+        self._alive = alive
+        self._index = index = index or timestamp_index(path, alive)
         times_s = (index.pts - index.pts[0]) * index.tick_s
         duration_s = float((index.end_pts - index.pts[0]) * index.tick_s)
         fps = len(index.pts) / duration_s
@@ -82,15 +94,15 @@ class TimestampReader(FrameReader):
         found = {}
         # One for all frames: its set-up costs more than a small frame's conversion.
         reformatter = VideoReformatter()
-        with _opened(self._path) as (container, stream):
+        with opened(self._path) as (container, stream):
             for pts, frame in self._walk(container, stream, sorted(set(wanted_F.tolist()))):
-                found[pts] = _rgb(reformatter, frame, self._index)
+                found[pts] = rgb(reformatter, frame, self._index.size, self._index.turns)
         return np.stack([found[pts] for pts in wanted_F.tolist()])
 
     def bad_frames(self) -> NDArray[np.int64]:
         """Places in `times` of the frames that do not decode cleanly; decodes the whole file."""
-        with _opened(self._path) as (container, stream):
-            frames = _decoded(container, stream, self._index.keys)
+        with opened(self._path) as (container, stream):
+            frames = decoded(container, stream, self._index.keys, self._alive)
             clean = {frame.pts for frame, sound in frames if sound}
         return np.array([i for i, pts in enumerate(self._index.pts.tolist()) if pts not in clean])
 
@@ -109,7 +121,7 @@ class TimestampReader(FrameReader):
                 if frame is not None:
                     break
                 container.seek(int(keys[max(place - back, 0)]), stream=stream)
-                decoder = _decoded(container, stream, keys)
+                decoder = decoded(container, stream, keys, self._alive)
                 frame = _advance(decoder, pts)
             if frame is None:
                 raise Reject("bad_frame", "a frame that the index lists does not decode")
@@ -117,7 +129,7 @@ class TimestampReader(FrameReader):
             yield pts, frame
 
 
-def timestamp_index(path: Path) -> TimestampIndex:
+def timestamp_index(path: Path, alive: Alive = nothing) -> TimestampIndex:
     """The timestamps of one file, kept for the files read last.
 
     Raises:
@@ -126,27 +138,37 @@ def timestamp_index(path: Path) -> TimestampIndex:
     stat = path.stat()
     if stat.st_size == 0:
         raise Reject("empty", "0 bytes")
-    return _indexed(path, stat.st_size, stat.st_mtime_ns)
+    known = (path, stat.st_size, stat.st_mtime_ns)
+    if known not in _INDEXES:
+        if len(_INDEXES) >= _MOST_KEPT:
+            del _INDEXES[next(iter(_INDEXES))]
+        _INDEXES[known] = _indexed(path, alive)
+    return _INDEXES[known]
 
 
-@lru_cache(maxsize=256)
-def _indexed(path: Path, size: int, changed_ns: int) -> TimestampIndex:
-    with _opened(path) as (container, stream):
-        packets = [
-            (packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard)
-            for packet in container.demux(stream)
-            if packet.size
-        ]
+_MOST_KEPT = 256
+_INDEXES: dict[tuple[Path, int, int], TimestampIndex] = {}
+
+
+def _indexed(path: Path, alive: Alive) -> TimestampIndex:
+    with opened(path) as (container, stream):
+        packets = []
+        for packet in container.demux(stream):
+            if packet.size:
+                told = packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard
+                packets.append(told)
+            if len(packets) % _OFTEN == 0:
+                alive()
         if any(pts is None for pts, *_ in packets):
             try:
                 container.seek(0, stream=stream)
             except av.error.FFmpegError:
                 # A stream without a container: nobody can go to a moment in it.
                 raise Reject("no_timestamps", f"{len(packets)} packets, none has one") from None
-            packets = [
-                (frame.pts, frame.duration or 0, frame.key_frame, False)
-                for frame in container.decode(stream)
-            ]
+            packets = []
+            for frame in container.decode(stream):
+                packets.append((frame.pts, frame.duration or 0, frame.key_frame, False))
+                alive()
         shown = _shown(packets, stream, _promised_s(container, stream))
         return replace(shown, **_turned(container, stream))
 
@@ -199,7 +221,7 @@ def _promised_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream; every decoder error becomes a `Reject`."""
     try:
         with av.open(str(path), "r") as container:
@@ -241,8 +263,8 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _decoded(
-    container: InputContainer, stream: VideoStream, keys: NDArray[np.int64]
+def decoded(
+    container: InputContainer, stream: VideoStream, keys: NDArray[np.int64], alive: Alive = nothing
 ) -> Iterator[tuple[VideoFrame, bool]]:
     """Each frame that comes out, and whether it and what it leans on decoded without an error.
 
@@ -251,6 +273,7 @@ def _decoded(
     """
     doubtful: tuple[float, float] | None = None
     for packet in container.demux(stream):
+        alive()
         try:
             frames = stream.decode(packet)
         except av.error.InvalidDataError:
@@ -281,10 +304,11 @@ def _advance(decoder: Iterator[tuple[VideoFrame, bool]], pts: int) -> VideoFrame
     return None
 
 
-def _rgb(
-    reformatter: VideoReformatter, frame: VideoFrame, index: TimestampIndex
+def rgb(
+    reformatter: VideoReformatter, frame: VideoFrame, size: tuple[int, int], turns: int
 ) -> NDArray[np.uint8]:
-    height, width = index.size[:: -1 if index.turns % 2 else 1]
+    """(H,W,3) of a frame as it is shown: `size` in rows and columns, after `turns`."""
+    height, width = size[:: -1 if turns % 2 else 1]
     # One thread: on small pictures the threads' start costs ten times the work.
-    rgb = reformatter.reformat(frame, width, height, "rgb24", threads=1)
-    return np.rot90(np.asarray(rgb.to_ndarray(), np.uint8), index.turns)
+    picture = reformatter.reformat(frame, width, height, "rgb24", threads=1)
+    return np.rot90(np.asarray(picture.to_ndarray(), np.uint8), turns)
