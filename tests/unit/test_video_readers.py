@@ -21,9 +21,12 @@ from PIL import Image
 
 from medvlp.archive.stage.child import Children
 from medvlp.archive.verdict import Reject
+from medvlp.data.proxy_files import SUFFIX
+from medvlp.digest import digest_file
 from medvlp.errors import InputError
 from medvlp_video.check import look, looking, try_decord, trying
-from medvlp_video.fast import has_decord
+from medvlp_video.fast import CLOSE, has_decord
+from medvlp_video.proxy_make import make
 from medvlp_video.read import open_reader, probe, resolve
 
 
@@ -84,6 +87,34 @@ def test_decord_reads_only_files_on_which_it_is_right(tmp_path):
     assert numbers_in(fast.frames_at([0.0, 1.0, 3.0])) == [0, 25, 75]
     assert not try_decord((cut,)).decord
     assert look((cut,), frame_rate=1.0).probe.reader == "pyav"
+
+
+@pytest.mark.parametrize("times_ms", [CONSTANT, VARIABLE], ids=["constant", "variable"])
+def test_all_readers_show_the_same_frame_at_the_same_moment(tmp_path, times_ms):
+    path = write_video(tmp_path / "a.mp4", times_ms)
+    exact = open_reader((path,))
+    moments_s = np.random.default_rng(2).uniform(0, exact.duration_s, 60)
+    wanted = exact.frames_at(moments_s)
+    exported = tmp_path / "frames"
+    exported.mkdir()
+    for time_s, frame in zip(exact.times, exact.decode(np.arange(COUNT)), strict=True):
+        Image.fromarray(frame).save(exported / f"frame_{round(1000 * time_s):06d}.png")
+    np.testing.assert_array_equal(
+        open_reader((exported,), "frames@1000").frames_at(moments_s), wanted
+    )
+    proxy = path.with_name(f"{digest_file(path)}-{'0' * 32}{SUFFIX}")
+    make((path,), target=proxy, alive=lambda: None, short_side=360, key_every=25, crf=20)
+    assert numbers_in(open_reader((proxy,)).frames_at(moments_s)) == numbers_in(wanted)
+    if try_decord((path,)).decord:
+        fast = open_reader((path,), "decord").frames_at(moments_s).astype(int)
+        assert np.abs(fast - wanted).mean(axis=(1, 2, 3)).max() <= CLOSE
+    else:
+        assert not has_decord()
+
+
+def test_readings_of_videos_end_after_30_s_of_silence():
+    for reading in (looking(), trying()):
+        assert (reading.limits.time_s, reading.tells, reading.makes) == (30, True, False)
 
 
 def test_probe_tells_what_the_file_holds(tmp_path):

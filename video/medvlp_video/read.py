@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medvlp.archive.probe import Probe
 from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
-from medvlp.data.proxies import SUFFIX
+from medvlp.data.proxy_files import SUFFIX
 from medvlp.digest import nothing
 from medvlp.errors import InputError
 from medvlp_video.fast import DecordReader, spread

@@ -63,6 +63,9 @@ class TimestampIndex:
     turns: int
     """Quarter turns against the clock that a player gives each frame."""
 
+    begin: int
+    """The first packet's decoding time: whoever seeks there has all before him."""
+
     cut_tail: bool = False
     """Whether the last frames that the file speaks of are not there."""
 
@@ -125,10 +128,11 @@ class TimestampReader(FrameReader):
             frame = None
             if position is not None and keys[max(place, 0)] <= position:
                 frame = _advance(decoder, pts)
-            for back in RETREATS:
+            behind = [int(keys[max(place - back, 0)]) for back in RETREATS]
+            for target in (*behind, self._index.begin):
                 if frame is not None:
                     break
-                container.seek(int(keys[max(place - back, 0)]), stream=stream)
+                container.seek(target, stream=stream)
                 decoder = decoded(container, stream, keys, self._alive)
                 frame = _advance(decoder, pts)
             if frame is None:
@@ -161,10 +165,12 @@ _INDEXES: dict[tuple[Path, int, int], TimestampIndex] = {}
 def _indexed(path: Path, alive: Alive) -> TimestampIndex:
     with opened(path) as (container, stream):
         packets = []
+        begin = None
         for packet in container.demux(stream):
             if packet.size:
                 told = packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard
                 packets.append(told)
+                begin = packet.dts if begin is None else begin
             if len(packets) % _OFTEN == 0:
                 alive()
         if any(pts is None for pts, *_ in packets):
@@ -179,7 +185,8 @@ def _indexed(path: Path, alive: Alive) -> TimestampIndex:
                 alive()
         shown = _shown(packets, stream, _promised_s(container, stream))
         _check_order(container, stream, packets, shown.keys)
-        return replace(shown, **_turned(container, stream))
+        begin = shown.begin if begin is None else begin
+        return replace(shown, begin=begin, **_turned(container, stream))
 
 
 def _check_order(
@@ -249,6 +256,7 @@ def _shown(
         end_pts=end,
         size=(context.height, context.width),
         turns=0,
+        begin=int(keys[0]),
         cut_tail=short_s > 1.5 * step * tick_s,
     )
 
