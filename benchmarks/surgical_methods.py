@@ -1,6 +1,6 @@
 """Surgical video methods at one budget: a study of eight methods and three seeds on a phantom.
 
-    python benchmarks/surgical_methods.py OUT [--steps 1200] [--patients 300] [--seeds 3] [--workers 2]
+    python benchmarks/surgical_methods.py OUT [--steps 1200] [--patients 300] [--seeds 3]
 
 Writes a phantom archive and its manifest, trains every method with every seed from
 `configs/video/study.yaml`, evaluates all of them on the protocols in

@@ -1,4 +1,4 @@
-"""The commands of the cache of decoded arrays: `build`, `check` and `bench`."""
+"""The commands of the caches of decoded arrays and of proxies: `build`, `check` and `bench`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-commands = typer.Typer(no_args_is_help=True, help="Fill, verify and measure the array cache.")
+commands = typer.Typer(no_args_is_help=True, help="Fill, verify and measure what runs read.")
 
 Config = Annotated[Path, typer.Argument(help="Experiment YAML, such as configs/cxr/base.yaml.")]
 Overrides = Annotated[
@@ -21,7 +21,7 @@ def build(
     overrides: Overrides = None,
     workers: Annotated[int, typer.Option("--workers", help="Reading processes.", min=0)] = 2,
 ) -> None:
-    """Decode all that a training run will read, before it starts."""
+    """Make the proxies and decode the arrays that a training run will read, before it starts."""
     from medvlp.train.cache_build import build_cache
 
     typer.echo(build_cache(config, overrides or [], workers))
@@ -29,7 +29,7 @@ def build(
 
 @commands.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="Cache folder.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of arrays or proxies.")],
     config: Annotated[
         Path | None,
         typer.Option("--config", help="Also tell what this experiment does not ask for or misses."),
@@ -49,9 +49,9 @@ def check(
         raise InputError("there is no such cache folder", remedy="name an existing folder")
     wanted = None
     if config is not None:
-        from medvlp.train.cache_build import open_filling
+        from medvlp.train.cache_build import wanted_in
 
-        wanted = set(open_filling(config, [*(settings or []), f"data.cache={folder}"]).wanted)
+        wanted = wanted_in(folder, config, settings or [])
     found = check_cache(folder, wanted)
     typer.echo(str(found))
     if remove:

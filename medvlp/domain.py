@@ -95,6 +95,10 @@ class Domain:
     """Folder with ``names.yaml`` and a words file a language: what `medvlp structure` reads from
     reports (`medvlp.data.structure`)."""
 
+    proxies: Ref | None = None
+    """`medvlp.data.proxy_files.ProxyMaker`: what makes smaller copies of recordings, to be read in
+    their place."""
+
     phantom: Ref | None = None
     """`medvlp.phantom.write.Phantom`: what writes an archive whose ground truth is known."""
 

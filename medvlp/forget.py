@@ -21,14 +21,14 @@ from medvlp.archive.privacy.rewrite import Opened
 from medvlp.archive.privacy.stored import StoredReadings
 from medvlp.archive.privacy.withdraw import withdraw
 from medvlp.archive.privacy.withdrawals import Withdrawals
+from medvlp.data.whole_files import ENTRY
 from medvlp.errors import InputError
 from medvlp.plain_files import read_json
 from medvlp.progress import track
 
-_ENTRY = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}\.(?:npy|b2nd)")
 _OLD_ENTRY = re.compile(r"[0-9a-f]{64}\.npy")
-_ARRAYS = {".npy", ".b2nd"}
-"""Files that hold numbers alone; their names are searched."""
+_ARRAYS = {".npy", ".b2nd", ".proxy"}
+"""Files that hold numbers or pictures alone; their names are searched."""
 
 _LARGEST_TEXT = 64 << 20
 
@@ -41,7 +41,8 @@ def forget(manifest: Path, people: Sequence[str], places: Sequence[Path]) -> str
     Args:
         manifest: The manifest.
         people: The patients' raw numbers or their pseudonyms.
-        places: Array caches, indexes of `medvlp embed`, predictions folders and run folders.
+        places: Caches of arrays or proxies, indexes of `medvlp embed`, predictions folders and run
+            folders.
 
     Returns:
         What was taken out of which, and which bundles cannot unlearn.
@@ -108,12 +109,12 @@ def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[
     old = sum(bool(_OLD_ENTRY.fullmatch(path.name)) for path in place.rglob("*.npy"))
     if old:
         yield f"{place.name}: {old} entries of an older medvlp do not say whose they are: delete it"
-    entries = [path for path in place.rglob("*") if _ENTRY.fullmatch(path.name)]
+    entries = [path for path in place.rglob("*") if ENTRY.match(path.name)]
     gone = [path for path in entries if held.holds_name(path.name[:64])]
     for path in gone:
         path.unlink()
     if entries:
-        yield f"{place.name}: {len(gone)} of {len(entries)} cached arrays removed"
+        yield f"{place.name}: {len(gone)} of {len(entries)} cached arrays and proxies removed"
     for marker, clean in (("items.parquet", _clean_index), ("predictions.parquet", _clean_scores)):
         for file in sorted(place.rglob(marker)):
             yield _staged(file.parent, lambda folder, c=clean: c(folder, held))  # type: ignore[misc]

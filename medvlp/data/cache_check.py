@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medvlp.data.cache_entry import open_entry
+from medvlp.data.cache_entry import SUFFIXES, open_entry
+from medvlp.data.whole_files import ENTRY, is_whole
 from medvlp.progress import track
-
-_ENTRY = re.compile(r"([0-9a-f]{64})-[0-9a-f]{32}\.(?:npy|b2nd)")
 
 
 @dataclass
@@ -40,7 +38,7 @@ class Found:
         for name in groups[1:]:
             # Digests of content name nobody; other names are the user's own and may.
             lines += [
-                f"{name}: {path.name[:12] if _ENTRY.fullmatch(path.name) else '(no entry)'}"
+                f"{name}: {path.name[:12] if ENTRY.fullmatch(path.name) else '(no entry)'}"
                 for path in getattr(self, name)[:20]
             ]
         return "\n".join(lines)
@@ -51,18 +49,18 @@ def check_cache(folder: Path, wanted: Collection[str] | None = None) -> Found:
 
     Args:
         folder: The cache.
-        wanted: The keys that are asked for (`ArrayCache.key`); without them, every sound entry
-            counts as asked for.
+        wanted: The names, without their endings, that are asked for (`ArrayCache.key`,
+            `Proxies.path`); without them, every sound entry counts as asked for.
     """
     found = Found()
     known = None if wanted is None else {key[:64] for key in wanted}
     seen: set[str] = set()
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     for path in track(files, "Checking", total=len(files)):
-        match = _ENTRY.fullmatch(path.name)
+        match = ENTRY.fullmatch(path.name)
         if match is None:
             found.left.append(path)
-        elif open_entry(path) is None:
+        elif not _is_sound(path):
             found.damaged.append(path)
         elif wanted is None or known is None or path.stem in wanted:
             found.sound.append(path)
@@ -71,3 +69,7 @@ def check_cache(folder: Path, wanted: Collection[str] | None = None) -> Found:
             (found.stale if match[1] in known else found.orphaned).append(path)
     found.missing = len(set(wanted or ()) - seen)
     return found
+
+
+def _is_sound(path: Path) -> bool:
+    return open_entry(path) is not None if path.suffix in SUFFIXES.values() else is_whole(path)

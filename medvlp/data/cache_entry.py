@@ -11,7 +11,6 @@ import contextlib
 import mmap
 import os
 import tempfile
-import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from math import prod
@@ -22,6 +21,7 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.data.whole_files import CRC, checksum, is_sound
 from medvlp.errors import InputError
 
 Format = Literal["auto", "npy", "blosc2"]
@@ -38,8 +38,6 @@ _BLOCK = (16, 64, 64)
 chunks; larger blocks waste more, smaller ones compress worse."""
 
 _LEVEL = 5
-_CRC = 4
-_PIECE = 1 << 24
 
 
 class Entry(Protocol):
@@ -112,9 +110,9 @@ def open_entry(path: Path, threads: int = 1) -> Entry | None:
     try:
         with path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        if not _is_sound(data):
+        if not is_sound(data):
             return None
-        body = data[:-_CRC]
+        body = data[:-CRC]
         return Packed(body, threads) if path.suffix == ".b2nd" else Mapped(body)
     except (OSError, ValueError, RuntimeError):
         return None
@@ -131,7 +129,7 @@ def write_entry(folder: Path, key: str, array: NDArray[Any], wanted: Format) -> 
         with os.fdopen(handle, "wb") as file:
             data = _packed(plain) if chosen == "blosc2" else _plain(plain)
             file.write(data)
-            file.write(_checksum(memoryview(data)))
+            file.write(checksum(memoryview(data)))
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -168,17 +166,6 @@ def window_of(shape: Sequence[int], start: Sequence[int], size: Sequence[int]) -
             remedy="choose a smaller window, or store a larger array",
         )
     return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-
-
-def _is_sound(data: memoryview) -> bool:
-    return len(data) > _CRC and _checksum(data[:-_CRC]) == data[-_CRC:]
-
-
-def _checksum(data: memoryview) -> bytes:
-    crc = 0
-    for start in range(0, len(data), _PIECE):
-        crc = zlib.crc32(data[start : start + _PIECE], crc)
-    return crc.to_bytes(_CRC, "little")
 
 
 def _plain(array: NDArray[Any]) -> bytes:

@@ -22,6 +22,7 @@ from medvlp.data.mix import MixConfig
 from medvlp.data.phantom_source import PhantomData
 from medvlp.data.placement import Region
 from medvlp.data.preprocess import Span, windows
+from medvlp.data.proxy_files import ProxyConfig
 from medvlp.data.randomness import generator
 from medvlp.data.region_texts import RegionConfig, RegionText, RegionTexts, check_regions
 from medvlp.data.relations import (
@@ -103,6 +104,9 @@ class DataConfig:
     cache_format: Format = "auto"
     """How new entries of the folder are written: ``npy`` plain and mapped, ``blosc2`` compressed,
     ``auto`` compressed for CT volumes alone. `medvlp cache bench` measures both."""
+
+    proxies: ProxyConfig | None = None
+    """Smaller copies of recordings (`medvlp cache build` makes them), read in their place."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
 

@@ -20,6 +20,7 @@ from medvlp.data.items import Item, permute_images
 from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
+from medvlp.data.proxies import Proxies
 from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.cases import middle_s, subgroups
 from medvlp.evaluate.controls.border import frames
@@ -60,6 +61,7 @@ class Scorer:
 
     bundle: Bundle
     cache: Path | None
+    proxies: Proxies | None = None
 
     def under(self, contract: Mapping[str, Any]) -> Self:
         """The same model, fed as the protocol says where it differs from the bundle's contract.
@@ -88,6 +90,8 @@ class Scorer:
         read = self.bundle.preprocess.read
 
         def one(item: Item) -> NDArray[Any]:
+            if self.proxies is not None:
+                item = self.proxies.stand_in(item)
             try:
                 if cache is None:
                     return read(item.source_paths, item.span, item.flags)
@@ -196,7 +200,9 @@ class Task(Protocol):
         """The metrics of one model."""
 
 
-def open_scorers(bundles: Sequence[Path], domain: str, cache: Path | None) -> list[Scorer]:
+def open_scorers(
+    bundles: Sequence[Path], domain: str, cache: Path | None, proxies: Proxies | None = None
+) -> list[Scorer]:
     """Open bundles under unique names: that of the run folder, or of the bundle's own.
 
     Raises:
@@ -212,7 +218,7 @@ def open_scorers(bundles: Sequence[Path], domain: str, cache: Path | None) -> li
     controls = [_control(bundle.info.provenance.get("control")) for _, bundle in opened]
     names = scorer_names([(path, told) for (path, _), told in zip(opened, controls, strict=True)])
     return [
-        Scorer(name=name, control=control, bundle=bundle, cache=cache)
+        Scorer(name=name, control=control, bundle=bundle, cache=cache, proxies=proxies)
         for name, control, (_, bundle) in zip(names, controls, opened, strict=True)
     ]
 

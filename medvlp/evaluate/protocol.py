@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT, load_config, one_of_kinds, override, plain, read_yaml
 from medvlp.data.phantom_source import PhantomData
+from medvlp.data.proxy_files import ProxyConfig
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError
@@ -63,6 +64,9 @@ class EvaluationData:
     split: str = "test"
     cache: Path | None = None
     """Folder for decoded arrays, shared with training if it names the same folder."""
+
+    proxies: ProxyConfig | None = None
+    """Smaller copies of recordings, read in their place; `medvlp cache build` makes them."""
 
     def __post_init__(self) -> None:
         if bool(self.manifests) == (self.phantom is not None):

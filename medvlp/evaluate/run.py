@@ -13,6 +13,8 @@ from typing import Any
 from medvlp import __version__
 from medvlp.config import dump_config, plain
 from medvlp.data.manifest import open_all
+from medvlp.data.proxies import open_proxies
+from medvlp.data.readers import how_read
 from medvlp.digest import digest_plain
 from medvlp.errors import InputError
 from medvlp.evaluate.brought.join import join_brought
@@ -67,7 +69,7 @@ def evaluate_protocol(
     if not bundles and not tables:
         raise InputError("no bundle is named", remedy="give --bundle RUN/bundle, once or more")
     protocol = load_protocol(protocol_path, overrides)
-    scorers = open_scorers(bundles, protocol.domain, protocol.data.cache)
+    scorers = scorers_of(protocol, bundles)
     study = open_study(protocol, out)
     with staged(out, protocol.name) as folder:
         leaks = predict_into(folder, protocol, study, scorers, bundles, tables)
@@ -75,6 +77,18 @@ def evaluate_protocol(
         rows, text = metrics_of(protocol, folder)
         (folder / METRICS).write_text(text, encoding="utf-8")
     return told_lines(protocol, rows, out / protocol.name, leaks)
+
+
+def scorers_of(protocol: Protocol, bundles: Sequence[Path]) -> list[Scorer]:
+    """The bundles, opened to read what the protocol's data name.
+
+    Raises:
+        ConfigError: The domain has no such proxies.
+        BundleError: See `open_scorers`.
+    """
+    data = protocol.data
+    proxies = open_proxies(protocol.domain, data.proxies)
+    return open_scorers(bundles, protocol.domain, data.cache, proxies)
 
 
 def open_study(protocol: Protocol, out: Path) -> Study:
@@ -142,13 +156,25 @@ def predict_into(
     if models and predicted.items:
         draw_examples(models[0], predicted, folder / "examples")
     controls = told_controls(protocol.task.kind, predicted.rows["model"].unique())
-    facts = {**_facts(protocol, study, predicted), "controls": controls, **inspected}
+    reading = _reading(study, scorers, predicted)
+    facts = {**_facts(protocol, study, predicted, reading), "controls": controls, **inspected}
     write_study(folder, facts)
     leaks: Leaks = inspected["leaks"]
     return leaks
 
 
-def _facts(protocol: Protocol, study: Study, predicted: Predicted) -> dict[str, Any]:
+def _reading(study: Study, scorers: Sequence[Scorer], predicted: Predicted) -> dict[str, Any]:
+    """What read the samples; all bundles are of one domain and read by one set of proxies."""
+    samples = predicted.rows["sample"].unique()
+    if not scorers:
+        return how_read(study.manifests, samples)
+    first = scorers[0]
+    return how_read(study.manifests, samples, first.bundle.preprocess, first.proxies)
+
+
+def _facts(
+    protocol: Protocol, study: Study, predicted: Predicted, reading: dict[str, Any]
+) -> dict[str, Any]:
     """What is known of an evaluation and is no metric; it stands in `metrics.json`, too."""
     return {
         "medvlp": __version__,
@@ -159,6 +185,7 @@ def _facts(protocol: Protocol, study: Study, predicted: Predicted) -> dict[str, 
         "version": protocol.version,
         "digest": protocol.digest,
         "manifests": [manifest.digest for manifest in study.manifests],
+        "reading": reading,
         "counts": predicted.counts,
     }
 

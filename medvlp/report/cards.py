@@ -68,6 +68,11 @@ def run_card(folder: ProtocolFolder) -> dict[str, Any]:
         "Draws of patients": f"{bootstrap['draws']}, seed {bootstrap['seed']}",
         "Confidence": f"{100 * bootstrap['confidence']:g} %",
     }
+    reading = metrics.get("reading", {})
+    if "readers" in reading:
+        facts["Read by"] = ", ".join(f"{name} ({n})" for name, n in reading["readers"].items())
+    if "moments" in reading:
+        facts["Frame of a moment"] = reading["moments"]
     data = {f"Manifest {i + 1}": d for i, d in enumerate(metrics.get("manifests", []))}
     return {
         "facts": {name: str(value) for name, value in (facts | data).items()},

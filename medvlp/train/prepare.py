@@ -28,6 +28,8 @@ from medvlp.data.mix import ONE_STREAM, StreamConfig
 from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
 from medvlp.data.preprocess import absent_slice, contract_digest, mirror_share
 from medvlp.data.prompts import PromptSet
+from medvlp.data.proxies import Proxies, open_proxies
+from medvlp.data.readers import how_read
 from medvlp.data.region_maps import RegionMaps
 from medvlp.data.sides import load_side_words
 from medvlp.data.tokenizer import (
@@ -96,7 +98,8 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     """
     manifests = open_all(_manifests(experiment, run))
     mix = experiment.data.mix
-    streams = open_streams(experiment, manifests)
+    proxies = open_proxies(experiment.domain, experiment.data.proxies)
+    streams = open_streams(experiment, manifests, proxies)
     tokenizer = _tokenizer(experiment, [i for s in streams for i in s.train], run / "tokenizer")
     graded = _graded(experiment, streams, manifests)
     if experiment.control == "image-blind":
@@ -110,6 +113,9 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
         "tokenizer": tokenizer_digest(tokenizer),
         "preprocess": contract_digest(experiment.preprocess),
     }
+    if experiment.preprocess.kind != "none":
+        samples = {i.sample for stream in streams for i in (*stream.train, *stream.valid)}
+        facts["reading"] = how_read(manifests, samples, experiment.preprocess.build(), proxies)
     if experiment.reads_regions:
         facts["regions"] = {s: sum(_drawn(stream, s) for stream in streams) for s in _SPLITS}
     if experiment.data.views != "all":
@@ -125,19 +131,32 @@ def prepare(experiment: Experiment, run: Path) -> Prepared:
     )
 
 
-def open_streams(experiment: Experiment, manifests: Sequence[Manifest]) -> tuple[Stream, ...]:
+def open_streams(
+    experiment: Experiment, manifests: Sequence[Manifest], proxies: Proxies | None = None
+) -> tuple[Stream, ...]:
     """The streams of an experiment's data.
+
+    Args:
+        experiment: The run's configuration.
+        manifests: Those that it names, opened.
+        proxies: What stands in for originals.
 
     Raises:
         ConfigError: A stream without an item to train on, or names that the manifests do not hold.
     """
     mix = experiment.data.mix
     named = {ONE_STREAM: StreamConfig()} if mix is None else mix.streams
-    return tuple(_stream(experiment, name, stream, manifests) for name, stream in named.items())
+    return tuple(
+        _stream(experiment, name, stream, manifests, proxies) for name, stream in named.items()
+    )
 
 
 def _stream(
-    experiment: Experiment, name: str, stream: StreamConfig, manifests: Sequence[Manifest]
+    experiment: Experiment,
+    name: str,
+    stream: StreamConfig,
+    manifests: Sequence[Manifest],
+    proxies: Proxies | None,
 ) -> Stream:
     given = {
         field: value
@@ -156,6 +175,8 @@ def _stream(
         "text_only": experiment.preprocess.kind == "none",
     }
     items = {s: pair_items(own, data, s, known_in=manifests, **kinds) for s in _SPLITS}
+    if proxies is not None:
+        items = {s: proxies.stand_in_all(items[s]) for s in _SPLITS}
     left_out = {s: count_left_out(own, data, s, **kinds) for s in _SPLITS}
     textless = {s: count for s, (count, _) in left_out.items()}
     other_views = {s: count for s, (_, count) in left_out.items()}

@@ -26,8 +26,8 @@ from medvlp.errors import ConfigError, InputError
 from medvlp.models.bundle import save_bundle
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower
+from medvlp_video.border import picture_box
 from medvlp_video.encoders import FrameEncoderConfig
-from medvlp_video.preprocess import picture_box
 from medvlp_video.read import open_reader
 from medvlp_video.timeline.apart import ApartReader
 from medvlp_video.timeline.asked import Asked, find_recording

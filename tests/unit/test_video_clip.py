@@ -9,8 +9,9 @@ from medvlp.archive.verdict import Reject
 from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.errors import ConfigError, InputError
 from medvlp.models.image2d import ResNet2dConfig, Vit2dConfig
+from medvlp_video.border import picture_box
 from medvlp_video.encoders import FrameEncoderConfig
-from medvlp_video.preprocess import ClipPreprocessConfig, picture_box
+from medvlp_video.preprocess import ClipPreprocessConfig
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 

@@ -11,7 +11,8 @@ from scipy.linalg import expm
 
 from medvlp.archive.verdict import Reject
 from medvlp.errors import InputError
-from medvlp_video.preprocess import ClipPreprocessConfig, picture_box
+from medvlp_video.border import picture_box
+from medvlp_video.preprocess import ClipPreprocessConfig
 from medvlp_video.read import open_reader
 from medvlp_video.timeline.blank import Gate, load_rule, redness
 from medvlp_video.timeline.clips import SETTLE_S, CausalBorder
@@ -85,7 +86,7 @@ def test_a_file_without_its_end_is_read_as_far_as_it_goes(film):
     with pytest.raises(Reject, match="truncated"):
         open_reader((path,))
     reader = open_reader((path,), cut=True)
-    assert reader.truncated
+    assert reader.cut_tail
     got = list(reader.stream(reader.times))
     assert 40 < len(got) < 80
     # the last one is cut in the middle, and others that come out with it are doubtful

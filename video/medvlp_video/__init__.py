@@ -50,6 +50,7 @@ DOMAIN = Domain(
         "surgclip": Ref("medvlp_video.imports.surgclip:KIND"),
         "surgvlp": Ref("medvlp_video.imports.camma:SURGVLP"),
     },
+    proxies=Ref("medvlp_video.proxy_make:PROXIES"),
     phantom=Ref("medvlp_video.phantom:PHANTOM"),
     commands={
         "narrate": Ref("medvlp_video.narration.command:narrate"),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.verdict import Reject
+from medvlp_video.border import Box
 
 TOLERANCE_S = 1e-4
 """Rounding allowance when a time is compared with a timestamp; far below one frame."""
@@ -28,8 +29,10 @@ class FrameReader(ABC):
         """The mean rate in frames per second, for information only."""
         self.duration_s = duration_s
         """Seconds until the last frame disappears."""
-        self.truncated = False
-        """Whether the file's end is missing, which only a reader that was told to may read."""
+        self.cut_tail = False
+        """Whether the last frames that the file speaks of are not there."""
+        self.border: Box | None = None
+        """The picture inside the recording's black border, where it was looked for."""
 
     def index_at(self, times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
         """The frames that a player shows at `times_s`: the last that appeared by then."""

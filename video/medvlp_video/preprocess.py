@@ -20,17 +20,8 @@ from medvlp.config import STRICT
 from medvlp.data.placement import Placed, Region
 from medvlp.data.preprocess import Span
 from medvlp.errors import InputError
+from medvlp_video.border import Box, picture_box
 from medvlp_video.read import open_reader
-
-Box = tuple[int, int, int, int]
-"""(x0, y0, x1, y1)."""
-
-BLACK = 24
-"""Grey levels up to which a recorder's border counts as black."""
-
-STRAY = 0.05
-"""Fraction of bright pixels up to which a row or column still counts as border."""
-
 
 Side = Annotated[int, Field(ge=16, le=2048)]
 """Pixels."""
@@ -130,6 +121,8 @@ def apply_views(clip_BFCHW: Tensor, view_BK: Tensor) -> Tensor:
 class ClipPreprocess:
     """Video files to (F,3,H,W), by `ClipPreprocessConfig`."""
 
+    moments = "the last frame whose presentation time is not after the moment"
+
     def __init__(self, config: ClipPreprocessConfig) -> None:
         self.config = config
 
@@ -139,7 +132,8 @@ class ClipPreprocess:
         """(F,size,size,3) frames of `span`, or of the whole recording.
 
         Frames come from the timestamp reader, whichever reader the file earned, so that the
-        stored array never depends on what is installed.
+        stored array never depends on what is installed, or from a proxy. A black border is that of
+        the recording where a proxy knows it, else that of the clip.
 
         Raises:
             Reject: The files cannot be decoded, or the span begins after the end.
@@ -149,7 +143,11 @@ class ClipPreprocess:
         if start_s >= reader.duration_s:
             raise Reject("span_outside", "the span begins after the recording's end")
         times_F = self.times((start_s, min(end_s, reader.duration_s)))
-        return self.fitted(reader.frames_at(times_F))
+        return self.fitted(reader.frames_at(times_F), reader.border)
+
+    def reader(self, indexed: str) -> str:
+        """What reads files that were indexed with the reader `indexed`."""
+        return "pyav" if indexed == "decord" else indexed
 
     def times(self, span: Span) -> NDArray[np.float64]:
         """(F,) seconds at which frames are taken from `span`."""
@@ -220,18 +218,20 @@ class ClipPreprocess:
         frame_HWC: NDArray[np.uint8] = stored[min(int(at * len(stored)), len(stored) - 1)]
         return frame_HWC
 
-    def fitted(self, frames_FHWC: NDArray[np.uint8], box: Box | None = None) -> NDArray[np.uint8]:
+    def fitted(
+        self, frames_FHWC: NDArray[np.uint8], border: Box | None = None
+    ) -> NDArray[np.uint8]:
         """(F,size,size,3) frames by the contract's fit.
 
         Args:
             frames_FHWC: RGB frames.
-            box: The picture within the recorder's border, where it is known already; by default it
-                is found in these frames, if the contract cuts borders.
+            border: The picture within the recorder's border, where it is known already; by default
+                it is found in these frames. Of use where the contract cuts borders.
         """
         height, width = frames_FHWC.shape[1:3]
-        if box is None:
-            cut = self.config.border == "cut"
-            box = picture_box(frames_FHWC) if cut else (0, 0, width, height)
+        box = (0, 0, width, height)
+        if self.config.border == "cut":
+            box = border or picture_box(frames_FHWC)
         if self.config.fit == "center-crop" and self.config.resize_to is None:
             box = _middle_square(box)
         inner = self._inner(box)
@@ -269,34 +269,6 @@ def _lay_in_middle(out_HWC: NDArray[np.uint8], image_HWC: NDArray[np.uint8]) -> 
         places.append((slice(first, first + side), slice(from_first, from_first + side)))
     (y, from_y), (x, from_x) = places
     out_HWC[y, x] = image_HWC[from_y, from_x]
-
-
-def picture_box(frames_FHWC: NDArray[np.uint8]) -> Box:
-    """(x0, y0, x1, y1) of the picture inside a black border; the whole frame if that is too bold.
-
-    A row or column belongs to the border if it stays black in all frames. Less than half a side
-    left means a dark scene rather than a border.
-    """
-    return box_of(bright(frames_FHWC))
-
-
-def bright(frames_FHWC: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(H,W) whether a pixel is brighter than a recorder's border in any of the frames."""
-    return np.asarray((frames_FHWC.max(axis=0) > BLACK).any(axis=-1))
-
-
-def box_of(bright_HW: NDArray[np.bool_]) -> Box:
-    """`picture_box` of frames of which `bright` is known."""
-    height, width = bright_HW.shape
-    # A few stray pixels (text of the recorder, compression) do not make a picture.
-    rows = np.flatnonzero(bright_HW.mean(axis=1) > STRAY)
-    columns = np.flatnonzero(bright_HW.mean(axis=0) > STRAY)
-    if len(rows) == 0 or len(columns) == 0:
-        return 0, 0, width, height
-    x0, x1, y0, y1 = int(columns[0]), int(columns[-1]) + 1, int(rows[0]), int(rows[-1]) + 1
-    if x1 - x0 < width / 2 or y1 - y0 < height / 2:
-        return 0, 0, width, height
-    return x0, y0, x1, y1
 
 
 def _middle_square(box: Box) -> Box:

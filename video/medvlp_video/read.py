@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.probe import Probe
+from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
+from medvlp.data.proxy_files import SUFFIX
+from medvlp.digest import nothing
 from medvlp.errors import InputError
 from medvlp_video.fast import DecordReader, spread
 from medvlp_video.folder import DEFAULT_RATE, FRAME_SUFFIXES, FolderReader, frame_files
 from medvlp_video.frames import FrameReader
+from medvlp_video.proxy import ProxyReader
 from medvlp_video.timestamps import TimestampReader
 
 MOST_LOOKED_AT = 600_000_000
@@ -38,9 +42,10 @@ def open_reader(
     """The frame reader for one sample's files.
 
     Args:
-        paths: One video file, one folder of frames, or the frames themselves.
-        reader: The manifest's `reader`; by default ``pyav`` or ``frames``, after the files.
-        cut: Read also a video file whose end is missing; the reader then says `truncated`.
+        paths: One video file, one proxy, one folder of frames, or the frames themselves.
+        reader: The manifest's `reader`; by default ``pyav`` or ``frames``, after the files. A
+            proxy has a reader of its own.
+        cut: Read also a video file whose end is missing; the reader then says `cut_tail`.
 
     Raises:
         Reject: The files cannot be read; see the readers for the codes.
@@ -49,42 +54,45 @@ def open_reader(
         return FolderReader(_frames(paths), frame_rate(reader or "frames"))
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
+    if paths[0].suffix == SUFFIX:
+        return ProxyReader(paths[0])
     if reader == "decord":
         return DecordReader(paths[0])
     return TimestampReader(paths[0], cut=cut)
 
 
-def probe(paths: Sequence[Path]) -> Probe:
+def probe(paths: Sequence[Path], alive: Alive = nothing) -> Probe:
     """What one sample's files hold: shape (frames, rows, columns), rate, duration and reader.
 
     All frames of a short video are decoded, some spread over a long one; those that fail are
     listed, flagged ``bad_frames``, and never replaced by others. Damaged files can hang or crash
-    a decoder: call it in a process that can be killed (`medvlp_video.check.looking`).
+    a decoder: call it in a process that can be killed (`medvlp_video.check.looking`), which is told
+    that it gets on by `alive`.
 
     Raises:
         Reject: What `TimestampReader` raises, ``bad_frame`` or ``undecodable`` where a tenth of
             the frames fails, or ``several_files``.
     """
     if is_frames(paths):
-        return probe_frames(paths, DEFAULT_RATE)
+        return probe_frames(paths, DEFAULT_RATE, alive)
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
-    reader = TimestampReader(paths[0])
+    reader = TimestampReader(paths[0], alive=alive)
     if not _affordable(reader):
         places = spread(len(reader.times))
-        return _as_probe(reader, "pyav", _failing(reader, places))
+        return _as_probe(reader, "pyav", _failing(reader, places, alive))
     bad = reader.bad_frames()
     if len(bad) > MOST_BAD * len(reader.times):
         raise Reject("undecodable", f"{len(bad)} of {len(reader.times)} frames")
     return _as_probe(reader, "pyav", bad)
 
 
-def probe_frames(paths: Sequence[Path], rate: float) -> Probe:
+def probe_frames(paths: Sequence[Path], rate: float, alive: Alive = nothing) -> Probe:
     """`probe` for a folder of frames whose numbers count at `rate` a second."""
     reader = FolderReader(_frames(paths), rate)
     places = np.arange(len(reader.times)) if _affordable(reader) else spread(len(reader.times))
     name = "frames" if rate == DEFAULT_RATE else f"frames@{rate:g}"
-    return _as_probe(reader, name, _failing(reader, places))
+    return _as_probe(reader, name, _failing(reader, places, alive))
 
 
 def resolve(path: Path) -> list[tuple[Path, ...]]:
@@ -140,7 +148,7 @@ def _affordable(reader: FrameReader) -> bool:
     return math.prod(reader.shape) <= MOST_LOOKED_AT
 
 
-def _failing(reader: FrameReader, places_F: NDArray[np.int64]) -> NDArray[np.int64]:
+def _failing(reader: FrameReader, places_F: NDArray[np.int64], alive: Alive) -> NDArray[np.int64]:
     """Those of the frames that do not decode.
 
     Raises:
@@ -149,6 +157,7 @@ def _failing(reader: FrameReader, places_F: NDArray[np.int64]) -> NDArray[np.int
     bad: list[int] = []
     first: Reject | None = None
     for place in places_F.tolist():
+        alive()
         try:
             reader.decode(np.array([place]))
         except Reject as verdict:
@@ -163,6 +172,7 @@ def _as_probe(reader: FrameReader, name: str, bad_F: NDArray[np.int64]) -> Probe
     steps_s = np.diff(reader.times)
     remarks = {
         "bad_frames": len(bad_F) > 0,
+        "cut_tail": reader.cut_tail,
         "variable_rate": len(steps_s) > 0 and steps_s.max() > 1.5 * np.median(steps_s),
     }
     return Probe(

@@ -7,11 +7,11 @@ before it and decoding until its timestamp comes up.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
+from medvlp.digest import nothing
 from medvlp_video.frames import FrameReader
 
 if TYPE_CHECKING:
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 MOST_PIXELS = 2**26
 MOST_FPS = 1000
 MOST_BOXES = 10_000
+
+_ORDERED = 48
+"""Frames by whose order it is judged whether timestamps can be those of pictures."""
+
+_OFTEN = 250
+"""Packets that are read between two calls of `alive`."""
 
 SHORT_S = 1.0
 """A file that ends this much (or 2 %) before its own header says is truncated."""
@@ -54,15 +62,23 @@ class TimestampIndex:
     """Rows and columns, as shown."""
     turns: int
     """Quarter turns against the clock that a player gives each frame."""
-    cut: str = ""
-    """How much of what the header promises is there, of a file whose end is missing."""
+    begin: int
+    """The first packet's decoding time: whoever seeks there has all before him."""
+
+    cut_tail: bool = False
+    """Whether the last frames that the file speaks of are not there."""
+
+    short: str = ""
+    """How much is there, of a file that ends far before its header says."""
 
 
 class TimestampReader(FrameReader):
     """Frames of one video file by exact timestamp (backend ``pyav``).
 
     Args:
-        path: The file.
+        path: The video file.
+        index: Its timestamps, where they are known.
+        alive: Called whenever packets or frames have come in.
         cut: Read also a file whose end is missing, as far as it goes.
 
     Raises:
@@ -70,16 +86,24 @@ class TimestampReader(FrameReader):
             ``bad_dims``, ``bad_rate`` or ``undecodable``.
     """
 
-    def __init__(self, path: Path, *, cut: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        index: TimestampIndex | None = None,
+        alive: Alive = nothing,
+        *,
+        cut: bool = False,
+    ) -> None:
         self._path = path
-        self._index = index = timestamp_index(path)
-        if index.cut and not cut:
-            raise Reject("truncated", index.cut)
+        self._alive = alive
+        self._index = index = index or timestamp_index(path, alive)
+        if index.short and not cut:
+            raise Reject("truncated", index.short)
         times_s = (index.pts - index.pts[0]) * index.tick_s
         duration_s = float((index.end_pts - index.pts[0]) * index.tick_s)
         fps = len(index.pts) / duration_s
         super().__init__(times_s, size=index.size, fps=fps, duration_s=duration_s)
-        self.truncated = bool(index.cut)
+        self.cut_tail = index.cut_tail
 
     def decode(self, index_F: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(F,H,W,3) RGB frames by their place in `times`.
@@ -91,11 +115,11 @@ class TimestampReader(FrameReader):
         found = {}
         # One for all frames: its set-up costs more than a small frame's conversion.
         reformatter = VideoReformatter()
-        with _opened(self._path) as (container, stream):
+        with opened(self._path) as (container, stream):
             for pts, frame in self._walk(container, stream, sorted(set(wanted_F.tolist()))):
                 if frame is None:
                     raise Reject("bad_frame", "a frame that the index lists does not decode")
-                found[pts] = _rgb(reformatter, frame, self._index)
+                found[pts] = rgb(reformatter, frame, self._index.size, self._index.turns)
         return np.stack([found[pts] for pts in wanted_F.tolist()])
 
     def stream(self, times_s: Iterable[float]) -> Iterator[NDArray[np.uint8] | None]:
@@ -106,14 +130,15 @@ class TimestampReader(FrameReader):
         """
         reformatter = VideoReformatter()
         wanted = (int(self._index.pts[self.index_at([time_s])[0]]) for time_s in times_s)
-        with _opened(self._path) as (container, stream):
+        size, turns = self._index.size, self._index.turns
+        with opened(self._path) as (container, stream):
             for _, frame in self._walk(container, stream, wanted):
-                yield None if frame is None else _rgb(reformatter, frame, self._index)
+                yield None if frame is None else rgb(reformatter, frame, size, turns)
 
     def bad_frames(self) -> NDArray[np.int64]:
         """Places in `times` of the frames that do not decode cleanly; decodes the whole file."""
-        with _opened(self._path) as (container, stream):
-            frames = _decoded(container, stream, self._index.keys)
+        with opened(self._path) as (container, stream):
+            frames = decoded(container, stream, self._index.keys, self._alive)
             clean = {frame.pts for frame, sound in frames if sound}
         return np.array([i for i, pts in enumerate(self._index.pts.tolist()) if pts not in clean])
 
@@ -132,9 +157,9 @@ class TimestampReader(FrameReader):
                 frame = _advance(decoder, pts) if near else None
                 # What leans on a damaged frame is damaged, wherever one starts.
                 lost = near and place == hopeless
-                for back in RETREATS if frame is None and not lost else ():
-                    container.seek(int(keys[max(place - back, 0)]), stream=stream)
-                    decoder = _decoded(container, stream, keys)
+                for start in self._starts(place) if frame is None and not lost else ():
+                    container.seek(start, stream=stream)
+                    decoder = decoded(container, stream, keys, self._alive)
                     frame = _advance(decoder, pts)
                     if frame is not None:
                         break
@@ -142,8 +167,13 @@ class TimestampReader(FrameReader):
             position = pts
             yield pts, frame
 
+    def _starts(self, place: int) -> list[int]:
+        """Where to seek for a frame that leans on the key frame at `place`, nearest first."""
+        behind = [int(self._index.keys[max(place - back, 0)]) for back in RETREATS]
+        return [*behind, self._index.begin]
 
-def timestamp_index(path: Path) -> TimestampIndex:
+
+def timestamp_index(path: Path, alive: Alive = nothing) -> TimestampIndex:
     """The timestamps of one file, kept for the files read last.
 
     Raises:
@@ -152,29 +182,66 @@ def timestamp_index(path: Path) -> TimestampIndex:
     stat = path.stat()
     if stat.st_size == 0:
         raise Reject("empty", "0 bytes")
-    return _indexed(path, stat.st_size, stat.st_mtime_ns)
+    known = (path, stat.st_size, stat.st_mtime_ns)
+    if known not in _INDEXES:
+        if len(_INDEXES) >= _MOST_KEPT:
+            del _INDEXES[next(iter(_INDEXES))]
+        _INDEXES[known] = _indexed(path, alive)
+    return _INDEXES[known]
 
 
-@lru_cache(maxsize=256)
-def _indexed(path: Path, size: int, changed_ns: int) -> TimestampIndex:
-    with _opened(path) as (container, stream):
-        packets = [
-            (packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard)
-            for packet in container.demux(stream)
-            if packet.size
-        ]
+_MOST_KEPT = 256
+_INDEXES: dict[tuple[Path, int, int], TimestampIndex] = {}
+
+
+def _indexed(path: Path, alive: Alive) -> TimestampIndex:
+    with opened(path) as (container, stream):
+        packets = []
+        begin = None
+        for packet in container.demux(stream):
+            if packet.size:
+                told = packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard
+                packets.append(told)
+                begin = packet.dts if begin is None else begin
+            if len(packets) % _OFTEN == 0:
+                alive()
         if any(pts is None for pts, *_ in packets):
             try:
                 container.seek(0, stream=stream)
             except av.error.FFmpegError:
                 # A stream without a container: nobody can go to a moment in it.
                 raise Reject("no_timestamps", f"{len(packets)} packets, none has one") from None
-            packets = [
-                (frame.pts, frame.duration or 0, frame.key_frame, False)
-                for frame in container.decode(stream)
-            ]
+            packets = []
+            for frame in container.decode(stream):
+                packets.append((frame.pts, frame.duration or 0, frame.key_frame, False))
+                alive()
         shown = _shown(packets, stream, _promised_s(container, stream))
-        return replace(shown, **_turned(container, stream))
+        _check_order(container, stream, packets, shown.keys)
+        begin = shown.begin if begin is None else begin
+        return replace(shown, begin=begin, **_turned(container, stream))
+
+
+def _check_order(
+    container: InputContainer,
+    stream: VideoStream,
+    packets: list[tuple[int | None, int, bool, bool]],
+    keys: NDArray[np.int64],
+) -> None:
+    """See that timestamps are those of pictures and not of packets.
+
+    AVI stores none: where a codec reorders pictures, they are counted in the wrong order.
+
+    Raises:
+        Reject: ``no_timestamps``.
+    """
+    given = [pts for pts, *_ in packets if pts is not None]
+    if not stream.codec_context.has_b_frames or given != sorted(given):
+        return
+    container.seek(0, stream=stream)
+    first = itertools.islice(decoded(container, stream, keys), _ORDERED)
+    came = [frame.pts for frame, _ in first if frame.pts is not None]
+    if came != sorted(came):
+        raise Reject("no_timestamps", "pictures come in another order than their timestamps")
 
 
 def _turned(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
@@ -201,18 +268,29 @@ def _shown(
     if not shown:
         raise Reject("undecodable", "no frame is shown")
     pts = np.array(sorted(shown), np.int64)
-    last_length = shown[int(pts[-1])] or int(np.median(np.diff(pts)) if len(pts) > 1 else 1)
+    step = int(np.median(np.diff(pts)) if len(pts) > 1 else 1)
+    last_length = shown[int(pts[-1])] or step
     tick_s = float(stream.time_base)
     end = int(pts[-1]) + last_length
     found_s = (max(p + n for p, n, *_ in rows) - min(p for p, *_ in rows)) * tick_s
-    short = found_s < promised_s - max(SHORT_S, 0.02 * promised_s)
-    cut = f"{found_s:.1f} s of {promised_s:.1f} s are there" if short else ""
+    short_s = promised_s - found_s
+    truncated = short_s > max(SHORT_S, 0.02 * promised_s)
     context = stream.codec_context
     if not 0 < context.height * context.width <= MOST_PIXELS:
         raise Reject("bad_dims", f"{context.width}x{context.height}")
     if len(pts) > MOST_FPS * max((end - int(pts[0])) * tick_s, 1.0):
         raise Reject("bad_rate", f"more than {MOST_FPS} frames a second")
-    return TimestampIndex(pts, keys, tick_s, end, (context.height, context.width), 0, cut)
+    return TimestampIndex(
+        pts=pts,
+        keys=keys,
+        tick_s=tick_s,
+        end_pts=end,
+        size=(context.height, context.width),
+        turns=0,
+        begin=int(keys[0]),
+        cut_tail=short_s > 1.5 * step * tick_s,
+        short=f"{found_s:.1f} s of {promised_s:.1f} s are there" if truncated else "",
+    )
 
 
 def _promised_s(container: InputContainer, stream: VideoStream) -> float:
@@ -225,7 +303,7 @@ def _promised_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its video stream; every decoder error becomes a `Reject`."""
     try:
         with av.open(str(path), "r") as container:
@@ -267,8 +345,8 @@ def _is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def _decoded(
-    container: InputContainer, stream: VideoStream, keys: NDArray[np.int64]
+def decoded(
+    container: InputContainer, stream: VideoStream, keys: NDArray[np.int64], alive: Alive = nothing
 ) -> Iterator[tuple[VideoFrame, bool]]:
     """Each frame that comes out, and whether it and what it leans on decoded without an error.
 
@@ -277,6 +355,7 @@ def _decoded(
     """
     doubtful: tuple[float, float] | None = None
     for packet in container.demux(stream):
+        alive()
         try:
             frames = stream.decode(packet)
         except av.error.InvalidDataError:
@@ -307,10 +386,11 @@ def _advance(decoder: Iterator[tuple[VideoFrame, bool]], pts: int) -> VideoFrame
     return None
 
 
-def _rgb(
-    reformatter: VideoReformatter, frame: VideoFrame, index: TimestampIndex
+def rgb(
+    reformatter: VideoReformatter, frame: VideoFrame, size: tuple[int, int], turns: int
 ) -> NDArray[np.uint8]:
-    height, width = index.size[:: -1 if index.turns % 2 else 1]
+    """(H,W,3) of a frame as it is shown: `size` in rows and columns, after `turns`."""
+    height, width = size[:: -1 if turns % 2 else 1]
     # One thread: on small pictures the threads' start costs ten times the work.
-    rgb = reformatter.reformat(frame, width, height, "rgb24", threads=1)
-    return np.rot90(np.asarray(rgb.to_ndarray(), np.uint8), index.turns)
+    picture = reformatter.reformat(frame, width, height, "rgb24", threads=1)
+    return np.rot90(np.asarray(picture.to_ndarray(), np.uint8), turns)

@@ -15,6 +15,12 @@ from medvlp.digest import digest_plain
 R = TypeVar("R")
 
 READY = b'{"ready":true}'
+ALIVE = "."
+"""The line of a process that is getting on with its item."""
+
+Alive = Callable[[], object]
+"""What a reading that tells calls whenever it has got on."""
+
 OUT_OF_MEMORY = '{"reject":["memory",'
 """How the line of a verdict for want of memory begins."""
 

@@ -158,7 +158,7 @@ class Children:
 
     def _collect(self, child: _Child) -> list[tuple[Item, str]]:
         """What a process has answered; one that ended or is late is replaced."""
-        before = child.heard_at
+        before = child.answered_at
         done: list[tuple[Item, str]] = []
         for line in child.hear():
             # What others left behind may be what fills its memory.
@@ -166,7 +166,7 @@ class Children:
                 return done + self._replace(child)
             done.append((child.take(), line))
         if done:
-            mean_s = (child.heard_at - before) / len(done)
+            mean_s = (child.answered_at - before) / len(done)
             self._pace_s += 0.2 * (mean_s - self._pace_s)
         late = child.deadline <= time.monotonic()
         return (
@@ -201,7 +201,8 @@ class _Child:
         """Not answered yet; it is at work on the first."""
         self.answered = 0
         self.ready_at = math.inf
-        self.heard_at = time.monotonic()
+        self.heard_at = self.answered_at = time.monotonic()
+        """When it last said anything, and when it last answered or began."""
         self.ended = False
         self.garbled = False
         """Whether it says what no reading process would say."""
@@ -209,6 +210,7 @@ class _Child:
         self._heard = bytearray()
         self._ended_by = 0
         self._limits = reading.limits
+        self._tells = reading.tells
         self._process, self._lifeline = start_apart("medvlp.archive.stage.serve")
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -216,7 +218,8 @@ class _Child:
         for pipe in (self.requests, self.answers):
             os.set_blocking(pipe.fileno(), False)
         order = {"read": reading.read.target, "settings": dict(reading.settings)}
-        self._write({**order, "memory_mb": reading.limits.memory_mb})
+        how = {"tells": reading.tells, "makes": reading.makes}
+        self._write({**order, **how, "memory_mb": reading.limits.memory_mb})
 
     @property
     def deadline(self) -> float:
@@ -234,14 +237,18 @@ class _Child:
     def send(self, item: Item) -> None:
         """Ask for one more item."""
         if not self.sent and self.ready_at < math.inf:
-            self.heard_at = time.monotonic()
+            self.heard_at = self.answered_at = time.monotonic()
+        # A reading that tells that it is getting on needs no more patience for a larger file.
+        limits = self._limits
+        patience_s = limits.time_s if self._tells else limits.patience_s(item)
         number = self.answered + len(self.sent)
-        self.sent.append(_Sent(number, item, self._limits.patience_s(item)))
+        self.sent.append(_Sent(number, item, patience_s))
         self._write([number, [path_to_text(path) for path in item]])
 
     def take(self) -> Item:
         """The item that the next answer is about."""
         self.answered += 1
+        self.answered_at = self.heard_at
         return self.sent.popleft().item
 
     def hear(self) -> list[str]:
@@ -261,7 +268,8 @@ class _Child:
         self._heard = bytearray(rest)
         if self.ready_at == math.inf:
             self._greet(lines.pop(0))
-        return self._attribute([line.decode(errors="replace") for line in lines])
+        texts = (line.decode(errors="replace") for line in lines)
+        return self._attribute([text for text in texts if text != answer.ALIVE])
 
     def _attribute(self, lines: list[str]) -> list[str]:
         """The answers in `lines`, as far as each carries the number of the item it is about."""
@@ -294,7 +302,7 @@ class _Child:
     def _greet(self, line: bytes) -> None:
         if line != answer.READY:
             raise _no_start(f"they fail with {json.loads(line)['failed']}")
-        self.ready_at = time.monotonic()
+        self.ready_at = self.answered_at = time.monotonic()
 
     def _write(self, value: object) -> None:
         self.unsent += json.dumps(value).encode() + b"\n"

@@ -122,6 +122,7 @@ def _plain(reading: Reading[Any]) -> dict[str, Any]:
         "version": reading.version,
         "limits": asdict(reading.limits),
         "settings": dict(reading.settings),
+        "tells": reading.tells,
     }
 
 
@@ -132,6 +133,7 @@ def _reading(order: Mapping[str, Any]) -> Reading[Any]:
         version=order["version"],
         limits=Limits(**order["limits"]),
         settings=order["settings"],
+        tells=order["tells"],
     )
 
 

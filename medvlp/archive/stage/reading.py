@@ -33,6 +33,14 @@ class Reading(Generic[R]):
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `read`, plain values."""
 
+    tells: bool = False
+    """Whether `read` takes ``alive``, a function that it calls whenever it has got on: what is
+    limited then is its silence, `Limits.time_s` whatever the size, and not its whole time."""
+
+    makes: bool = False
+    """Whether the last path of an item is a file that `read` writes, and takes as ``target``;
+    others may write nothing."""
+
     @property
     def key(self) -> str:
         """Under which results are stored: reader, version, settings and form of the result."""

@@ -2,6 +2,7 @@
 
 The first line it is sent says which function reads; each further line is JSON, a number and a list
 of paths, and is answered by one line, the number and an answer (see `medvlp.archive.stage.answer`).
+Before that, lines may come that only say that it is getting on.
 LIFELINE is a pipe that nothing is written to: it ends when the parent ends, and this process with
 it. `medvlp.archive.stage.child` starts it.
 """
@@ -14,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +29,9 @@ from medvlp.domain import Ref
 
 Read = Callable[..., Any]
 
+_PULSE_S = 0.2
+"""So often at most a process says that it is getting on."""
+
 
 def main() -> None:
     """Serve until the parent closes the pipe or ends."""
@@ -37,11 +42,18 @@ def main() -> None:
     except Exception as error:
         _say(answers, answer.failed(error).encode())
         return
-    limit_memory(order["memory_mb"])
+    limit_memory(order["memory_mb"], writes=order["makes"])
+    settings = order["settings"]
+    if order["tells"]:
+        settings["alive"] = _Pulse(answers)
     _say(answers, answer.READY)
     for line in requests:
         number, texts = json.loads(line)
-        text = examine(read, tuple(map(path_from_text, texts)), order["settings"])
+        paths = tuple(map(path_from_text, texts))
+        if order["makes"]:
+            *sources, settings["target"] = paths
+            paths = tuple(sources)
+        text = examine(read, paths, settings)
         _say(answers, f"{number} {answer.bounded(text)}".encode())
     # A decoder's threads or exit handlers must not keep the process.
     os._exit(0)
@@ -116,6 +128,20 @@ def _say(answers: IO[bytes], line: bytes) -> None:
     answers.flush()
 
 
+class _Pulse:
+    """`answer.Alive`, called as often as one likes."""
+
+    def __init__(self, answers: IO[bytes]) -> None:
+        self._answers = answers
+        self._said_at = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= _PULSE_S:
+            self._said_at = now
+            _say(self._answers, answer.ALIVE.encode())
+
+
 def _hold_on(lifeline: int) -> None:
     """End when the pipe's other end is gone, even if a decoder hangs and no Python code runs."""
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
@@ -126,9 +152,10 @@ def _hold_on(lifeline: int) -> None:
         os._exit(0)
 
 
-def limit_memory(memory_mb: int) -> None:
-    """Cap what may be allocated on top of what the imports took; nothing may be written."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+def limit_memory(memory_mb: int, *, writes: bool = False) -> None:
+    """Cap what may be allocated on top of what the imports took, and whether it may write."""
+    if not writes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     limit = _data_bytes() + memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlp.errors import InputError, MedvlpError
-from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.record import read_study
-from medvlp.evaluate.run import open_study, predict_into, staged
+from medvlp.evaluate.run import open_study, predict_into, scorers_of, staged
 from medvlp.evaluate.suite.plan import Cell
 
 
@@ -30,7 +29,7 @@ class RunCell:
 
     def _predict(self, cell: Cell) -> None:
         protocol = load_protocol(cell.path, cell.overrides)
-        (scorer,) = open_scorers([cell.bundle], protocol.domain, protocol.data.cache)
+        (scorer,) = scorers_of(protocol, [cell.bundle])
         named = dataclasses.replace(scorer, name=cell.model)
         study = open_study(protocol, self.out)
         with staged(place(self.out, cell).parent, cell.key) as folder:

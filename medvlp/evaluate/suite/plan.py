@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from medvlp.data.proxies import open_proxies
+from medvlp.data.readers import how_read
 from medvlp.digest import digest_plain
 from medvlp.errors import ConfigError, MedvlpError
 from medvlp.evaluate.controls.table import UNFIT
@@ -112,7 +115,10 @@ def _contest(path: Path, suite: Suite, entrants: Sequence[_Entrant], out: Path) 
         )
     study = open_study(protocol, out)
     names = scorer_names([(entrant.path, entrant.control) for entrant in own])
-    common = [protocol.digest, [m.digest for m in study.manifests], code_digest()]
+    common: list[Any] = [protocol.digest, [m.digest for m in study.manifests], code_digest()]
+    if proxies := open_proxies(protocol.domain, protocol.data.proxies):
+        samples = (name for m in study.manifests for name in m.samples["sample"])
+        common.append(how_read(study.manifests, samples, proxies=proxies))
     cells = [
         Cell(
             path=path,

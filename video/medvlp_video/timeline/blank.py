@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.errors import InputError
-from medvlp_video.preprocess import BLACK
+from medvlp_video.border import BLACK
 
 Inside = Callable[[NDArray[np.uint8]], Any]
 """(H,W,3) RGB frame -> True inside the body, False outside."""

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from medvlp.models.bundle import Bundle
+from medvlp_video.border import Box, box_of, bright
 from medvlp_video.encoders import FrameEncoder
-from medvlp_video.preprocess import Box, ClipPreprocess, box_of, bright
+from medvlp_video.preprocess import ClipPreprocess
 
 Floats = NDArray[np.float32]
 
@@ -58,8 +59,8 @@ class CausalBorder:
             return 0, 0, width, height
         assert self._until_s is not None
         if self._box is None or time_s < self._until_s:
-            self._bright_HW |= bright(frame_HWC[None])
-            self._box = box_of(self._bright_HW)
+            self._bright_HW |= bright(frame_HWC[None])[0]
+            self._box = box_of(self._bright_HW[None])
         return self._box
 
 

@@ -49,7 +49,7 @@ def _serve(order: Mapping[str, Any], requests: IO[bytes], answers: IO[bytes]) ->
         "size": reader.shape[1:],
         "frames": reader.shape[0],
         "duration_s": reader.duration_s,
-        "truncated": reader.truncated,
+        "truncated": reader.cut_tail,
         "moments": len(moments),
     }
     _say(answers, FRAME + json.dumps(told).encode() + b"\n" + moments.astype("<f8").tobytes())
