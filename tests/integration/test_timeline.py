@@ -97,7 +97,11 @@ def attention_bundle(tiny_bundle, tmp_path_factory):
 def run(film, bundle, prompts, out, **options):
     options = {"rate": RATE} | options
     asked = Asked(video=str(film), bundle=bundle, prompts=prompts, out=out, **options)
-    return write_timeline(asked, Console(file=io.StringIO()))
+    shown = io.StringIO()
+    result = write_timeline(asked, Console(file=shown, width=200))
+    assert f"{len(result.track)} moments" in shown.getvalue()
+    assert "p95" in shown.getvalue()
+    return result
 
 
 def scores_in(folder):
@@ -124,9 +128,21 @@ def causally_stored(preprocess, frames):
     )
 
 
-def test_the_file_the_stream_and_each_window_alone_agree(film, tiny_bundle, prompts, tmp_path):
-    run(film, tiny_bundle("video"), prompts, tmp_path / "out", pictures=False)
-    times, found = scores_in(tmp_path / "out")
+@pytest.fixture(scope="module")
+def out(film, tiny_bundle, prompts, tmp_path_factory):
+    """What the command writes of the film, with the truth for its first three seconds."""
+    folder = tmp_path_factory.mktemp("told")
+    truth = folder / "truth.csv"
+    truth.write_text("name,start_s,end_s\nmild,0,1.5\nnone,0:01.5,3\n")
+    timeline(
+        video=str(film), bundle=tiny_bundle("video"), prompts=prompts, folder=folder / "out",
+        rate=RATE, least=0.4, truth=truth,
+    )  # fmt: skip
+    return folder / "out"
+
+
+def test_the_file_the_stream_and_each_window_alone_agree(film, tiny_bundle, prompts, out):
+    times, found = scores_in(out)
     np.testing.assert_allclose(times, np.arange(20) / RATE)
     bundle = medvlp.load(tiny_bundle("video"))
     frames = open_reader((film,)).frames_at(times)
@@ -155,17 +171,7 @@ def test_a_tower_that_knows_order_is_given_each_clip_whole(film, attention_bundl
     np.testing.assert_array_equal(fed(bundle, prompts, frames[:7], times[:7], 6 / RATE), found[:7])
 
 
-def test_what_is_written(film, tiny_bundle, prompts, tmp_path, capsys):
-    truth = tmp_path / "truth.csv"
-    truth.write_text("name,start_s,end_s\nmild,0,1.5\nnone,0:01.5,3\n")
-    timeline(
-        video=str(film), bundle=tiny_bundle("video"), prompts=prompts, folder=tmp_path / "out",
-        rate=RATE, least=0.4, truth=truth,
-    )  # fmt: skip
-    shown = capsys.readouterr().out
-    assert "20 moments (20 seen)" in shown
-    assert "p95" in shown
-    out = tmp_path / "out"
+def test_what_is_written(tiny_bundle, prompts, out):
     names = {f"timeline.{end}" for end in ("csv", "json", "html", "png", "vtt", "ass")}
     assert {path.name for path in out.iterdir()} == names
     told = json.loads((out / "timeline.json").read_text())
@@ -194,7 +200,7 @@ def test_what_is_written(film, tiny_bundle, prompts, tmp_path, capsys):
     assert "data:image/png" in page
     for path in out.iterdir():
         assert SECRET.encode() not in path.read_bytes()
-        assert str(tmp_path).encode() not in path.read_bytes()
+        assert str(out.parent).encode() not in path.read_bytes()
 
 
 def seen(labels):

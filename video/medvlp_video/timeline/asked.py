@@ -90,6 +90,9 @@ def _from_files(asked: Asked) -> Recording:
             remedy="name one video file or one folder of frames",
         )
     paths = sources[0].paths
+    # Whoever opens a pipe waits for somebody to write to it.
+    if not all(path.is_file() for path in paths):
+        raise unreadable(Reject("unreadable"))
     try:
         sha256 = digest_files(paths)
     except Reject as verdict:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.verdict import Reject
@@ -163,10 +164,10 @@ class Watch:
 
     def _lately(self, moment: Moment, start: float) -> str:
         name = "–" if moment.smoothed is None else self._stream.names[moment.smoothed]
-        name = name if moment.state == "seen" else moment.state
+        name = escape(name[:28]) if moment.state == "seen" else moment.state
         slow_ms = 1000 * float(np.percentile(self.track.last_took_s(_LATELY), 95))
         rate = len(self.track) / (time.perf_counter() - start)
-        return f"{shown_time(moment.time_s)} {name[:28]} {rate:.1f} fps, p95 {slow_ms:.0f} ms"
+        return f"{shown_time(moment.time_s)} {name} {rate:.1f} fps, p95 {slow_ms:.0f} ms"
 
 
 def _summarise(console: Console, result: Result) -> None:

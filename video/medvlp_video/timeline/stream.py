@@ -90,7 +90,7 @@ class PhaseStream:
         preprocess = bundle.preprocess
         if not isinstance(preprocess, ClipPreprocess):
             raise InputError(
-                f"the bundle is of the domain {bundle.info.domain}, a timeline is of video",
+                f"the bundle of the domain {bundle.info.domain} takes no clips of video",
                 remedy="name a bundle that was trained on video",
             )
         if prompts.mode != "exclusive":
