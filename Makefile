@@ -60,6 +60,7 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu tests
 	$(BIN)/python benchmarks/bench_contrastive.py --device cuda --sizes 4096,8192,16384,32768
+	$(BIN)/python benchmarks/bench_soft_dtw.py --device cuda --sizes 128x64x16,32x1024x1024
 
 # pytest exits with 5 when it selects no test.
 soak: $(STAMP)
