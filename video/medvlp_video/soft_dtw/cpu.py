@@ -55,7 +55,7 @@ def forward(
     def sweep(start: int, stop: int) -> None:
         kernels.forward(*costs, *lengths, shape, typed, probability, *results, start, stop)
 
-    _share_out(sweep, frames_B, steps_B)
+    _share_out(sweep, tuple(cost_BTK.shape), frames_B, steps_B)
     return value_B, (shown, whole)
 
 
@@ -80,7 +80,7 @@ def backward(
     def sweep(start: int, stop: int) -> None:
         kernels.backward(*given, shape, typed, probability, *others, start, stop)
 
-    _share_out(sweep, frames_B, steps_B)
+    _share_out(sweep, (len(value_B), *shape), frames_B, steps_B)
     return grad_cost.view(-1, *shape), grad_drop
 
 
@@ -89,20 +89,22 @@ def _typed(dtype: torch.dtype, gamma: float) -> tuple[Any, ...]:
     return tuple(kind(number) for number in limits(dtype, gamma))
 
 
-def _share_out(sweep: Callable[[int, int], None], frames_B: Tensor, steps_B: Tensor) -> None:
+def _share_out(
+    sweep: Callable[[int, int], None], shape: tuple[int, ...], frames_B: Tensor, steps_B: Tensor
+) -> None:
     """Run a sweep over all samples, in parts of about as many cells as there are threads."""
-    cells = torch.cumsum(frames_B * steps_B, 0)
-    batch, total = len(cells), int(cells[-1])
-    threads = min(torch.get_num_threads(), batch, max(1, total // _GRAIN))
-    if threads == 1:
+    batch, frames, steps = shape
+    threads = min(torch.get_num_threads(), batch, batch * frames * steps // _GRAIN)
+    if threads <= 1:
         sweep(0, batch)
         return
-    goals = torch.arange(1, threads) * total // threads
+    cells = torch.cumsum(frames_B * steps_B, 0)
+    goals = torch.arange(1, threads) * cells[-1] // threads
     cuts = [0, *(torch.searchsorted(cells, goals) + 1).tolist(), batch]
-    parts = [(start, stop) for start, stop in pairwise(cuts) if start < stop]
+    first, *others = [(start, stop) for start, stop in pairwise(cuts) if start < stop]
     pool = _pool(threads, os.getpid())
-    waiting = [pool.submit(sweep, *part) for part in parts[1:]]
-    sweep(*parts[0])
+    waiting = [pool.submit(sweep, *part) for part in others]
+    sweep(*first)
     for part in waiting:
         part.result()
 

@@ -48,19 +48,6 @@ part = njit(**_INNER)
 
 
 @part
-def _copy(source, start, step, target, at, count):
-    # Unsigned places are not looked at for being negative.
-    for n in range(count):
-        target[np.uintp(at + n)] = source[np.uintp(start + n * step)]
-
-
-@part
-def _scale(source, start, target, at, stride, count, factor):
-    for n in range(count):
-        target[np.uintp(at + n * stride)] = source[np.uintp(start + n)] * factor
-
-
-@part
 def _span(d, frames, steps):
     """The steps of the cells on a diagonal: from, and up to."""
     begin = max(0, d - frames + 1)
@@ -68,12 +55,64 @@ def _span(d, frames, steps):
 
 
 @part
-def _reach(d, frames, steps, samples, size):
+def _take(table, area, base, step, lanes, row, d, frames_B, steps_B, group, big):
+    """Put a diagonal of every sample of a group into a row of lanes.
+
+    Of sample b, step k stands in place ``b * area + base + k * step`` of the table. Lanes that
+    held the third diagonal after this one are cleared.
+    """
+    head, samples, left, strip = group
+    for n in range(samples):
+        steps = min(strip, steps_B[head + n] - left)
+        begin, end = _span(d, frames_B[head + n], steps)
+        at, place = row + 2 + n * (strip + 1), (head + n) * area + base
+        # Unsigned places are not looked at for being negative.
+        for k in range(begin, end):
+            lanes[np.uintp(at + k)] = table[np.uintp(place + k * step)]
+        for k in range(end, min(steps, end + 3)):
+            lanes[at + k] = big
+
+
+@part
+def _keep(table, area, base, lanes, row, d, frames_B, steps_B, group):
+    """Put a row of lanes into a table, in which a diagonal is contiguous."""
+    head, samples, left, strip = group
+    for n in range(samples if len(table) else 0):
+        begin, end = _span(d, frames_B[head + n], min(strip, steps_B[head + n] - left))
+        at, place = row + 2 + n * (strip + 1), (head + n) * area + base
+        for k in range(begin, end):
+            table[np.uintp(place + k)] = lanes[np.uintp(at + k)]
+
+
+@part
+def _add(table, area, base, step, factor_B, lanes, row, d, frames_B, steps_B, group):
+    """Add a row of lanes, each sample's times its own factor, to a table, as `_take` reads it."""
+    head, samples, left, strip = group
+    for n in range(samples):
+        begin, end = _span(d, frames_B[head + n], min(strip, steps_B[head + n] - left))
+        at, place = row + 2 + n * (strip + 1), (head + n) * area + base
+        for k in range(begin, end):
+            table[np.uintp(place + k * step)] += lanes[np.uintp(at + k)] * factor_B[head + n]
+
+
+@part
+def _reach(d, frames_B, steps_B, group, size):
     """The lanes to compute: all of several samples, of one those of its cells."""
+    head, samples, left, strip = group
     if samples > 1:
         return 1, size - 1
-    begin, end = _span(d, frames, steps)
+    begin, end = _span(d, frames_B[head], min(strip, steps_B[head] - left))
     return 1 + begin // WIDTH * WIDTH, 1 + -(-(end + 1) // WIDTH) * WIDTH
+
+
+@part
+def _last(frames_B, steps_B, group):
+    """The last diagonal of a group's cells."""
+    head, samples, left, strip = group
+    last = 0
+    for b in range(head, head + samples):
+        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 2)
+    return last
 
 
 @part
@@ -143,84 +182,70 @@ def _first_border(drop, start, frames, big, border):
 
 
 @part
-def _take_costs(cost, drop, shape, lanes, size, at, d, begin, end, b, left):
-    rows, width = shape
-    place = (b * rows + d - begin) * width + left + begin
-    _copy(cost, place, 1 - width, lanes, COST * size + at + begin, end - begin)
-    if len(drop):
-        _copy(drop, b * rows + d - begin, -1, lanes, DROP * size + at + begin, end - begin)
-
-
-@part
-def _keep(table, shape, lanes, row, turn, begin, end, b, left):
-    if len(table):
-        rows, width = shape
-        place = (b * rows + turn) * width + left + begin
-        _copy(lanes, row + begin, 1, table, place, end - begin)
-
-
-@part
-def _next_border(lanes, row, borders, which, d, frames, steps, begin, big):
+def _next_borders(lanes, row, borders, d, frames_B, steps_B, group, big):
     """Put the border of the next diagonal but one into its lane, and what ends here in its place.
 
     It was read before: a border is needed as many diagonals earlier as there are steps.
     """
-    table, sample = which
-    lanes[row - 1] = borders[table, sample, d + 2] if d + 1 < frames else big
-    if begin < steps <= d + 1:
-        borders[table, sample, d - steps + 2] = lanes[row + steps - 1]
+    head, samples, left, strip = group
+    for n in range(samples):
+        frames, steps = frames_B[head + n], min(strip, steps_B[head + n] - left)
+        at = row + 2 + n * (strip + 1)
+        lanes[at - 1] = borders[n, d + 2] if d + 1 < frames else big
+        if steps <= d + 1 < frames + steps:
+            borders[n, d - steps + 2] = lanes[at + steps - 1]
 
 
 @part
-def _value(lanes, bad, last, steps, big):
-    """What stands in a last cell: NaN if a cost was none, infinity beyond half of `big`."""
-    for n in range(bad, bad + steps):
-        if lanes[n] > 0:
-            return np.nan
-    return lanes[last] if lanes[last] < big / 2 else np.inf
+def _values(lanes, size, value_B, d, frames_B, steps_B, group, big):
+    """What stands in last cells: NaN if a cost was none, infinity beyond half of `big`."""
+    head, samples, left, strip = group
+    for n in range(samples):
+        b, steps = head + n, min(strip, steps_B[head + n] - left)
+        if d != frames_B[b] + steps - 2:
+            continue
+        at = 2 + n * (strip + 1)
+        value = lanes[(WHOLE + d % 3) * size + at + steps - 1]
+        wrong = left > 0 and np.isnan(value_B[b])
+        for k in range(steps):
+            wrong |= lanes[BAD * size + at + k] > 0
+        value_B[b] = np.nan if wrong else value if value < big / 2 else np.inf
 
 
 @part
 def _strip_forward(
     cost, drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, lanes, size,
-    borders, head, samples, left, strip,
+    borders, group,
 ):  # fmt: skip
     """A strip of steps from `left` on, of samples that lie side by side.
 
     `borders` (2,samples,T+1) are P and D of the step before, and then those of the strip's last.
     """
-    big, last = limits[2], 0
+    (rows, width), (_, samples, left, strip) = shape, group
+    big, area, dropping = limits[2], rows * width, len(drop) > 0
     lanes[:] = big
     lanes[BAD * size : (BAD + 1) * size] = 0
-    for b in range(head, head + samples):
-        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 1)
-        at = 2 + (b - head) * (strip + 1)
+    for n in range(samples):
         for row in (1, 2):
-            lanes[(SHOWN + row) * size + at - 1] = borders[0, b - head, row - 1]
-            lanes[(WHOLE + row) * size + at - 1] = borders[1, b - head, row - 1]
-    for d in range(last):
-        turn = (d + left) % shape[0]
-        for b in range(head, head + samples):
-            begin, end = _span(d, frames_B[b], min(strip, steps_B[b] - left))
-            at = 2 + (b - head) * (strip + 1)
-            _take_costs(cost, drop, shape, lanes, size, at, d, begin, end, b, left)
-        first, stop = _reach(d, frames_B[head], min(strip, steps_B[head] - left), samples, size)
-        _sweep_forward(lanes, size, d, first, stop, limits, len(drop) > 0, probability)
-        for b in range(head, head + samples):
-            frames, steps = frames_B[b], min(strip, steps_B[b] - left)
-            begin, end = _span(d, frames, steps)
-            at = 2 + (b - head) * (strip + 1)
-            row = (WHOLE + d % 3) * size + at
-            _keep(whole, shape, lanes, row, turn, begin, end, b, left)
-            _next_border(lanes, row, borders, (1, b - head), d, frames, steps, begin, big)
-            if d == frames + steps - 2:
-                # The last strip's counts, but a cost that is none does so in any.
-                value = _value(lanes, BAD * size + at, row + steps - 1, steps, big)
-                value_B[b] = np.nan if left > 0 and np.isnan(value_B[b]) else value
-            if len(drop):
-                row = (SHOWN + d % 3) * size + at
-                _keep(shown, shape, lanes, row, turn, begin, end, b, left)
-                _next_border(lanes, row, borders, (0, b - head), d, frames, steps, begin, big)
+            at = row * size + 1 + n * (strip + 1)
+            lanes[SHOWN * size + at] = borders[0, n, row - 1]
+            lanes[WHOLE * size + at] = borders[1, n, row - 1]
+    for d in range(_last(frames_B, steps_B, group) + 1):
+        base, step = d * width + left, 1 - width
+        _take(cost, area, base, step, lanes, COST * size, d, frames_B, steps_B, group, big)
+        if dropping:
+            _take(drop, rows, d, -1, lanes, DROP * size, d, frames_B, steps_B, group, big)
+        first, stop = _reach(d, frames_B, steps_B, group, size)
+        _sweep_forward(lanes, size, d, first, stop, limits, dropping, probability)
+        base, row = (d + left) % rows * width + left, (WHOLE + d % 3) * size
+        _keep(whole, area, base, lanes, row, d, frames_B, steps_B, group)
+        if dropping or strip < width:
+            _next_borders(lanes, row, borders[1], d, frames_B, steps_B, group, big)
+        if dropping:
+            row = (SHOWN + d % 3) * size
+            _keep(shown, area, base, lanes, row, d, frames_B, steps_B, group)
+            _next_borders(lanes, row, borders[0], d, frames_B, steps_B, group, big)
+        _values(lanes, size, value_B, d, frames_B, steps_B, group, big)
     borders[:, :, 0] = big
 
 
@@ -239,25 +264,15 @@ def forward(
     for head in range(start, stop, side):
         samples = min(side, stop - head)
         borders[0] = limits[2]
-        for b in range(head, head + samples):
-            _first_border(drop, b * shape[0], frames_B[b], limits[2], borders[1, b - head])
+        for n in range(samples):
+            b = head + n
+            _first_border(drop, b * shape[0], frames_B[b], limits[2], borders[1, n])
         # Only a sample that is alone has several strips.
         for left in range(0, shape[1] if samples > 1 else steps_B[head], strip):
             _strip_forward(
                 cost, drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B,
-                lanes, size, borders, head, samples, left, strip,
+                lanes, size, borders, (head, samples, left, strip),
             )  # fmt: skip
-
-
-@part
-def _recall(table, shape, lanes, row, turn, begin, end, steps, b, left, big):
-    """Put a diagonal of a table into lanes that held the third one after it."""
-    rows, width = shape
-    if end > begin:
-        place = (b * rows + turn) * width + left + begin
-        _copy(table, place, 1, lanes, row + begin, end - begin)
-    for k in range(end, min(steps, end + 3)):
-        lanes[row + k] = big
 
 
 @part
@@ -270,95 +285,74 @@ def _border(table, shape, b, left, frames, big, border):
 
 
 @part
-def _recall_cells(
-    drop,
-    shown,
-    whole,
-    shape,
-    lanes,
-    size,
-    at,
-    d,
-    turns,
-    frames,
-    steps,
-    borders,
-    sample,
-    b,
-    left,
-    big,
-):
-    """D of diagonal d - 2, and with drops P of d - 1 and the drop costs of d."""
-    begin, end = _span(d - 2, frames, steps)
-    row = (WHOLE + (d + 1) % 3) * size + at
-    _recall(whole, shape, lanes, row, turns[0], begin, end, steps, b, left, big)
-    lanes[row - 1] = borders[1, sample, d] if d <= frames else big
-    if len(drop):
-        begin, end = _span(d - 1, frames, steps)
-        row = (SHOWN + (d + 2) % 3) * size + at
-        _recall(shown, shape, lanes, row, turns[1], begin, end, steps, b, left, big)
-        lanes[row - 1] = borders[0, sample, d + 1] if d + 1 <= frames else big
-        begin, end = _span(d, frames, steps)
-        _copy(drop, b * shape[0] + d - begin, -1, lanes, DROP * size + at + begin, end - begin)
+def _recall_borders(lanes, row, borders, place, frames_B, group, big):
+    head, samples, _, strip = group
+    for n in range(samples):
+        lanes[row + 1 + n * (strip + 1)] = borders[n, place] if place <= frames_B[head + n] else big
 
 
 @part
-def _give(grad_cost, grad_drop, shape, lanes, size, at, d, begin, end, b, left, factor):
-    rows, width = shape
-    place = (b * rows + d - begin) * width + left + begin
-    _scale(lanes, SHARE * size + at + begin, grad_cost, place, 1 - width, end - begin, factor)
-    if len(grad_drop):
-        for k in range(begin, end):
-            grad_drop[b * rows + d - k] += lanes[DROPPED * size + at + k] * factor
-
-
-@part
-def _cross(lanes, size, at, d, frames, steps, crossing, sample):
+def _cross(lanes, size, d, frames_B, steps_B, crossing, group):
     """Hand on to the strip before what its last step is given, and take what this one's is.
 
     That was handed on by the strip after as many diagonals ago as there are steps.
     """
-    for way, row in ((0, LEFT), (1, CORNER)):
-        place, t = (row + d % 3) * size + at, d - steps
-        given = crossing[way, sample, t] if 0 <= t < frames else crossing.dtype.type(0)
-        if d < frames:
-            crossing[way, sample, d] = lanes[place]
-        lanes[place + steps] = given
+    head, samples, left, strip = group
+    for n in range(samples):
+        frames, steps = frames_B[head + n], min(strip, steps_B[head + n] - left)
+        for way, row in ((0, LEFT), (1, CORNER)):
+            at, t = (row + d % 3) * size + 2 + n * (strip + 1), d - steps
+            given = crossing[way, n, t] if 0 <= t < frames else crossing.dtype.type(0)
+            if d < frames:
+                crossing[way, n, d] = lanes[at]
+            lanes[at + steps] = given
+
+
+@part
+def _seed(lanes, row, d, frames_B, steps_B, value_B, group, big):
+    """The value is its last cell's, unless there is no path."""
+    head, samples, left, strip = group
+    for n in range(samples):
+        b = head + n
+        if d == frames_B[b] + steps_B[b] - left - 2 and value_B[b] < big:
+            lanes[row + 2 + n * (strip + 1) + steps_B[b] - left - 1] = 1
 
 
 @part
 def _strip_backward(
     drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, grad_B, grad_cost,
-    grad_drop, lanes, size, borders, crossing, head, samples, left, strip,
+    grad_drop, lanes, size, borders, crossing, group,
 ):  # fmt: skip
     """A strip of steps from `left` on; `crossing` (2,samples,T) is what strips give one another."""
-    big, last = limits[2], 0
+    (rows, width), (_, _, left, strip) = shape, group
+    big, area, dropping, alone = limits[2], rows * width, len(drop) > 0, strip == width
     lanes[:] = big
     lanes[UP * size :] = 0
-    for b in range(head, head + samples):
-        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 2)
+    last = _last(frames_B, steps_B, group)
     # The first time there is nothing to compute: what comes before is recalled.
     for d in range(last + 1, -1, -1):
-        turns = (d + left - 2) % shape[0], (d + left - 1) % shape[0]
-        for b in range(head, head + samples):
-            frames, steps = frames_B[b], min(strip, steps_B[b] - left)
-            at = 2 + (b - head) * (strip + 1)
-            _recall_cells(
-                drop, shown, whole, shape, lanes, size, at, d, turns, frames, steps,
-                borders, b - head, b, left, big,
-            )  # fmt: skip
-            if d == frames + steps_B[b] - left - 2 and np.isfinite(value_B[b]):
-                lanes[(UP + (d + 1) % 3) * size + at + steps - 1] = 1
+        after, later = (d + 1) % 3, (d + 2) % 3
+        # Of three rows in turn, those of d + 1 and d + 2 are then for d - 2 and d - 1.
+        base, row = (d + left - 2) % rows * width + left, (WHOLE + after) * size
+        _take(whole, area, base, 1, lanes, row, d - 2, frames_B, steps_B, group, big)
+        if dropping or not alone or d == 0:
+            _recall_borders(lanes, row, borders[1], d, frames_B, group, big)
+        if dropping:
+            base, row = (d + left - 1) % rows * width + left, (SHOWN + later) * size
+            _take(shown, area, base, 1, lanes, row, d - 1, frames_B, steps_B, group, big)
+            _recall_borders(lanes, row, borders[0], d + 1, frames_B, group, big)
+            _take(drop, rows, d, -1, lanes, DROP * size, d, frames_B, steps_B, group, big)
+        _seed(lanes, (UP + after) * size, d, frames_B, steps_B, value_B, group, big)
         if d <= last:
-            first, stop = _reach(d, frames_B[head], min(strip, steps_B[head] - left), samples, size)
-            _sweep_backward(lanes, size, d, first, stop, limits, len(drop) > 0, probability)
-        for b in range(head, head + samples):
-            frames, steps = frames_B[b], min(strip, steps_B[b] - left)
-            begin, end = _span(d, frames, steps)
-            at = 2 + (b - head) * (strip + 1)
-            _give(grad_cost, grad_drop, shape, lanes, size, at, d, begin, end, b, left, grad_B[b])
-            if strip < shape[1] or len(drop):
-                _cross(lanes, size, at, d, frames, steps, crossing, b - head)
+            first, stop = _reach(d, frames_B, steps_B, group, size)
+            _sweep_backward(lanes, size, d, first, stop, limits, dropping, probability)
+            base, row = d * width + left, SHARE * size
+            _add(grad_cost, area, base, 1 - width, grad_B, lanes, row, d, frames_B, steps_B, group)
+        if d <= last and dropping:
+            row = DROPPED * size
+            _add(grad_drop, rows, d, -1, grad_B, lanes, row, d, frames_B, steps_B, group)
+        if dropping or not alone:
+            _cross(lanes, size, d, frames_B, steps_B, crossing, group)
 
 
 @compiled
@@ -370,7 +364,7 @@ def backward(
 
     Arguments are as in `forward`; the gradients are flat and start as zeros.
     """
-    rows, width = shape
+    (rows, width), big, dropping = shape, limits[2], len(drop) > 0
     side, strip, size = _layout(width)
     lanes = np.empty(ROWS * size, whole.dtype)
     borders = np.empty((2, side, rows + 1), whole.dtype)
@@ -380,21 +374,22 @@ def backward(
         crossing[:] = 0
         most = width if samples > 1 else steps_B[head]
         for left in range((most - 1) // strip * strip, -1, -strip):
-            borders[0] = limits[2]
-            for b in range(head, head + samples):
+            borders[0] = big
+            for n in range(samples):
+                b, frames = head + n, frames_B[head + n]
                 if left == 0:
-                    _first_border(drop, b * rows, frames_B[b], limits[2], borders[1, b - head])
+                    _first_border(drop, b * rows, frames, big, borders[1, n])
                 else:
-                    _border(whole, shape, b, left, frames_B[b], limits[2], borders[1, b - head])
-                if left > 0 and len(drop):
-                    _border(shown, shape, b, left, frames_B[b], limits[2], borders[0, b - head])
+                    _border(whole, shape, b, left, frames, big, borders[1, n])
+                if left > 0 and dropping:
+                    _border(shown, shape, b, left, frames, big, borders[0, n])
             _strip_backward(
                 drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, grad_B,
-                grad_cost, grad_drop, lanes, size, borders, crossing, head, samples, left, strip,
+                grad_cost, grad_drop, lanes, size, borders, crossing, (head, samples, left, strip),
             )  # fmt: skip
-        for b in range(head, head + samples if len(drop) else head):
+        for n in range(samples if dropping else 0):
             # Frames dropped before the first step.
-            total = crossing[1, b - head, 0] * 0
+            total, b = crossing[1, n, 0] * 0, head + n
             for t in range(frames_B[b] - 1, -1, -1):
                 grad_drop[b * rows + t] += total * grad_B[b]
-                total += crossing[1, b - head, t]
+                total += crossing[1, n, t]
