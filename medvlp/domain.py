@@ -96,7 +96,7 @@ class Domain:
     reports (`medvlp.data.structure`)."""
 
     proxies: Ref | None = None
-    """`medvlp.data.proxies.ProxyMaker`: what makes smaller copies of recordings, to be read in
+    """`medvlp.data.proxy_files.ProxyMaker`: what makes smaller copies of recordings, to be read in
     their place."""
 
     phantom: Ref | None = None

@@ -9,10 +9,11 @@ from typing import Any
 
 from medvlp.archive.dicom.burned_in import allowed
 from medvlp.archive.probe import Probe
+from medvlp.archive.stage.answer import Alive
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
-from medvlp.digest import digest_file, digest_plain
+from medvlp.digest import digest_file, digest_plain, nothing
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import InputError
 
@@ -86,23 +87,23 @@ def measure(paths: Sequence[Path], *, domain: str, burned_in: str = "hold") -> M
     return measured(samples[0], replace(probe, flags=flags))
 
 
-def measured(paths: Sequence[Path], probe: Probe) -> Measured:
+def measured(paths: Sequence[Path], probe: Probe, alive: Alive = nothing) -> Measured:
     """What was found of files, with their digest.
 
     Raises:
         Reject: ``unreadable``.
     """
-    return Measured(paths=tuple(paths), probe=probe, sha256=digest_files(paths))
+    return Measured(paths=tuple(paths), probe=probe, sha256=digest_files(paths, alive))
 
 
-def digest_files(paths: Sequence[Path]) -> str:
+def digest_files(paths: Sequence[Path], alive: Alive = nothing) -> str:
     """SHA-256 of a file's bytes; of the files' digests in order where there are several.
 
     Raises:
         Reject: ``unreadable``.
     """
     try:
-        digests = [digest_file(path) for path in paths]
+        digests = [digest_file(path, alive) for path in paths]
     except OSError:
         raise Reject("unreadable") from None
     return digests[0] if len(digests) == 1 else digest_plain(digests)

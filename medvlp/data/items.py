@@ -22,7 +22,7 @@ from medvlp.data.mix import MixConfig
 from medvlp.data.phantom_source import PhantomData
 from medvlp.data.placement import Region
 from medvlp.data.preprocess import Span, windows
-from medvlp.data.proxy_config import ProxyConfig
+from medvlp.data.proxy_files import ProxyConfig
 from medvlp.data.randomness import generator
 from medvlp.data.region_texts import RegionConfig, RegionText, RegionTexts, check_regions
 from medvlp.data.relations import (

@@ -9,56 +9,16 @@ from those of originals.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
 
 from medvlp.config import override, plain, validate
 from medvlp.data.flags import flag_with
 from medvlp.data.items import Item
-from medvlp.data.proxy_config import ProxyConfig
+from medvlp.data.proxy_files import SUFFIX, ProxyConfig, ProxyMaker
 from medvlp.digest import digest_plain
-from medvlp.domain import Ref, get_domain
+from medvlp.domain import get_domain
 from medvlp.errors import ConfigError
-
-SUFFIX = ".proxy"
-"""The ending of every domain's proxies."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Made:
-    """What came of making one proxy."""
-
-    size_bytes: int
-    frames: int
-    bad_frames: int
-    """Those of the original that do not decode, of which the proxy has none."""
-    psnr_db: float
-    """The least agreement of the frames that were compared with what went into the encoder."""
-
-
-class ProxyMaker(Protocol):
-    """What a domain brings as its `proxies`."""
-
-    config: type[Any]
-    """The settings: a strict dataclass of numbers."""
-
-    version: int
-    """Raised whenever the same settings would make other proxies."""
-
-    make: Ref
-    """``(paths, *, target, alive, **settings) -> Made``: writes the proxy of a sample's files to
-    `target`, whose name begins with the digest that they must have; a reading that `makes`
-    (`medvlp.archive.stage.reading`)."""
-
-    def check(self) -> None:
-        """See that this machine can make proxies; raises `ConfigError`."""
-
-    def takes(self, paths: Sequence[Path]) -> bool:
-        """Whether there is anything to gain from a proxy of a sample's files."""
-
-    def holds(self, path: Path, sha256: str) -> bool:
-        """Whether a file is a whole proxy of that content, as far as a glance tells."""
 
 
 class Proxies:
@@ -111,11 +71,6 @@ class Proxies:
     def stand_in_all(self, items: Iterable[Item]) -> list[Item]:
         """`stand_in` of each."""
         return [self.stand_in(item) for item in items]
-
-
-def content_of(path: Path) -> str:
-    """The digest of the content that a proxy's name says it was made of."""
-    return path.name[:64]
 
 
 def open_proxies(domain: str, config: ProxyConfig | None) -> Proxies | None:

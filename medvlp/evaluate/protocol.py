@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT, load_config, one_of_kinds, override, plain, read_yaml
 from medvlp.data.phantom_source import PhantomData
-from medvlp.data.proxy_config import ProxyConfig
+from medvlp.data.proxy_files import ProxyConfig
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import ConfigError

@@ -15,7 +15,8 @@ from medvlp.archive.stage.reading import Item as Paths
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.verdict import Verdict
 from medvlp.data.items import Item
-from medvlp.data.proxies import Made, Proxies
+from medvlp.data.proxies import Proxies
+from medvlp.data.proxy_files import Made
 from medvlp.progress import track
 
 _SILENCE_S = 30.0

@@ -1,55 +1,33 @@
 """Frame readers against videos whose frames carry their own number."""
 
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
+from films import (
+    CONSTANT,
+    COUNT,
+    FPS,
+    OPEN_GOP,
+    SIDE,
+    VARIABLE,
+    cut_copy,
+    numbered_frame,
+    numbers_in,
+    spoilt,
+    write_counted,
+    write_video,
+)
 from PIL import Image
 
 from medvlp.archive.stage.child import Children
 from medvlp.archive.verdict import Reject
+from medvlp.data.proxy_files import SUFFIX
+from medvlp.digest import digest_file
 from medvlp.errors import InputError
 from medvlp_video.check import look, looking, try_decord, trying
-from medvlp_video.fast import has_decord
+from medvlp_video.fast import CLOSE, has_decord
+from medvlp_video.proxy_make import make
 from medvlp_video.read import open_reader, probe, resolve
-
-BITS, SIDE = 10, 16
-COUNT, FPS = 90, 25
-TICKS = 1000
-
-
-def numbered_frame(number):
-    """A (32,80) picture with the bits of `number` as black and white blocks."""
-    bits = [(number >> k) & 1 for k in range(BITS)]
-    blocks = np.array(bits, np.uint8).reshape(2, 5) * 215 + 20
-    return np.repeat(np.kron(blocks, np.ones((SIDE, SIDE), np.uint8))[..., None], 3, axis=2)
-
-
-def numbers_in(frames):
-    """The numbers that `frames` show."""
-    blocks = frames.mean(axis=-1).reshape(len(frames), 2, SIDE, 5, SIDE).mean(axis=(2, 4)) > 128
-    return (blocks.reshape(len(frames), -1) @ (1 << np.arange(BITS))).tolist()
-
-
-def write_video(path, times_ms, codec="libx264", options=None, **container):
-    with av.open(str(path), "w", **container) as out:
-        stream = out.add_stream(codec, rate=FPS)
-        stream.width, stream.height = 5 * SIDE, 2 * SIDE
-        stream.pix_fmt = "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
-        stream.options = {"g": "12", "bf": "2"} if options is None else options
-        for number, time_ms in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
-            frame.pts, frame.time_base = int(time_ms), Fraction(1, TICKS)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    return path
-
-
-CONSTANT = np.arange(COUNT) * 1000 // FPS
-VARIABLE = np.cumsum(np.random.default_rng(0).choice([20, 33, 40, 120], COUNT)) - 20
-OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0", "g": "12", "bf": "3"}
 
 
 @pytest.fixture(
@@ -58,36 +36,16 @@ OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:scenecut=0", "g": "12
         ("a.mp4", VARIABLE, {}),
         ("a.mkv", CONSTANT, {"options": OPEN_GOP}),
         ("a.mp4", VARIABLE, {"options": OPEN_GOP}),
-        ("a.avi", CONSTANT // 40, {"codec": "mpeg4", "options": {"g": "12"}}),
-        ("a.mov", CONSTANT, {"codec": "mjpeg", "options": {}}),
+        ("a.avi", CONSTANT, {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}}),
+        ("a.mov", CONSTANT, {"codec": "mjpeg", "pixels": "yuvj420p"}),
     ],
     ids=["constant", "variable", "open-gop-mkv", "open-gop-variable", "avi", "mjpeg"],
 )
 def video(request, tmp_path):
     name, times_ms, how = request.param
-    if how.get("codec") == "mpeg4":
-        return write_avi(tmp_path / name), CONSTANT / 1000
-    if how.get("codec") == "mjpeg":
-        return write_mjpeg(tmp_path / name), CONSTANT / 1000
+    if "codec" in how:
+        return write_counted(tmp_path / name, **how), CONSTANT / 1000
     return write_video(tmp_path / name, times_ms, **how), (times_ms - times_ms[0]) / 1000
-
-
-def write_avi(path):
-    return _simple(path, "mpeg4", "yuv420p")
-
-
-def write_mjpeg(path):
-    return _simple(path, "mjpeg", "yuvj420p")
-
-
-def _simple(path, codec, pixels):
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = 5 * SIDE, 2 * SIDE, pixels
-        for number in range(COUNT):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_frame(number), "rgb24")))
-        out.mux(stream.encode(None))
-    return path
 
 
 def test_every_frame_comes_at_its_own_time(video):
@@ -105,23 +63,6 @@ def test_between_two_timestamps_the_earlier_frame_is_shown(tmp_path):
         0, 0, 1, 2, 2, 3, 3,
     ]  # fmt: skip
     assert reader.shape == (4, 32, 80)
-
-
-def cut_copy(source, target, first):
-    """Copy the stream from the key frame before `first`; earlier frames hide by an edit list."""
-    with av.open(str(source)) as read, av.open(str(target), "w") as out:
-        stream = read.streams.video[0]
-        copy = out.add_stream_from_template(stream)
-        begin = int(CONSTANT[first] / 1000 / stream.time_base)
-        read.seek(begin, stream=stream)
-        for packet in read.demux(stream):
-            if packet.dts is None:
-                continue
-            packet.pts -= begin
-            packet.dts -= begin
-            packet.stream = copy
-            out.mux(packet)
-    return target
 
 
 def test_a_stream_copied_cut_begins_where_a_player_begins(tmp_path):
@@ -146,6 +87,34 @@ def test_decord_reads_only_files_on_which_it_is_right(tmp_path):
     assert numbers_in(fast.frames_at([0.0, 1.0, 3.0])) == [0, 25, 75]
     assert not try_decord((cut,)).decord
     assert look((cut,), frame_rate=1.0).probe.reader == "pyav"
+
+
+@pytest.mark.parametrize("times_ms", [CONSTANT, VARIABLE], ids=["constant", "variable"])
+def test_all_readers_show_the_same_frame_at_the_same_moment(tmp_path, times_ms):
+    path = write_video(tmp_path / "a.mp4", times_ms)
+    exact = open_reader((path,))
+    moments_s = np.random.default_rng(2).uniform(0, exact.duration_s, 60)
+    wanted = exact.frames_at(moments_s)
+    exported = tmp_path / "frames"
+    exported.mkdir()
+    for time_s, frame in zip(exact.times, exact.decode(np.arange(COUNT)), strict=True):
+        Image.fromarray(frame).save(exported / f"frame_{round(1000 * time_s):06d}.png")
+    np.testing.assert_array_equal(
+        open_reader((exported,), "frames@1000").frames_at(moments_s), wanted
+    )
+    proxy = path.with_name(f"{digest_file(path)}-{'0' * 32}{SUFFIX}")
+    make((path,), target=proxy, alive=lambda: None, short_side=360, key_every=25, crf=20)
+    assert numbers_in(open_reader((proxy,)).frames_at(moments_s)) == numbers_in(wanted)
+    if try_decord((path,)).decord:
+        fast = open_reader((path,), "decord").frames_at(moments_s).astype(int)
+        assert np.abs(fast - wanted).mean(axis=(1, 2, 3)).max() <= CLOSE
+    else:
+        assert not has_decord()
+
+
+def test_readings_of_videos_end_after_30_s_of_silence():
+    for reading in (looking(), trying()):
+        assert (reading.limits.time_s, reading.tells, reading.makes) == (30, True, False)
 
 
 def test_probe_tells_what_the_file_holds(tmp_path):
@@ -260,17 +229,6 @@ def test_resolve_finds_videos_and_folders_of_frames(tmp_path):
     ]
     with pytest.raises(InputError, match="remedy"):
         resolve(tmp_path / "notes.txt")
-
-
-def spoilt(path, start, count, **how):
-    """A video whose stream has `count` bytes turned round, at `start` of its length."""
-    data = bytearray(write_video(path, CONSTANT, **how).read_bytes())
-    begin = data.index(b"mdat") + 4
-    size = int.from_bytes(data[begin - 8 : begin - 4], "big") - 8
-    place = begin + int(size * start)
-    data[place : place + count] = bytes(b ^ 0xFF for b in data[place : place + count])
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("start", [0.35, 0.5, 0.62, 0.75, 0.9])

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlp.archive.measure import Measured, measured
+from medvlp.archive.stage.answer import Alive
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.stage.reading import Reading
+from medvlp.digest import nothing
 from medvlp.domain import Ref
 from medvlp_video.fast import earns_decord, spread
 from medvlp_video.folder import DEFAULT_RATE
@@ -20,7 +22,9 @@ from medvlp_video.read import is_frames, probe, probe_frames
 from medvlp_video.timestamps import TimestampReader
 
 _LIMITS = Limits(time_s=30)
-_VERSION = 2
+"""Both tell that they get on: it is 30 s of silence that end a process, however long the video."""
+
+_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +47,19 @@ def looking(frame_rate: float = DEFAULT_RATE) -> Reading[Measured]:
         version=_VERSION,
         limits=_LIMITS,
         settings={"frame_rate": frame_rate},
+        tells=True,
     )
 
 
-def look(paths: Sequence[Path], *, frame_rate: float) -> Measured:
+def look(paths: Sequence[Path], *, frame_rate: float, alive: Alive = nothing) -> Measured:
     """Decode frames spread over a video, or the first and last of a folder; digest the files.
 
     Raises:
         Reject: What `probe` raises.
     """
-    found = probe_frames(paths, frame_rate) if is_frames(paths) else probe(paths)
-    return measured(paths, found)
+    frames = is_frames(paths)
+    found = probe_frames(paths, frame_rate, alive) if frames else probe(paths, alive)
+    return measured(paths, found, alive)
 
 
 def trying() -> Reading[Trial]:
@@ -63,10 +69,11 @@ def trying() -> Reading[Trial]:
         result=Trial,
         version=_VERSION,
         limits=_LIMITS,
+        tells=True,
     )
 
 
-def try_decord(paths: Sequence[Path]) -> Trial:
+def try_decord(paths: Sequence[Path], *, alive: Alive = nothing) -> Trial:
     """Compare decord's frames with the reference reader's.
 
     Its frame count has to equal the length of the timestamp index, and 24 frames spread over the
@@ -76,6 +83,6 @@ def try_decord(paths: Sequence[Path]) -> Trial:
         Reject: The reference reader cannot read the file.
     """
     (path,) = paths
-    reader = TimestampReader(path)
+    reader = TimestampReader(path, alive=alive)
     frames = reader.decode(spread(len(reader.times)))
     return Trial(decord=earns_decord(path, reader, frames))

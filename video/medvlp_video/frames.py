@@ -28,6 +28,8 @@ class FrameReader(ABC):
         """The mean rate in frames per second, for information only."""
         self.duration_s = duration_s
         """Seconds until the last frame disappears."""
+        self.cut_tail = False
+        """Whether the last frames that the file speaks of are not there."""
         self.border: Box | None = None
         """The picture inside the recording's black border, where it was looked for."""
 

@@ -202,5 +202,7 @@ def _parsed(path: Path, size: int, changed_ns: int) -> _Contents | None:
         end_pts=note.end * note.scale,
         size=note.size,
         turns=note.turns,
+        begin=0,
     )
-    return _Contents(note, ticks_F * note.tick_s, note.end * note.tick_s, index, place_F)
+    times_s = np.asarray(ticks_F * note.tick_s, np.float64)
+    return _Contents(note, times_s, note.end * note.tick_s, index, place_F)

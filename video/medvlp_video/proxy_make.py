@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import av
 import av.codec
@@ -26,7 +26,7 @@ from pydantic.dataclasses import dataclass
 from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
-from medvlp.data.proxies import Made, content_of
+from medvlp.data.proxy_files import Made, content_of
 from medvlp.digest import digest_file
 from medvlp.domain import Ref
 from medvlp.errors import ConfigError
@@ -46,7 +46,7 @@ from medvlp_video.timestamps import (
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-ENCODER = "libx264"
+ENCODER: Final = "libx264"
 PIXELS = "yuv420p"
 MOST_PSNR = 99.0
 """What equal pictures count as, in dB."""
@@ -216,7 +216,7 @@ def _encode(
             place = place_of.pop(frame.pts, None) if clean and frame.pts is not None else None
             if place is None:
                 continue
-            scaled = film.add(frame, frame.pts - first, stream.time_base)
+            scaled = film.add(frame, int(index.pts[place]) - first, stream.time_base)
             if place in wanted:
                 looked[place] = rgb(reformatter, scaled, _shown(film.size, index), index.turns)
             sound.append(place)

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.archive.probe import Probe
+from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
-from medvlp.data.proxies import SUFFIX
+from medvlp.data.proxy_files import SUFFIX
+from medvlp.digest import nothing
 from medvlp.errors import InputError
 from medvlp_video.fast import DecordReader, spread
 from medvlp_video.folder import DEFAULT_RATE, FRAME_SUFFIXES, FolderReader, frame_files
@@ -54,37 +56,38 @@ def open_reader(paths: Sequence[Path], reader: str | None = None) -> FrameReader
     return DecordReader(paths[0]) if reader == "decord" else TimestampReader(paths[0])
 
 
-def probe(paths: Sequence[Path]) -> Probe:
+def probe(paths: Sequence[Path], alive: Alive = nothing) -> Probe:
     """What one sample's files hold: shape (frames, rows, columns), rate, duration and reader.
 
     All frames of a short video are decoded, some spread over a long one; those that fail are
     listed, flagged ``bad_frames``, and never replaced by others. Damaged files can hang or crash
-    a decoder: call it in a process that can be killed (`medvlp_video.check.looking`).
+    a decoder: call it in a process that can be killed (`medvlp_video.check.looking`), which is told
+    that it gets on by `alive`.
 
     Raises:
         Reject: What `TimestampReader` raises, ``bad_frame`` or ``undecodable`` where a tenth of
             the frames fails, or ``several_files``.
     """
     if is_frames(paths):
-        return probe_frames(paths, DEFAULT_RATE)
+        return probe_frames(paths, DEFAULT_RATE, alive)
     if len(paths) != 1:
         raise Reject("several_files", f"{len(paths)} files for one video")
-    reader = TimestampReader(paths[0])
+    reader = TimestampReader(paths[0], alive=alive)
     if not _affordable(reader):
         places = spread(len(reader.times))
-        return _as_probe(reader, "pyav", _failing(reader, places))
+        return _as_probe(reader, "pyav", _failing(reader, places, alive))
     bad = reader.bad_frames()
     if len(bad) > MOST_BAD * len(reader.times):
         raise Reject("undecodable", f"{len(bad)} of {len(reader.times)} frames")
     return _as_probe(reader, "pyav", bad)
 
 
-def probe_frames(paths: Sequence[Path], rate: float) -> Probe:
+def probe_frames(paths: Sequence[Path], rate: float, alive: Alive = nothing) -> Probe:
     """`probe` for a folder of frames whose numbers count at `rate` a second."""
     reader = FolderReader(_frames(paths), rate)
     places = np.arange(len(reader.times)) if _affordable(reader) else spread(len(reader.times))
     name = "frames" if rate == DEFAULT_RATE else f"frames@{rate:g}"
-    return _as_probe(reader, name, _failing(reader, places))
+    return _as_probe(reader, name, _failing(reader, places, alive))
 
 
 def resolve(path: Path) -> list[tuple[Path, ...]]:
@@ -140,7 +143,7 @@ def _affordable(reader: FrameReader) -> bool:
     return math.prod(reader.shape) <= MOST_LOOKED_AT
 
 
-def _failing(reader: FrameReader, places_F: NDArray[np.int64]) -> NDArray[np.int64]:
+def _failing(reader: FrameReader, places_F: NDArray[np.int64], alive: Alive) -> NDArray[np.int64]:
     """Those of the frames that do not decode.
 
     Raises:
@@ -149,6 +152,7 @@ def _failing(reader: FrameReader, places_F: NDArray[np.int64]) -> NDArray[np.int
     bad: list[int] = []
     first: Reject | None = None
     for place in places_F.tolist():
+        alive()
         try:
             reader.decode(np.array([place]))
         except Reject as verdict:
@@ -163,6 +167,7 @@ def _as_probe(reader: FrameReader, name: str, bad_F: NDArray[np.int64]) -> Probe
     steps_s = np.diff(reader.times)
     remarks = {
         "bad_frames": len(bad_F) > 0,
+        "cut_tail": reader.cut_tail,
         "variable_rate": len(steps_s) > 0 and steps_s.max() > 1.5 * np.median(steps_s),
     }
     return Probe(

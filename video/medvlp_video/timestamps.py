@@ -7,6 +7,7 @@ before it and decoding until its timestamp comes up.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ MOST_PIXELS = 2**26
 MOST_FPS = 1000
 MOST_BOXES = 10_000
 
+_ORDERED = 48
+"""Frames by whose order it is judged whether timestamps can be those of pictures."""
+
 _OFTEN = 250
 """Packets that are read between two calls of `alive`."""
 
@@ -58,6 +62,12 @@ class TimestampIndex:
     """Rows and columns, as shown."""
     turns: int
     """Quarter turns against the clock that a player gives each frame."""
+
+    begin: int
+    """The first packet's decoding time: whoever seeks there has all before him."""
+
+    cut_tail: bool = False
+    """Whether the last frames that the file speaks of are not there."""
 
 
 class TimestampReader(FrameReader):
@@ -83,6 +93,7 @@ class TimestampReader(FrameReader):
         duration_s = float((index.end_pts - index.pts[0]) * index.tick_s)
         fps = len(index.pts) / duration_s
         super().__init__(times_s, size=index.size, fps=fps, duration_s=duration_s)
+        self.cut_tail = index.cut_tail
 
     def decode(self, index_F: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(F,H,W,3) RGB frames by their place in `times`.
@@ -117,10 +128,11 @@ class TimestampReader(FrameReader):
             frame = None
             if position is not None and keys[max(place, 0)] <= position:
                 frame = _advance(decoder, pts)
-            for back in RETREATS:
+            behind = [int(keys[max(place - back, 0)]) for back in RETREATS]
+            for target in (*behind, self._index.begin):
                 if frame is not None:
                     break
-                container.seek(int(keys[max(place - back, 0)]), stream=stream)
+                container.seek(target, stream=stream)
                 decoder = decoded(container, stream, keys, self._alive)
                 frame = _advance(decoder, pts)
             if frame is None:
@@ -153,10 +165,12 @@ _INDEXES: dict[tuple[Path, int, int], TimestampIndex] = {}
 def _indexed(path: Path, alive: Alive) -> TimestampIndex:
     with opened(path) as (container, stream):
         packets = []
+        begin = None
         for packet in container.demux(stream):
             if packet.size:
                 told = packet.pts, packet.duration or 0, packet.is_keyframe, packet.is_discard
                 packets.append(told)
+                begin = packet.dts if begin is None else begin
             if len(packets) % _OFTEN == 0:
                 alive()
         if any(pts is None for pts, *_ in packets):
@@ -170,7 +184,32 @@ def _indexed(path: Path, alive: Alive) -> TimestampIndex:
                 packets.append((frame.pts, frame.duration or 0, frame.key_frame, False))
                 alive()
         shown = _shown(packets, stream, _promised_s(container, stream))
-        return replace(shown, **_turned(container, stream))
+        _check_order(container, stream, packets, shown.keys)
+        begin = shown.begin if begin is None else begin
+        return replace(shown, begin=begin, **_turned(container, stream))
+
+
+def _check_order(
+    container: InputContainer,
+    stream: VideoStream,
+    packets: list[tuple[int | None, int, bool, bool]],
+    keys: NDArray[np.int64],
+) -> None:
+    """See that timestamps are those of pictures and not of packets.
+
+    AVI stores none: where a codec reorders pictures, they are counted in the wrong order.
+
+    Raises:
+        Reject: ``no_timestamps``.
+    """
+    given = [pts for pts, *_ in packets if pts is not None]
+    if not stream.codec_context.has_b_frames or given != sorted(given):
+        return
+    container.seek(0, stream=stream)
+    first = itertools.islice(decoded(container, stream, keys), _ORDERED)
+    came = [frame.pts for frame, _ in first if frame.pts is not None]
+    if came != sorted(came):
+        raise Reject("no_timestamps", "pictures come in another order than their timestamps")
 
 
 def _turned(container: InputContainer, stream: VideoStream) -> dict[str, Any]:
@@ -197,18 +236,29 @@ def _shown(
     if not shown:
         raise Reject("undecodable", "no frame is shown")
     pts = np.array(sorted(shown), np.int64)
-    last_length = shown[int(pts[-1])] or int(np.median(np.diff(pts)) if len(pts) > 1 else 1)
+    step = int(np.median(np.diff(pts)) if len(pts) > 1 else 1)
+    last_length = shown[int(pts[-1])] or step
     tick_s = float(stream.time_base)
     end = int(pts[-1]) + last_length
     found_s = (max(p + n for p, n, *_ in rows) - min(p for p, *_ in rows)) * tick_s
-    if found_s < promised_s - max(SHORT_S, 0.02 * promised_s):
+    short_s = promised_s - found_s
+    if short_s > max(SHORT_S, 0.02 * promised_s):
         raise Reject("truncated", f"{found_s:.1f} s of {promised_s:.1f} s are there")
     context = stream.codec_context
     if not 0 < context.height * context.width <= MOST_PIXELS:
         raise Reject("bad_dims", f"{context.width}x{context.height}")
     if len(pts) > MOST_FPS * max((end - int(pts[0])) * tick_s, 1.0):
         raise Reject("bad_rate", f"more than {MOST_FPS} frames a second")
-    return TimestampIndex(pts, keys, tick_s, end, (context.height, context.width), 0)
+    return TimestampIndex(
+        pts=pts,
+        keys=keys,
+        tick_s=tick_s,
+        end_pts=end,
+        size=(context.height, context.width),
+        turns=0,
+        begin=int(keys[0]),
+        cut_tail=short_s > 1.5 * step * tick_s,
+    )
 
 
 def _promised_s(container: InputContainer, stream: VideoStream) -> float:

@@ -29,7 +29,7 @@ from medvlp.domain import Ref
 
 Read = Callable[..., Any]
 
-_PULSE_S = 1.0
+_PULSE_S = 0.2
 """So often at most a process says that it is getting on."""
 
 

@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from medvlp.archive.verdict import Ignore, Reject
 from medvlp.data.paths import PathText
+from medvlp.data.proxy_files import Made
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,33 @@ def read(paths: tuple[Path, ...], greeting: str = "") -> Seen:
     if text in _DEEDS:
         _DEEDS[text]()
     return Seen(paths[0], greeting + text, os.getpid())
+
+
+def write(paths: tuple[Path, ...], *, target: Path, alive: Callable[[], object]) -> Seen:
+    """Do what the file says, slowly, but telling that it gets on, and write it down."""
+    seen = read(paths)
+    for _ in range(12):
+        time.sleep(0.1)
+        alive()
+    with target.open("w") as file:
+        file.write(seen.text)
+        file.flush()
+        if seen.text == "half":
+            time.sleep(3600)
+    return seen
+
+
+def make(paths: tuple[Path, ...], *, target: Path, alive: Callable[[], object]) -> Made:
+    """As `write`, as the maker of a proxy."""
+    write(paths, target=target, alive=alive)
+    return Made(size_bytes=target.stat().st_size, frames=1, bad_frames=0, psnr_db=40.0)
+
+
+def scribble(paths: tuple[Path, ...], *, alive: Callable[[], object]) -> Seen:
+    """Write into the last file, though only to read was asked for."""
+    with paths[-1].open("a") as file:
+        file.write("more")
+    return Seen(paths[0], "more", os.getpid())
 
 
 def _segfault() -> None:

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -67,6 +68,27 @@ def test_a_large_file_is_given_more_time(hostile, tmp_path):
     assert found == {(slow,): "slow"}
     found = read_all(hostile(limits=Limits(time_s=0, bytes_per_s=1e6)), [(slow,)])
     assert found == {(slow,): ("REJECT:timeout", "")}
+
+
+def test_one_that_tells_may_take_long_but_not_be_silent_for_long(hostile, files):
+    reading = hostile(limits=Limits(time_s=0.7), tells=True, makes=True)
+    reading = replace(reading, read=Ref("misbehaving:write"))
+    items = [(path, path.with_suffix(".out")) for (path,) in files(["good", "half", "fine"])]
+    found = read_all(reading, items, workers=2)
+    assert [found[item] for item in items] == ["good", ("REJECT:timeout", ""), "fine"]
+    assert [target.read_text() for _, target in items] == ["good", "half", "fine"]
+
+
+def test_nothing_is_written_by_one_that_only_reads(hostile, files):
+    reading = replace(hostile(tells=True, makes=True), read=Ref("misbehaving:write"))
+    ((path,),) = files(["good"])
+    target = path.with_suffix(".out")
+    target.touch()
+    assert read_all(reading, [(path, target)]) == {(path, target): "good"}
+    reading = replace(reading, read=Ref("misbehaving:scribble"), makes=False)
+    found = read_all(reading, [(path, target)])
+    assert found == {(path, target): ("REJECT:unreadable", "")}
+    assert target.read_text() == "good"
 
 
 def test_an_answer_without_bound_is_cut_off(hostile, files, monkeypatch):
