@@ -21,7 +21,7 @@ from medvlp.archive.privacy.rewrite import Opened
 from medvlp.archive.privacy.stored import StoredReadings
 from medvlp.archive.privacy.withdraw import withdraw
 from medvlp.archive.privacy.withdrawals import Withdrawals
-from medvlp.data.cache_entry import ENTRY
+from medvlp.data.whole_files import ENTRY
 from medvlp.errors import InputError
 from medvlp.plain_files import read_json
 from medvlp.progress import track

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medvlp.data.cache_entry import ENTRY, SUFFIXES, is_whole, open_entry
+from medvlp.data.cache_entry import SUFFIXES, open_entry
+from medvlp.data.whole_files import ENTRY, is_whole
 from medvlp.progress import track
 
 

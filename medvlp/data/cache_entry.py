@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import re
 import tempfile
-import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from math import prod
@@ -23,6 +21,7 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlp.data.whole_files import CRC, checksum, is_sound
 from medvlp.errors import InputError
 
 Format = Literal["auto", "npy", "blosc2"]
@@ -33,18 +32,12 @@ rest, which is small or does not shrink."""
 SUFFIXES = {"npy": ".npy", "blosc2": ".b2nd"}
 """The ending of each format's files."""
 
-ENTRY = re.compile(r"([0-9a-f]{64})-[0-9a-f]{32}\.(?:npy|b2nd|proxy)")
-"""The names of a cache's files, those of proxies (`medvlp.data.proxies`) included: the digest of
-the content, by which whoever withdraws is found, then that of what was made of it, and how."""
-
 _CHUNK = (64, 128, 128)
 _BLOCK = (16, 64, 64)
 """Along the last three axes. A crop of 128³ reads blocks of 2.2 times its size on average and few
 chunks; larger blocks waste more, smaller ones compress worse."""
 
 _LEVEL = 5
-_CRC = 4
-_PIECE = 1 << 24
 
 
 class Entry(Protocol):
@@ -117,9 +110,9 @@ def open_entry(path: Path, threads: int = 1) -> Entry | None:
     try:
         with path.open("rb") as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        if not _is_sound(data):
+        if not is_sound(data):
             return None
-        body = data[:-_CRC]
+        body = data[:-CRC]
         return Packed(body, threads) if path.suffix == ".b2nd" else Mapped(body)
     except (OSError, ValueError, RuntimeError):
         return None
@@ -136,30 +129,13 @@ def write_entry(folder: Path, key: str, array: NDArray[Any], wanted: Format) -> 
         with os.fdopen(handle, "wb") as file:
             data = _packed(plain) if chosen == "blosc2" else _plain(plain)
             file.write(data)
-            file.write(_checksum(memoryview(data)))
+            file.write(checksum(memoryview(data)))
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
     return path
-
-
-def is_whole(path: Path) -> bool:
-    """Whether the last four bytes of a file are the checksum of those before."""
-    try:
-        with path.open("rb") as file:
-            return _is_sound(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    except (OSError, ValueError):
-        return False
-
-
-def append_checksum(path: Path) -> None:
-    """Make a file end with the checksum of its bytes, by which `is_whole` knows it."""
-    with path.open("r+b") as file:
-        checksum = _checksum(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-        file.seek(0, os.SEEK_END)
-        file.write(checksum)
 
 
 def form_of(array: NDArray[Any], wanted: Format) -> Literal["npy", "blosc2"]:
@@ -190,17 +166,6 @@ def window_of(shape: Sequence[int], start: Sequence[int], size: Sequence[int]) -
             remedy="choose a smaller window, or store a larger array",
         )
     return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-
-
-def _is_sound(data: memoryview) -> bool:
-    return len(data) > _CRC and _checksum(data[:-_CRC]) == data[-_CRC:]
-
-
-def _checksum(data: memoryview) -> bytes:
-    crc = 0
-    for start in range(0, len(data), _PIECE):
-        crc = zlib.crc32(data[start : start + _PIECE], crc)
-    return crc.to_bytes(_CRC, "little")
 
 
 def _plain(array: NDArray[Any]) -> bytes:

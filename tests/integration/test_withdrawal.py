@@ -103,6 +103,10 @@ def made_from(manifest, folder):
         stored = np.zeros((2, 2, 2), np.int16) if n % 2 else np.zeros(3)
         cache.get(item, lambda *_, stored=stored: stored)
     assert {file.suffix for file in (folder / "cache").rglob("*.*")} == {".npy", ".b2nd"}
+    for file in sorted((folder / "cache").rglob("*.*")):
+        # A proxy lies beside, and what was left of making another.
+        file.with_suffix(".proxy").write_bytes(b"film")
+        file.with_name(f"{file.stem}.proxy.0a1b2c3d.part").write_bytes(b"half a film")
     (folder / "index").mkdir()
     samples.select(
         "sample", "source", item=pl.int_range(samples.height),
@@ -135,7 +139,7 @@ def test_a_withdrawal_reaches_everything_and_stays(archive, tmp_path):
     for table in ("texts", "labels", "subsets"):
         left = getattr(after, table).filter(pl.col("sample").is_in(gone["sample"].to_list()))
         assert left.is_empty()
-    assert "2 of 60 cached arrays" in report
+    assert "6 of 180 cached arrays and proxies" in report
     assert "2 of 60 embeddings" in report
     assert "cannot unlearn" in report
     assert np.load(tmp_path / "index" / "embeddings.npy").shape == (58,)

@@ -18,7 +18,7 @@ from films import (
 )
 
 from medvlp.archive.verdict import Reject
-from medvlp.data.cache_entry import is_whole
+from medvlp.data.whole_files import is_whole
 from medvlp.digest import digest_file
 from medvlp_video.border import recording_box
 from medvlp_video.preprocess import ClipPreprocessConfig

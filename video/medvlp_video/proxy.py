@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
-from medvlp.data.cache_entry import append_checksum
+from medvlp.data.whole_files import append_checksum
 from medvlp_video.border import Box
 from medvlp_video.frames import FrameReader
 from medvlp_video.timestamps import TimestampIndex, TimestampReader
