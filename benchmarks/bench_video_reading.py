@@ -284,7 +284,7 @@ def page(a: argparse.Namespace, folder: Path) -> str:
         f"{GROUP}, {size:.0f} MB. Its proxy: {note.size[1]}×{note.size[0]}, a key frame every "
         f"{settings['key_every']}, {small:.0f} MB, made in {took:.0f} s ({cpu:.0f} s of CPU time, "
         f"{frames / cpu:.0f} frames a second of it), at least {note.psnr_db:.1f} dB; the same "
-        f"{len(note.steps):,} times.",
+        f"{frames:,} times.",
         "",
         f"## Clip: {CLIP_FRAMES} frames over {CLIP_S:g} seconds",
         "",

@@ -17,6 +17,7 @@ from medvlp.archive.verdict import Verdict
 from medvlp.data.items import Item
 from medvlp.data.proxies import Proxies
 from medvlp.data.proxy_files import Made
+from medvlp.errors import RunError
 from medvlp.progress import track
 
 _SILENCE_S = 30.0
@@ -62,6 +63,7 @@ def build_proxies(proxies: Proxies, items: Iterable[Item], workers: int) -> Tall
 
     Raises:
         ConfigError: This machine cannot make such proxies.
+        RunError: The disk takes no more of them.
         ArchiveError: The processes do not start.
     """
     proxies.maker.check()
@@ -111,6 +113,11 @@ def _make(
                 path = part_of[part]
                 if isinstance(made, Made):
                     part.replace(path)
+                elif made.code == "unwritten":
+                    raise RunError(
+                        f"{proxies.folder.name} takes no more proxies ({made.message})",
+                        remedy="make room on its disk and repeat the command",
+                    )
                 yield path, tuple(sources), made
     finally:
         for part in parts:

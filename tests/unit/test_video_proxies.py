@@ -210,6 +210,13 @@ def test_a_file_that_changed_since_it_was_indexed_gets_no_proxy(tmp_path):
         make((path,), target=target, alive=lambda: None, short_side=360, key_every=25, crf=20)
 
 
+def test_a_disk_that_takes_nothing_is_no_fault_of_the_original(tmp_path):
+    path = write_video(tmp_path / "a.mp4", CONSTANT)
+    target = tmp_path / "gone" / f"{digest_file(path)}-{'0' * 32}.proxy"
+    with pytest.raises(Reject, match="unwritten"):
+        make((path,), target=target, alive=lambda: None, short_side=360, key_every=25, crf=20)
+
+
 def bordered(path, lights):
     """A picture inside black bars, as bright as `lights` says frame by frame; 255 fills all."""
     with av.open(str(path), "w") as out:

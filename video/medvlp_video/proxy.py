@@ -9,6 +9,7 @@ checksum of all before.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +32,8 @@ _CRC = 4
 _TAIL = _LENGTH + _CRC
 """The note's last bytes: its own length in the file, and the checksum."""
 _MOST_NOTE = 1 << 28
-"""Bytes of a note when it is inflated; an hour at 25 frames a second takes 400,000."""
+"""Bytes of a note when it is inflated; an hour of video takes some ten thousand."""
+_MOST_FRAMES = 10**8
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -42,8 +44,8 @@ class Note:
     """Of the original's content."""
 
     tick_s: float
-    steps: tuple[int, ...]
-    """Ticks from one frame of the original to the next, the first of them 0."""
+    steps: tuple[tuple[int, int], ...]
+    """Ticks from one frame of the original to the next, equal ones together: (how many, ticks)."""
 
     end: int
     """The tick at which the last frame disappears."""
@@ -160,21 +162,31 @@ def _packed(path: Path) -> tuple[bytes, int]:
     return box[_LENGTH + len(_BOX) : -_TAIL], place
 
 
+def runs_of(ticks_F: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Ascending ticks that begin at 0 as `Note.steps`."""
+    steps = np.diff(ticks_F)
+    starts = np.flatnonzero(np.diff(steps, prepend=0))
+    counts = np.diff(starts, append=len(steps))
+    return tuple(zip(counts.tolist(), steps[starts].tolist(), strict=True))
+
+
+def _ticks(steps: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    counts, ticks = np.array(steps, np.int64).reshape(-1, 2).T
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.repeat(ticks, counts))])
+
+
 def _fits(note: Note) -> bool:
     """Whether the numbers can be those of a film."""
-    steps = np.array(note.steps, np.int64)
+    frames = 1 + sum(count for count, _ in note.steps)
     bad = np.array(note.bad, np.int64)
     return bool(
-        len(steps) > len(bad)
-        and steps[0] == 0
-        and (steps[1:] > 0).all()
-        and note.end > steps.sum()
-        and note.tick_s > 0
-        and note.scale > 0
+        all(count > 0 and ticks > 0 for count, ticks in note.steps)
+        and len(bad) < frames < _MOST_FRAMES
+        and note.end > sum(count * ticks for count, ticks in note.steps)
+        and min(note.tick_s, note.scale, *note.size) > 0
         and note.keys
-        and (np.unique(bad) == bad).all()
-        and (len(bad) == 0 or (bad[0] >= 0 and bad[-1] < len(steps)))
-        and min(note.size) > 0
+        and np.array_equal(np.unique(bad), bad)
+        and (len(bad) == 0 or (bad[0] >= 0 and bad[-1] < frames))
     )
 
 
@@ -191,7 +203,7 @@ def _parsed(path: Path, size: int, changed_ns: int) -> _Contents | None:
     note = read_note(path)
     if note is None:
         return None
-    ticks_F = np.cumsum(np.array(note.steps, np.int64))
+    ticks_F = _ticks(note.steps)
     sound_F = np.delete(np.arange(len(ticks_F)), np.array(note.bad, np.int64))
     place_F = np.full(len(ticks_F), -1)
     place_F[sound_F] = np.arange(len(sound_F))

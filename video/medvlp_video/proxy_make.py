@@ -7,7 +7,8 @@ and some of its frames are compared with what went in.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,7 +33,7 @@ from medvlp.domain import Ref
 from medvlp.errors import ConfigError
 from medvlp_video.border import recording_box
 from medvlp_video.fast import spread
-from medvlp_video.proxy import Note, holds, write_note
+from medvlp_video.proxy import Note, holds, runs_of, write_note
 from medvlp_video.read import is_frames
 from medvlp_video.timestamps import (
     TimestampIndex,
@@ -124,7 +125,7 @@ def make(
     Raises:
         Reject: What `TimestampReader` raises; ``changed``: the file is no longer what was indexed;
             ``undecodable``: no frame decodes; ``decoder_disagrees``: the film does not show what
-            went in.
+            went in; ``unwritten``: the disk or the encoder does not take it.
     """
     (source,) = paths
     sha256 = content_of(target)
@@ -136,13 +137,23 @@ def make(
     if not len(sound_F):
         raise Reject("undecodable", "no frame decodes")
     note = _compared(target, index, sound_F, looked, sha256)
-    write_note(target, note)
+    with _writing():
+        write_note(target, note)
     return Made(
         size_bytes=target.stat().st_size,
         frames=len(index.pts),
         bad_frames=len(note.bad),
         psnr_db=note.psnr_db,
     )
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What fails in here is no fault of the original."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        raise Reject("unwritten", type(error).__name__) from None
 
 
 class _Film:
@@ -157,7 +168,8 @@ class _Film:
 
     def __init__(self, target: Path, size: tuple[int, int], *, key_every: int, crf: int) -> None:
         self.size = size
-        self._container = av.open(str(target), "w", format="mp4")
+        with _writing():
+            self._container = av.open(str(target), "w", format="mp4")
         self._stream = self._container.add_stream(ENCODER)
         self._stream.height, self._stream.width = size
         self._stream.pix_fmt = PIXELS
@@ -183,14 +195,16 @@ class _Film:
         scaled.pts, scaled.time_base = tick, tick_s
         # Or else the encoder would take over which of the original's frames are key frames.
         scaled.pict_type = PictureType.NONE
-        self._container.mux(self._stream.encode(scaled))
+        with _writing():
+            self._container.mux(self._stream.encode(scaled))
         return scaled
 
     def close(self) -> None:
         """Write what is left."""
-        if self._begun:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with _writing():
+            if self._begun:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
 
     def _begin(self, first: VideoFrame, tick_s: Fraction) -> None:
         context = self._stream.codec_context
@@ -252,7 +266,7 @@ def _compared(
     return Note(
         sha256=sha256,
         tick_s=index.tick_s,
-        steps=tuple(np.diff(ticks_F, prepend=0).tolist()),
+        steps=runs_of(ticks_F),
         end=int(index.end_pts - index.pts[0]),
         bad=tuple(np.setdiff1d(np.arange(len(ticks_F)), sound_F).tolist()),
         scale=scale,
