@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import yaml
 from films import CONSTANT, spoilt, write_video
@@ -15,9 +14,10 @@ from typer.testing import CliRunner
 
 from medvlp.cache import commands
 from medvlp.data.items import Item
-from medvlp.data.manifest import write_manifest
+from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.data.proxies import Proxies
 from medvlp.data.proxy_files import ProxyConfig
+from medvlp.data.readers import how_read
 from medvlp.digest import digest_file
 from medvlp.domain import Ref
 from medvlp.errors import ConfigError
@@ -26,6 +26,7 @@ from medvlp.train import proxy_build
 from medvlp.train.cache_build import build_cache
 from medvlp.train.fit import train_run
 from medvlp.train.proxy_build import build_proxies
+from medvlp_video.preprocess import ClipPreprocessConfig
 
 TINY = {"kind": "resnet", "depths": [1, 1], "widths": [8, 16], "stem": 8, "norm": "group"}
 
@@ -153,20 +154,22 @@ def test_what_is_built_is_what_runs_and_evaluations_read(
         )
     )
     settings = f"data.proxies={{folder: {proxies}, settings: [short_side=16]}}"
-    folders = {"proxies": [settings], "originals": []}
-    for name, overrides in folders.items():
-        evaluate_protocol(protocol, [tiny_bundle("video")], tmp_path / name, overrides)
-    told = {
-        name: json.loads((tmp_path / name / "moments" / "study.json").read_text())["reading"]
-        for name in folders
-    }
-    assert told["proxies"]["readers"] == {"proxy": 1}
-    # It has earned decord, but contracts read by timestamp alone.
-    assert told["originals"]["readers"] == {"pyav": 1}
-    metrics = json.loads((tmp_path / "proxies" / "moments" / "metrics.json").read_text())
-    assert metrics["reading"] == told["proxies"]
-    ranks = [pl.read_parquet(tmp_path / name / "moments" / "predictions.parquet") for name in told]
-    assert ranks[0].height == ranks[1].height
+    evaluate_protocol(protocol, [tiny_bundle("video")], tmp_path / "out", [settings])
+    folder = tmp_path / "out" / "moments"
+    told = json.loads((folder / "study.json").read_text())["reading"]
+    assert told == {**reading, "readers": {"proxy": 1}}
+    assert json.loads((folder / "metrics.json").read_text())["reading"] == told
+
+
+def test_readers_are_told_as_they_were_used(recordings):
+    manifest = Manifest.open(recordings / "manifest")
+    samples = manifest.samples["sample"]
+    indexed = {"decord": 2, "frames": 1, "pyav": 1}
+    assert how_read([manifest], samples) == {"readers": indexed}
+    # Whatever a file has earned, the contract reads by timestamp.
+    told = how_read([manifest], samples, ClipPreprocessConfig().build())
+    assert told["readers"] == {"frames": 1, "pyav": 3}
+    assert how_read([manifest], samples[:1])["readers"].keys() <= indexed.keys()
 
 
 class Deeds:
