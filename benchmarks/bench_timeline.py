@@ -1,6 +1,6 @@
-"""The streaming timeline: frames a second, latency, and memory over a recording of two hours.
+"""The streaming timeline: frames a second, latency, and memory over a long recording.
 
-    python benchmarks/bench_timeline.py [--seconds 7200] [--rounds 3] [--threads 2] [--out FILE]
+    python benchmarks/bench_timeline.py [--seconds 240] [--rounds 3] [--threads 2] [--out FILE]
 
 A ResNet-50 on every frame of 224 pixels (untrained: speed does not depend on the weights), seven
 phases, one frame a second. The long file is made up: tiny differences between frames, one key
@@ -8,7 +8,8 @@ frame in 250. `each frame once` is what the command does with a tower that takes
 frames; `whole clip again` encodes the window of 8 frames for each new one, as a sliding window
 does. Both are timed in turn over the same frames; ratios are of the same round. Then the whole
 recording is watched, reading process included, with both processes' resident memory noted every
-minute. Real operations follow where they are present (MEDVLP_SHARED or ../shared).
+minute; `--seconds 7200` is an operation of two hours. Real operations follow where they are present
+(MEDVLP_SHARED or ../shared).
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ def report(a: argparse.Namespace, folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, value in (("seconds", 7200), ("rounds", 3), ("frames", 30), ("threads", 2)):
+    for name, value in (("seconds", 240), ("rounds", 3), ("frames", 30), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
     beside = Path(__file__).resolve().parents[2] / "shared"
     default = Path(os.environ.get("MEDVLP_SHARED", beside))

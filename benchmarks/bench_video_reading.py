@@ -1,6 +1,6 @@
 """Sparse frames of a recording: ours, on it and on its proxy, beside decord, PyAV and torchcodec.
 
-    python benchmarks/bench_video_reading.py [--minutes 10] [--rounds 5] [--peers FOLDER]
+    python benchmarks/bench_video_reading.py [--minutes 2] [--rounds 3] [--peers FOLDER]
         [--out FILE]
 
 A recording of 960 by 540 pixels is made: H.264, 25 frames a second, a key frame every 250, some
@@ -306,8 +306,8 @@ def page(a: argparse.Namespace, folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
