@@ -195,8 +195,7 @@ def pair_items(
         split: The split's name.
         domain: The domain's name.
         text_only: Whether reports without an image count.
-        known_in: Manifests that know the label and subset names between them; `manifests` if not
-            given.
+        known_in: Manifests that together know the label and subset names; by default `manifests`.
 
     Raises:
         ConfigError: A label or subset name that occurs in none of the manifests.

@@ -218,8 +218,11 @@ def test_multibypass_takes_the_seconds_of_a_fold_and_what_lies_across_them(bypas
     steps = [row for row in timed(bypass, BBP01) if row[0].startswith("step:")]
     assert (len(steps), steps[1]) == (36, ("step:cavity_exploration", 4, 5))
     assert ("event:out_of_body", 2, 3) in timed(bypass, BBP01)
+    # A recording that no list names is split by the manifest's own key.
+    beside = 5 if bypass.columns("split", "site")[SBP01][0] == "test" else 0
     assert answered(bypass, "multibypass140-bern", "test") == {
-        name: 3 if name != "phase:Preparation" else 3 + 9 for name in asked("multibypass140-bern")
+        name: 3 + (9 + beside) * (name == "phase:Preparation")
+        for name in asked("multibypass140-bern")
     }
     # The frame 1 shows second 0.
     assert timed(bypass, BBP02) == [

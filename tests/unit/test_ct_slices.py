@@ -139,6 +139,7 @@ def test_a_batch_is_its_samples_one_by_one(augmented):
 def example(array, name):
     return Example(
         image=torch.from_numpy(array), drawn_K=None, ids=([1, 2],), levels=(0,),
+        confidences=(1.0,), seed=0,
         labels_L=torch.zeros(0), sample=name, patient=name,
     )  # fmt: skip
 

@@ -151,6 +151,8 @@ def example(tokens: int) -> Example:
         drawn_K=None,
         ids=([5] * tokens,),
         levels=(0,),
+        confidences=(1.0,),
+        seed=0,
         labels_L=torch.zeros(0),
         sample="s",
         patient="p",
