@@ -17,11 +17,13 @@ minimum is 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from medvlp.digest import digest_file
 from medvlp_video.soft_dtw import vectors
 from medvlp_video.soft_dtw.vectors import WIDTH
 
@@ -35,6 +37,8 @@ ROWS = 20
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile at the first call; the machine code is kept where a folder for it can be written."""
+    # It is kept by name, and looked up by the time of this file alone.
+    function.__qualname__ += "_" + digest_file(Path(vectors.__file__))[:8]
     try:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:
