@@ -135,7 +135,7 @@ import torch
 import medvlp.cli, medvlp_video
 from medvlp_video.soft_dtw import soft_dtw
 assert "numba" not in sys.modules
-cost = torch.rand(8, 100, 80, generator=torch.Generator().manual_seed(0))
+cost = torch.rand(8, 200, 200, generator=torch.Generator().manual_seed(0))
 torch.set_num_threads(2)
 value = soft_dtw(cost, 0.1)
 child = os.fork()

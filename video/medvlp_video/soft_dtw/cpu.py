@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from torch import Tensor
 from medvlp_video.soft_dtw import kernels
 from medvlp_video.soft_dtw.limits import limits
 
-_GRAIN = 50_000
-"""Cells that a thread should have to be worth waking."""
+_GRAIN = 150_000
+"""Cells that a thread should have to be worth waking, half a millisecond's."""
+
+_PARTS = 4
+"""Parts of the work for each thread."""
 
 
 def forward(
@@ -112,15 +116,27 @@ def _share_out(
     if threads <= 1:
         sweep(0, batch)
         return
+    # Several parts each: whoever wakes late takes fewer.
+    count = min(_PARTS * threads, batch)
     cells = torch.cumsum(frames_B * steps_B, 0)
-    goals = torch.arange(1, threads) * cells[-1] // threads
+    goals = torch.arange(1, count) * cells[-1] // count
     cuts = [0, *(torch.searchsorted(cells, goals) + 1).tolist(), batch]
-    first, *others = [(start, stop) for start, stop in pairwise(cuts) if start < stop]
+    parts = ((start, stop) for start, stop in pairwise(cuts) if start < stop)
+    lock = Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                part = next(parts, None)
+            if part is None:
+                return
+            sweep(*part)
+
     pool = _pool(threads, os.getpid())
-    waiting = [pool.submit(sweep, *part) for part in others]
-    sweep(*first)
-    for part in waiting:
-        part.result()
+    waiting = [pool.submit(work) for _ in range(threads - 1)]
+    work()
+    for other in waiting:
+        other.result()
 
 
 @lru_cache(1)

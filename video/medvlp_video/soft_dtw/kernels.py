@@ -110,13 +110,14 @@ def _reach(d, frames_B, steps_B, group, size):
 
 
 @part
-def _last(frames_B, steps_B, group):
-    """The last diagonal of a group's cells."""
+def _ends(frames_B, steps_B, group):
+    """The diagonals with which the first and the last of a group's samples end."""
     head, samples, left, strip = group
-    last = 0
-    for b in range(head, head + samples):
-        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 2)
-    return last
+    first = last = frames_B[head] + min(strip, steps_B[head] - left) - 2
+    for b in range(head + 1, head + samples):
+        end = frames_B[b] + min(strip, steps_B[b] - left) - 2
+        first, last = min(first, end), max(last, end)
+    return first, last
 
 
 @part
@@ -212,7 +213,7 @@ def _values(lanes, size, value_B, d, frames_B, steps_B, group, big):
         value = lanes[(WHOLE + d % 3) * size + at + steps - 1]
         wrong = left > 0 and np.isnan(value_B[b])
         for k in range(steps):
-            wrong |= lanes[BAD * size + at + k] > 0
+            wrong |= np.isnan(lanes[BAD * size + at + k])
         value_B[b] = np.nan if wrong else value if value < big / 2 else np.inf
 
 
@@ -234,7 +235,8 @@ def _strip_forward(
             at = row * size + 1 + n * (strip + 1)
             lanes[SHOWN * size + at] = borders[0, n, row - 1]
             lanes[WHOLE * size + at] = borders[1, n, row - 1]
-    for d in range(_last(frames_B, steps_B, group) + 1):
+    early, last = _ends(frames_B, steps_B, group)
+    for d in range(last + 1):
         base, step = d * width + left, 1 - width
         _take(cost, area, base, step, lanes, COST * size, d, frames_B, steps_B, group, big)
         if dropping:
@@ -249,7 +251,8 @@ def _strip_forward(
             row = (SHOWN + d % 3) * size
             _keep(shown, area, base, lanes, row, d, frames_B, steps_B, group)
             _next_borders(lanes, row, borders[0], d, frames_B, steps_B, group, big)
-        _values(lanes, size, value_B, d, frames_B, steps_B, group, big)
+        if d >= early:
+            _values(lanes, size, value_B, d, frames_B, steps_B, group, big)
     borders[:, :, 0] = big
 
 
@@ -268,8 +271,7 @@ def forward(
     for head in range(start, stop, side):
         samples = min(side, stop - head)
         borders[0] = limits[2]
-        for n in range(samples):
-            b = head + n
+        for n, b in enumerate(range(head, head + samples)):
             _first_border(drop, b * shape[0], frames_B[b], limits[2], borders[1, n])
         # Only a sample that is alone has several strips.
         for left in range(0, shape[1] if samples > 1 else steps_B[head], strip):
@@ -332,7 +334,7 @@ def _strip_backward(
     big, area, dropping, alone = limits[2], rows * width, len(drop) > 0, strip == width
     lanes[:] = big
     lanes[UP * size :] = 0
-    last = _last(frames_B, steps_B, group)
+    _, last = _ends(frames_B, steps_B, group)
     # The first time there is nothing to compute: what comes before is recalled.
     for d in range(last + 1, -1, -1):
         after, later = (d + 1) % 3, (d + 2) % 3
