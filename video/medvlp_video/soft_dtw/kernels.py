@@ -381,21 +381,20 @@ def backward(
         most = width if samples > 1 else steps_B[head]
         for left in range((most - 1) // strip * strip, -1, -strip):
             borders[0] = big
-            for n in range(samples):
-                b, frames = head + n, frames_B[head + n]
+            for n, b in enumerate(range(head, head + samples)):
                 if left == 0:
-                    _first_border(drop, b * rows, frames, big, borders[1, n])
+                    _first_border(drop, b * rows, frames_B[b], big, borders[1, n])
                 else:
-                    _border(whole, shape, b, left, frames, big, borders[1, n])
+                    _border(whole, shape, b, left, frames_B[b], big, borders[1, n])
                 if left > 0 and dropping:
-                    _border(shown, shape, b, left, frames, big, borders[0, n])
+                    _border(shown, shape, b, left, frames_B[b], big, borders[0, n])
             _strip_backward(
                 drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, grad_B,
                 grad_cost, grad_drop, lanes, size, borders, crossing, (head, samples, left, strip),
             )  # fmt: skip
-        for n in range(samples if dropping else 0):
-            # Frames dropped before the first step.
-            total, b = crossing[1, n, 0] * 0, head + n
+        # Frames dropped before the first step.
+        for n, b in enumerate(range(head, head + samples if dropping else head)):
+            total = crossing[1, n, 0] * 0
             for t in range(frames_B[b] - 1, -1, -1):
                 grad_drop[b * rows + t] += total * grad_B[b]
                 total += crossing[1, n, t]

@@ -109,7 +109,8 @@ class _Vector:
 def _artanh_of_root(square: np.ndarray) -> np.ndarray:
     """``2 artanh(√x) / √x``."""
     root = np.sqrt(square)
-    return 2 * np.arctanh(root) / root
+    ratio: np.ndarray = 2 * np.arctanh(root) / root
+    return ratio
 
 
 def _fitted(
