@@ -2,6 +2,10 @@
 
 from importlib.util import find_spec
 
-collect_ignore = (
-    [] if find_spec("triton") else ["medvlp/losses/fused.py", "medvlp/losses/kernels.py"]
-)
+_OF_TRITON = [
+    "medvlp/losses/fused.py",
+    "medvlp/losses/kernels.py",
+    "video/medvlp_video/soft_dtw/cuda.py",
+    "video/medvlp_video/soft_dtw/triton_kernels.py",
+]
+collect_ignore = [] if find_spec("triton") else _OF_TRITON
