@@ -2,10 +2,10 @@
 
 from importlib.util import find_spec
 
-OF_TRITON = [
+_OF_TRITON = [
     "medvlp/losses/fused.py",
     "medvlp/losses/kernels.py",
     "video/medvlp_video/soft_dtw/cuda.py",
     "video/medvlp_video/soft_dtw/triton_kernels.py",
 ]
-collect_ignore = [] if find_spec("triton") else OF_TRITON
+collect_ignore = [] if find_spec("triton") else _OF_TRITON

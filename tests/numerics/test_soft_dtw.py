@@ -247,8 +247,8 @@ def test_single_precision_and_narrower_types(soft_min):
 
 
 def test_threads_and_company_change_no_bit():
-    cost_BTK = draw(40, 60, 50, dtype=torch.float32).requires_grad_()
-    lengths = lengths_of(40, 60, 50)
+    cost_BTK = draw(40, 120, 100, dtype=torch.float32).requires_grad_()
+    lengths = lengths_of(40, 120, 100)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 3):

@@ -188,7 +188,7 @@ def alignment_path(cost_TK: Tensor, drop_T: Tensor | None = None) -> Tensor:
     drop_BT = None if drop_T is None else drop_T.detach()[None].double().cpu().contiguous()
     lengths = _check(cost_BTK, drop_BT, _HARD, None, None, "probability")
     value_B, (shown, whole) = _sweeps(torch.device("cpu"))[0].forward(
-        cost_BTK, _drops(cost_BTK, drop_BT), *lengths, _HARD, True, True
+        cost_BTK, drop_BT, *lengths, _HARD, True, True
     )
     _refuse_nan(value_B)
     if value_B.isinf():
@@ -236,20 +236,24 @@ class _SoftDtw(torch.autograd.Function):
     def forward(
         ctx: Any,
         cost_BTK: Tensor,
-        drop_BT: Tensor,
+        drop_BT: Tensor | None,
         frames_B: Tensor,
         steps_B: Tensor,
         gamma: float,
         probability: bool,
     ) -> Tensor:
-        costs = cost_BTK.detach().contiguous(), drop_BT.detach().contiguous()
         sweeps, device = _sweeps(cost_BTK.device)
-        given = [x.to(device) for x in (*costs, frames_B, steps_B)]
+        cost, *given = (
+            None if x is None else x.detach().to(device).contiguous()
+            for x in (cost_BTK, drop_BT, frames_B, steps_B)
+        )
         value_B: Tensor
-        value_B, tables = sweeps.forward(*given, gamma, probability, any(ctx.needs_input_grad))
+        value_B, tables = sweeps.forward(
+            cost, *given, gamma, probability, any(ctx.needs_input_grad)
+        )
         ctx.sweeps, ctx.shape = sweeps, tuple(cost_BTK.shape[1:])
         ctx.gamma, ctx.probability = gamma, probability
-        ctx.save_for_backward(*given[1:], value_B, *tables)
+        ctx.save_for_backward(*given, value_B, *tables)
         return value_B.to(cost_BTK.device, copy=True)
 
     @staticmethod
@@ -263,7 +267,8 @@ class _SoftDtw(torch.autograd.Function):
             ctx.shape, drop_BT, frames_B, steps_B, ctx.gamma, ctx.probability, tuple(tables),
             value_B, grad_B.to(value_B.device).contiguous(),
         )  # fmt: skip
-        return *(grad.to(grad_B.device) for grad in grads), None, None, None, None
+        cost, drop = (None if grad is None else grad.to(grad_B.device) for grad in grads)
+        return cost, drop, None, None, None, None
 
 
 def _sweeps(device: torch.device) -> tuple[ModuleType, torch.device]:
@@ -281,13 +286,6 @@ def _sweeps(device: torch.device) -> tuple[ModuleType, torch.device]:
     return cpu, torch.device("cpu")
 
 
-def _drops(cost_BTK: Tensor, drop_BT: Tensor | None) -> Tensor:
-    """Drop costs of the costs' type, (B,0) where there are none."""
-    if drop_BT is None:
-        return cost_BTK.new_empty(len(cost_BTK), 0)
-    return drop_BT.to(cost_BTK)
-
-
 def _aligned(
     cost_BTK: Tensor,
     drop_BT: Tensor | None,
@@ -298,7 +296,7 @@ def _aligned(
 ) -> Tensor:
     lengths = _check(cost_BTK, drop_BT, gamma, lengths_T, lengths_K, soft_min)
     cost_BTK = widened(cost_BTK)
-    drop_BT = _drops(cost_BTK, drop_BT)
+    drop_BT = None if drop_BT is None else drop_BT.to(cost_BTK)
     if not len(cost_BTK):
         return cost_BTK.sum((1, 2))
     probability = soft_min == "probability"
@@ -310,8 +308,9 @@ def _aligned(
 
 
 def _refuse_nan(value_B: Tensor) -> None:
-    wrong_B = value_B.detach().isnan()
-    if wrong_B.any():
+    # No value is -inf, so that their sum is NaN where one of them is, and quicker to look at.
+    if math.isnan(value_B.detach().sum()):
+        wrong_B = value_B.isnan()
         raise ValueError(
             "soft-DTW: within a sample's lengths costs are numbers or infinity, but some of "
             f"sample {int(wrong_B.nonzero()[0, 0])} are NaN or -inf"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,16 @@ from torch import Tensor
 from medvlp_video.soft_dtw import kernels
 from medvlp_video.soft_dtw.limits import limits
 
-_GRAIN = 50_000
-"""Cells that a thread should have to be worth waking."""
+_GRAIN = 150_000
+"""Cells that a thread should have to be worth waking, half a millisecond's."""
+
+_PARTS = 4
+"""Parts of the work for each thread."""
 
 
 def forward(
     cost_BTK: Tensor,
-    drop_BT: Tensor,
+    drop_BT: Tensor | None,
     frames_B: Tensor,
     steps_B: Tensor,
     gamma: float,
@@ -36,21 +40,19 @@ def forward(
 
     Args:
         cost_BTK: float32 or float64, contiguous.
-        drop_BT: Of the same type; (B,0) where no frame may be dropped.
+        drop_BT: Of the same type; None where no frame may be dropped.
         frames_B: Each sample's frames, int64.
         steps_B: Each sample's steps, int64.
         gamma: Temperature.
         probability: The soft minimum ``probability``, not ``logsumexp``.
         kept: Whether there will be a backward pass.
     """
-    size = cost_BTK.numel() if kept else 0
-    whole = cost_BTK.new_empty(size)
-    shown = cost_BTK.new_empty(size if drop_BT.numel() else 0)
+    whole = cost_BTK.new_empty(cost_BTK.numel() if kept else 0)
+    shown = cost_BTK.new_empty(0) if drop_BT is None else torch.empty_like(whole)
     value_B = cost_BTK.new_empty(len(cost_BTK))
-    costs = [x.reshape(-1).numpy() for x in (cost_BTK, drop_BT)]
-    lengths, shape = [x.numpy() for x in (frames_B, steps_B)], tuple(cost_BTK.shape[1:])
-    typed = _typed(cost_BTK.dtype, gamma)
-    results = [x.numpy() for x in (shown, whole, value_B)]
+    shape, typed = tuple(cost_BTK.shape[1:]), _typed(cost_BTK.dtype, gamma)
+    costs = cost_BTK.view(-1).numpy(), _flat(drop_BT, cost_BTK.dtype)
+    lengths, results = _arrays(frames_B, steps_B), _arrays(shown, whole, value_B)
 
     def sweep(start: int, stop: int) -> None:
         kernels.forward(*costs, *lengths, shape, typed, probability, *results, start, stop)
@@ -61,7 +63,7 @@ def forward(
 
 def backward(
     shape: tuple[int, int],
-    drop_BT: Tensor,
+    drop_BT: Tensor | None,
     frames_B: Tensor,
     steps_B: Tensor,
     gamma: float,
@@ -69,21 +71,37 @@ def backward(
     tables: tuple[Tensor, ...],
     value_B: Tensor,
     grad_B: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """The gradients of ``Σ grad · value`` with respect to costs and drop costs."""
     shown, whole = tables
-    grad_cost, grad_drop = torch.zeros_like(whole), torch.zeros_like(drop_BT)
-    given = [x.numpy() for x in (drop_BT.reshape(-1), frames_B, steps_B)]
-    typed = _typed(whole.dtype, gamma)
-    others = [x.numpy() for x in (shown, whole, value_B, grad_B, grad_cost, grad_drop.view(-1))]
+    grad_cost = torch.zeros_like(whole)
+    grad_drop = None if drop_BT is None else torch.zeros_like(drop_BT)
+    typed, drop = _typed(whole.dtype, gamma), _flat(drop_BT, whole.dtype)
+    lengths, given = _arrays(frames_B, steps_B), _arrays(shown, whole, value_B, grad_B)
+    results = grad_cost.numpy(), _flat(grad_drop, whole.dtype)
 
     def sweep(start: int, stop: int) -> None:
-        kernels.backward(*given, shape, typed, probability, *others, start, stop)
+        kernels.backward(drop, *lengths, shape, typed, probability, *given, *results, start, stop)
 
     _share_out(sweep, (len(value_B), *shape), frames_B, steps_B)
     return grad_cost.view(-1, *shape), grad_drop
 
 
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.numpy() for tensor in tensors)
+
+
+@lru_cache(2)
+def _none(dtype: torch.dtype) -> np.ndarray:
+    return torch.empty(0, dtype=dtype).numpy()
+
+
+def _flat(drop_BT: Tensor | None, dtype: torch.dtype) -> np.ndarray:
+    """Drop costs as the kernels take them: an empty array where there are none."""
+    return _none(dtype) if drop_BT is None else drop_BT.view(-1).numpy()
+
+
+@lru_cache(8)
 def _typed(dtype: torch.dtype, gamma: float) -> tuple[Any, ...]:
     kind = np.float32 if dtype == torch.float32 else np.float64
     return tuple(kind(number) for number in limits(dtype, gamma))
@@ -98,15 +116,27 @@ def _share_out(
     if threads <= 1:
         sweep(0, batch)
         return
+    # Several parts each: whoever wakes late takes fewer.
+    count = min(_PARTS * threads, batch)
     cells = torch.cumsum(frames_B * steps_B, 0)
-    goals = torch.arange(1, threads) * cells[-1] // threads
+    goals = torch.arange(1, count) * cells[-1] // count
     cuts = [0, *(torch.searchsorted(cells, goals) + 1).tolist(), batch]
-    first, *others = [(start, stop) for start, stop in pairwise(cuts) if start < stop]
+    parts = ((start, stop) for start, stop in pairwise(cuts) if start < stop)
+    lock = Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                part = next(parts, None)
+            if part is None:
+                return
+            sweep(*part)
+
     pool = _pool(threads, os.getpid())
-    waiting = [pool.submit(sweep, *part) for part in others]
-    sweep(*first)
-    for part in waiting:
-        part.result()
+    waiting = [pool.submit(work) for _ in range(threads - 1)]
+    work()
+    for other in waiting:
+        other.result()
 
 
 @lru_cache(1)

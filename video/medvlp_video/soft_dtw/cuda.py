@@ -21,7 +21,7 @@ BLOCK = 1024
 
 def forward(
     cost_BTK: Tensor,
-    drop_BT: Tensor,
+    drop_BT: Tensor | None,
     frames_B: Tensor,
     steps_B: Tensor,
     gamma: float,
@@ -29,17 +29,17 @@ def forward(
     kept: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """As `cpu.forward`; the third table is D before the first step."""
-    (batch, frames, _), dropping = cost_BTK.shape, drop_BT.shape[1] > 0
+    batch, frames, _ = cost_BTK.shape
     whole = cost_BTK.new_empty(cost_BTK.numel() if kept else 0)
-    shown, edge = (
-        cost_BTK.new_empty(size if kept and dropping else 0)
-        for size in (cost_BTK.numel(), drop_BT.numel())
-    )
+    # Where frames are not dropped, any pointer will do for what is never used.
+    shown, edge, drop = (whole, whole, whole)
+    if drop_BT is not None:
+        shown, edge, drop = torch.empty_like(whole), torch.empty_like(drop_BT), drop_BT
     value_B = cost_BTK.new_empty(batch)
     with _current(cost_BTK.device):
         triton_kernels.forward[(batch,)](
             cost_BTK,
-            drop_BT,
+            drop,
             frames_B.int(),
             steps_B.int(),
             cost_BTK.new_tensor(limits(cost_BTK.dtype, gamma)),
@@ -50,7 +50,7 @@ def forward(
             value_B,
             *cost_BTK.shape[1:],
             PROBABILITY=probability,
-            DROP=dropping,
+            DROP=drop_BT is not None,
             KEEP=kept,
             **_blocks(cost_BTK.shape[2]),
         )
@@ -59,7 +59,7 @@ def forward(
 
 def backward(
     shape: tuple[int, int],
-    drop_BT: Tensor,
+    drop_BT: Tensor | None,
     frames_B: Tensor,
     steps_B: Tensor,
     gamma: float,
@@ -67,14 +67,17 @@ def backward(
     tables: tuple[Tensor, ...],
     value_B: Tensor,
     grad_B: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """As `cpu.backward`."""
     shown, whole, edge = tables
-    grad_cost, grad_drop = torch.zeros_like(whole), torch.zeros_like(drop_BT)
+    grad_cost = torch.zeros_like(whole)
+    drop, grad_drop = (
+        (whole, grad_cost) if drop_BT is None else (drop_BT, torch.zeros_like(drop_BT))
+    )
     batch = len(value_B)
     with _current(whole.device):
         triton_kernels.backward[(batch,)](
-            drop_BT,
+            drop,
             frames_B.int(),
             steps_B.int(),
             whole.new_tensor(limits(whole.dtype, gamma)),
@@ -88,10 +91,10 @@ def backward(
             grad_drop,
             *shape,
             PROBABILITY=probability,
-            DROP=drop_BT.shape[1] > 0,
+            DROP=drop_BT is not None,
             **_blocks(shape[1]),
         )
-    return grad_cost.view(-1, *shape), grad_drop
+    return grad_cost.view(-1, *shape), None if drop_BT is None else grad_drop
 
 
 def _blocks(steps: int) -> dict[str, Any]:

@@ -17,11 +17,13 @@ minimum is 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from medvlp.digest import digest_file
 from medvlp_video.soft_dtw import vectors
 from medvlp_video.soft_dtw.vectors import WIDTH
 
@@ -35,6 +37,8 @@ ROWS = 20
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile at the first call; the machine code is kept where a folder for it can be written."""
+    # It is kept by name, and looked up by the time of this file alone.
+    function.__qualname__ += "_" + digest_file(Path(vectors.__file__))[:8]
     try:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:
@@ -106,13 +110,14 @@ def _reach(d, frames_B, steps_B, group, size):
 
 
 @part
-def _last(frames_B, steps_B, group):
-    """The last diagonal of a group's cells."""
+def _ends(frames_B, steps_B, group):
+    """The diagonals with which the first and the last of a group's samples end."""
     head, samples, left, strip = group
-    last = 0
-    for b in range(head, head + samples):
-        last = max(last, frames_B[b] + min(strip, steps_B[b] - left) - 2)
-    return last
+    first = last = frames_B[head] + min(strip, steps_B[head] - left) - 2
+    for b in range(head + 1, head + samples):
+        end = frames_B[b] + min(strip, steps_B[b] - left) - 2
+        first, last = min(first, end), max(last, end)
+    return first, last
 
 
 @part
@@ -208,7 +213,7 @@ def _values(lanes, size, value_B, d, frames_B, steps_B, group, big):
         value = lanes[(WHOLE + d % 3) * size + at + steps - 1]
         wrong = left > 0 and np.isnan(value_B[b])
         for k in range(steps):
-            wrong |= lanes[BAD * size + at + k] > 0
+            wrong |= np.isnan(lanes[BAD * size + at + k])
         value_B[b] = np.nan if wrong else value if value < big / 2 else np.inf
 
 
@@ -230,7 +235,8 @@ def _strip_forward(
             at = row * size + 1 + n * (strip + 1)
             lanes[SHOWN * size + at] = borders[0, n, row - 1]
             lanes[WHOLE * size + at] = borders[1, n, row - 1]
-    for d in range(_last(frames_B, steps_B, group) + 1):
+    early, last = _ends(frames_B, steps_B, group)
+    for d in range(last + 1):
         base, step = d * width + left, 1 - width
         _take(cost, area, base, step, lanes, COST * size, d, frames_B, steps_B, group, big)
         if dropping:
@@ -245,7 +251,8 @@ def _strip_forward(
             row = (SHOWN + d % 3) * size
             _keep(shown, area, base, lanes, row, d, frames_B, steps_B, group)
             _next_borders(lanes, row, borders[0], d, frames_B, steps_B, group, big)
-        _values(lanes, size, value_B, d, frames_B, steps_B, group, big)
+        if d >= early:
+            _values(lanes, size, value_B, d, frames_B, steps_B, group, big)
     borders[:, :, 0] = big
 
 
@@ -264,8 +271,7 @@ def forward(
     for head in range(start, stop, side):
         samples = min(side, stop - head)
         borders[0] = limits[2]
-        for n in range(samples):
-            b = head + n
+        for n, b in enumerate(range(head, head + samples)):
             _first_border(drop, b * shape[0], frames_B[b], limits[2], borders[1, n])
         # Only a sample that is alone has several strips.
         for left in range(0, shape[1] if samples > 1 else steps_B[head], strip):
@@ -328,7 +334,7 @@ def _strip_backward(
     big, area, dropping, alone = limits[2], rows * width, len(drop) > 0, strip == width
     lanes[:] = big
     lanes[UP * size :] = 0
-    last = _last(frames_B, steps_B, group)
+    _, last = _ends(frames_B, steps_B, group)
     # The first time there is nothing to compute: what comes before is recalled.
     for d in range(last + 1, -1, -1):
         after, later = (d + 1) % 3, (d + 2) % 3
@@ -375,21 +381,20 @@ def backward(
         most = width if samples > 1 else steps_B[head]
         for left in range((most - 1) // strip * strip, -1, -strip):
             borders[0] = big
-            for n in range(samples):
-                b, frames = head + n, frames_B[head + n]
+            for n, b in enumerate(range(head, head + samples)):
                 if left == 0:
-                    _first_border(drop, b * rows, frames, big, borders[1, n])
+                    _first_border(drop, b * rows, frames_B[b], big, borders[1, n])
                 else:
-                    _border(whole, shape, b, left, frames, big, borders[1, n])
+                    _border(whole, shape, b, left, frames_B[b], big, borders[1, n])
                 if left > 0 and dropping:
-                    _border(shown, shape, b, left, frames, big, borders[0, n])
+                    _border(shown, shape, b, left, frames_B[b], big, borders[0, n])
             _strip_backward(
                 drop, frames_B, steps_B, shape, limits, probability, shown, whole, value_B, grad_B,
                 grad_cost, grad_drop, lanes, size, borders, crossing, (head, samples, left, strip),
             )  # fmt: skip
-        for n in range(samples if dropping else 0):
-            # Frames dropped before the first step.
-            total, b = crossing[1, n, 0] * 0, head + n
+        # Frames dropped before the first step.
+        for n, b in enumerate(range(head, head + samples if dropping else head)):
+            total = crossing[1, n, 0] * 0
             for t in range(frames_B[b] - 1, -1, -1):
                 grad_drop[b * rows + t] += total * grad_B[b]
                 total += crossing[1, n, t]

@@ -9,9 +9,9 @@ def limits(dtype: torch.dtype, gamma: float) -> tuple[float, float, float, float
     """Gamma, its inverse, infinity, an exponent, and a tiny number.
 
     Infinity is a number that may be added to itself. Down from the exponent an exponential counts
-    as 0; up to the tiny number a share of the gradient does. Both keep clear of the numbers below
-    the normal ones, which are slow.
+    as 0, being less than the least normal number; up to the tiny number a share of the gradient
+    does, since numbers below the normal ones are slow.
     """
     big = torch.finfo(dtype).max / 4
-    floor, tiny = (-87.0, 1e-30) if dtype == torch.float32 else (-708.0, 1e-290)
+    floor, tiny = (-88.0, 1e-30) if dtype == torch.float32 else (-709.0, 1e-290)
     return gamma, min(1 / gamma, big), big, floor, tiny

@@ -76,34 +76,49 @@ class _Vector:
     def single(self) -> bool:
         return isinstance(self.value.type.element, ir.FloatType)
 
-    def exp(self, floor: _Vector) -> _Vector:
-        """``exp`` of values at most 0; 0 down from a floor where it would be no normal number.
+    def exp(self) -> _Vector:
+        """``exp`` of values from `_Limits.floor` to 0; exactly 0 at the floor.
 
-        2^n is made in the exponent's bits; of the rest, at most log(2)/2 in size, Taylor's series.
+        2^n is made in the exponent's bits, and is 0 for the floor's n; of the rest, at most
+        log(2)/2 in size, a polynomial.
         """
-        bits, mantissa, bias, terms = (32, 23, 127, 7) if self.single else (64, 52, 1023, 13)
-        # Two parts of log(2), the first with so few bits that n times it is exact.
-        head = float(np.float32(0.693359375))
+        bits, mantissa, bias, degree = (32, 23, 127, 5) if self.single else (64, 52, 1023, 11)
         whole = ir.VectorType(ir.IntType(bits), WIDTH)
         # The nearest integer ends up in the lowest bits.
         shift = 1.5 * 2.0**mantissa
         shifted = self * (1 / math.log(2)) + shift
-        n = shifted - shift
-        rest = self - n * head - n * (math.log(2) - head)
+        rest = self - (shifted - shift) * math.log(2)
         power = self.builder.bitcast(shifted.value, whole)
         power = self.builder.shl(power, ir.Constant(whole, [mantissa] * WIDTH))
         power = self.builder.add(power, ir.Constant(whole, [bias << mantissa] * WIDTH))
-        power = self.of(self.builder.bitcast(power, self.value.type))
-        series = rest.polynomial([1 / math.factorial(n) for n in range(terms, -1, -1)])
-        return self.choose(">", floor, series * power, 0.0)
+        half = math.log(2) / 2
+        series = rest.polynomial(_fitted(np.exp, degree, -half, half))
+        return series * self.of(self.builder.bitcast(power, self.value.type))
 
     def log(self) -> _Vector:
         """``log`` of values from 1 to 3: ``log c + 2 artanh((x - c)/(x + c))`` with c = √3."""
         centre = math.sqrt(3)
         ratio = (self - centre) / (self + centre)
-        terms = 6 if self.single else 14
-        series = (ratio * ratio).polynomial([2 / (2 * n + 1) for n in range(terms - 1, -1, -1)])
+        square = ratio * ratio
+        most = ((3 - centre) / (3 + centre)) ** 2
+        degree = 4 if self.single else 9
+        series = square.polynomial(_fitted(_artanh_of_root, degree, 0.0, most))
         return ratio * series + math.log(centre)
+
+
+def _artanh_of_root(square: np.ndarray) -> np.ndarray:
+    """``2 artanh(√x) / √x``."""
+    root = np.sqrt(square)
+    ratio: np.ndarray = 2 * np.arctanh(root) / root
+    return ratio
+
+
+def _fitted(
+    function: Callable[[np.ndarray], np.ndarray], degree: int, low: float, high: float
+) -> list[float]:
+    """Coefficients, the highest power's first, that meet a function in Chebyshev's points."""
+    fit = np.polynomial.Chebyshev.interpolate(function, degree, domain=[low, high])
+    return [float(x) for x in fit.convert(kind=np.polynomial.Polynomial).coef[::-1]]
 
 
 class _Limits(NamedTuple):
@@ -115,7 +130,7 @@ class _Limits(NamedTuple):
     big: _Vector
     """Infinity."""
     floor: _Vector
-    """The exponent down from which its exponential is 0."""
+    """The exponent whose exponential is 0."""
     tiny: _Vector
     """Shares up to here count for nothing; below, numbers would be slow."""
 
@@ -135,21 +150,20 @@ def _log_sum(three: Three, at: _Limits) -> _Vector:
     a, b, c = three
     low, high = a.least(b), a.most(b)
     low, middle, high = low.least(c), low.most(c).least(high), high.most(c)
-    rest = ((low - middle) * at.inverse).exp(at.floor)
-    rest = rest + ((low - high) * at.inverse).exp(at.floor)
-    return low - at.gamma * (rest + 1.0).log()
+    rest = [((low - x) * at.inverse).most(at.floor).exp() for x in (middle, high)]
+    return low - at.gamma * (rest[0] + rest[1] + 1.0).log()
 
 
 def _mean(three: Three, at: _Limits) -> _Vector:
     """``Σ p x`` with ``p = softmax(-x/γ)``."""
     low, (u, v, w) = _exponents(three, at)
-    p, q, r = u.exp(at.floor), v.exp(at.floor), w.exp(at.floor)
+    p, q, r = u.exp(), v.exp(), w.exp()
     return low - at.gamma * ((p * u + q * v + r * w) / (p + q + r))
 
 
 def _softmax(three: Three, at: _Limits) -> Lanes:
     """The derivatives of `_log_sum`."""
-    parts = [x.exp(at.floor) for x in _exponents(three, at)[1]]
+    parts = [x.exp() for x in _exponents(three, at)[1]]
     inverse = parts[0].constant(1.0) / (parts[0] + parts[1] + parts[2])
     return [part * inverse for part in parts]
 
@@ -167,9 +181,9 @@ _SHARES = {False: _softmax, True: _tilted}
 
 
 def _judged(cost: _Vector, bad: _Vector, at: _Limits) -> tuple[_Vector, _Vector]:
-    """A cost no greater than infinity, and a mark that stays where one is NaN or -inf."""
-    least = at.big * -1.0
-    return cost.choose(">=", least, cost, 0.0).least(at.big), cost.choose(">=", least, bad, 1.0)
+    """A cost no greater than infinity, and a mark that becomes NaN with one that is NaN or -inf."""
+    cost = cost.choose(">", at.big, at.big, cost)
+    return cost, cost * 0.0 + bad
 
 
 def _forward(probability: bool, lanes: Lanes, at: _Limits) -> Lanes:
@@ -198,7 +212,7 @@ def _backward(probability: bool, lanes: Lanes, at: _Limits) -> Lanes:
 
 def _backward_drop(probability: bool, lanes: Lanes, at: _Limits) -> Lanes:
     from_up, from_left, from_corner, up, left, corner, shown, drop = lanes
-    drop = _judged(drop, drop, at)[0]
+    drop = drop.least(at.big)
     either = from_up + from_corner
     p, q, _ = _SHARES[probability]((shown, drop + up, at.big), at)
     share, dropped = _counting(either * p + from_left, at), _counting(either * q, at)
