@@ -178,8 +178,8 @@ def test_lime_clips_with_their_texts_and_confidences(tmp_path, monkeypatch):
     write(root / "op2/z.txt", "Nobody filmed this.")
     write(root / "README.txt", "LIME")
     head = "video_path,text,confidence_weight"
-    lines = ["/root/LIME/op1/a.mp4,x,0.25", "/root/LIME/op1/b.mp4,From the table,1.5",
-             "/root/LIME/op2/c.mp4,From the table,0.5", "/root/LIME/op9/q.mp4,x,1"]  # fmt: skip
+    lines = ["/data/LIME/op1/a.mp4,x,0.25", "/data/LIME/op1/b.mp4,From the table,1.5",
+             "/data/LIME/op2/c.mp4,From the table,0.5", "/data/LIME/op9/q.mp4,x,1"]  # fmt: skip
     write(root / "cache.csv", "\n".join([head, *lines]))
     found = Indexed(root, "lime", tmp_path / "m")
     rows = found.manifest.texts.select("text", "level", "source", "confidence", "start_s").rows()

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from catalogue.cases_video import video
+from clocks import ToldClock
 from PIL import Image
 from rich.console import Console
 
@@ -20,7 +21,6 @@ import medvlp
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.verdict import Reject
 from medvlp.config import validate
-from medvlp.data.manifest import write_manifest
 from medvlp.data.prompts import load_prompts
 from medvlp.errors import ConfigError, InputError
 from medvlp.models.bundle import save_bundle
@@ -30,12 +30,11 @@ from medvlp_video.border import picture_box
 from medvlp_video.encoders import FrameEncoderConfig
 from medvlp_video.read import open_reader
 from medvlp_video.timeline.apart import ApartReader
-from medvlp_video.timeline.asked import Asked, find_recording
+from medvlp_video.timeline.asked import Asked
 from medvlp_video.timeline.command import timeline
 from medvlp_video.timeline.run import Watch, write_timeline
-from medvlp_video.timeline.stream import Moment, PhaseStream, StreamConfig
+from medvlp_video.timeline.stream import PhaseStream, StreamConfig
 from medvlp_video.timeline.track import BLANKED, Track
-from medvlp_video.timeline.truth import judged, truth_from_table
 
 SECRET = "Mueller^Hans"
 RATE = 5.0
@@ -203,31 +202,6 @@ def test_what_is_written(tiny_bundle, prompts, out):
         assert str(out.parent).encode() not in path.read_bytes()
 
 
-def seen(labels):
-    for i, label in enumerate(labels):
-        p = np.full(3, 0.1, np.float32)
-        p[label] = 0.8
-        yield Moment(
-            time_s=float(i), state="seen", probability_L=p, label=label, smoothed=label,
-            confidence=0.8,
-        )  # fmt: skip
-
-
-def test_metrics_are_those_of_the_segments(prompts, tmp_path):
-    (tmp_path / "t.csv").write_text("name,start_s,end_s\nmild,0,4\nnone,4,8\nmild,8,10\n")
-    truth = truth_from_table(tmp_path / "t.csv", tuple(PHASES))
-    track = Track(tuple(PHASES), pictures=False)
-    for moment in seen([0, 0, 0, 0, 1, 1, 0, 0, 0, 0]):
-        track.add(moment, None, 0.01)
-    found = judged(track, truth)["smoothed"]
-    assert found["accuracy"] == pytest.approx(0.8)
-    # mild: 6 right of 8 called and 6 true; none: 2 right of 2 called and 4 true
-    assert found["f1_macro"] == pytest.approx((12 / 14 + 4 / 6) / 2)
-    assert found["edit_score"] == 1
-    # overlaps: 4/4, 2/4, 2/4
-    assert found["segment_f1_50"] == 1
-
-
 def test_what_is_outside_is_blanked_and_so_is_what_the_rule_leaves_open(
     film, tiny_bundle, prompts, tmp_path, monkeypatch
 ):
@@ -289,17 +263,6 @@ def test_a_film_without_its_end_is_told_to_the_last_good_frame(tiny_bundle, prom
     assert "(truncated): the timeline ends with the last good frame" in page
 
 
-class Told:
-    def __init__(self):
-        self.time = 0.0
-
-    def now(self):
-        return self.time
-
-    def sleep(self, seconds):
-        self.time += seconds
-
-
 def test_a_reader_that_dies_or_hangs_ends_the_timeline_there(film, tiny_bundle, prompts):
     limits = Limits(time_s=2.0)
     phases = load_prompts(prompts)
@@ -307,7 +270,7 @@ def test_a_reader_that_dies_or_hangs_ends_the_timeline_there(film, tiny_bundle, 
     for deed, code in ((signal.SIGSEGV, "decoder_crash"), (signal.SIGSTOP, "timeout")):
         stream = PhaseStream(bundle, phases, StreamConfig(window_s=1))
         watch = Watch(stream, Track(phases.names, pictures=False))
-        clock = Told()
+        clock = ToldClock()
 
         def note(moment, watch=watch, deed=deed, clock=clock):
             clock.time += 0.5
@@ -328,35 +291,6 @@ def test_a_file_that_cannot_be_opened_ends_too(tmp_path):
     os.mkfifo(tmp_path / "1.png")
     with pytest.raises(Reject, match="timeout"):
         ApartReader((tmp_path,), reader="frames", rate=1, limits=Limits(time_s=0.5))
-
-
-def test_the_truth_of_a_manifests_sample(film, prompts, tmp_path):
-    tables = {
-        "samples": [
-            {
-                "sample": "s1", "domain": "video", "patient": "p1", "source": "src1",
-                "sha256": "0" * 64, "kind": "video", "split": "train", "reader": "decord",
-                "duration_s": 4.0,
-            }
-        ],
-        "regions": [
-            {"sample": "s1", "name": name, "kind": "interval", "geometry": [a, b]}
-            for name, a, b in (("mild", 0.0, 2.0), ("none", 1.0, 3.0), ("other", 0.0, 4.0))
-        ],
-    }  # fmt: skip
-    sources = [{"source": "src1", "part": 0, "path": str(film)}]
-    info = {"key_id": "test", "counts": {}}
-    write_manifest(tmp_path / "m", tables, sources, info, key=b"k" * 32)
-    asked = Asked(
-        video="s1", bundle=tmp_path, prompts=prompts, out=tmp_path / "o", manifest=tmp_path / "m"
-    )
-    recording, truth = find_recording(asked, tuple(PHASES))
-    assert recording.paths == (film,)
-    assert recording.told == {"sample": "s1"}
-    # between 1 and 2 two are true: nobody knows which
-    assert truth.at(np.array([0.5, 1.5, 2.5, 3.5])).tolist() == [0, -1, 1, -1]
-    with pytest.raises(InputError, match="no video sample"):
-        find_recording(Asked(**{**asked.__dict__, "video": "s2"}), tuple(PHASES))
 
 
 def test_wrong_use_is_refused_and_leaves_nothing(film, tiny_bundle, prompts, tmp_path):

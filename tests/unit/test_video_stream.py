@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from catalogue.cases_video import bytes_turned, holed, video
+from clocks import ToldClock
 from PIL import Image
 from scipy.linalg import expm
 
@@ -155,19 +156,6 @@ def test_a_change_has_to_last():
     assert np.diff(changes, prepend=times[0]).min() >= 5 - 1e-6
 
 
-class Told:
-    """A clock that moves when it is told to."""
-
-    def __init__(self):
-        self.time = 100.0
-
-    def now(self):
-        return self.time
-
-    def sleep(self, seconds):
-        self.time += seconds
-
-
 @pytest.mark.parametrize(
     ("work_s", "seen"),
     [
@@ -179,7 +167,7 @@ class Told:
     ],
 )
 def test_the_newest_frame_wins(work_s, seen):
-    clock = Told()
+    clock = ToldClock(100.0)
     pace = Newest(np.arange(5.0, 13.0), clock)
     taken = []
     for time_s in pace:
