@@ -16,11 +16,10 @@ masks of 5 % of the training patients, and from untrained towers of the same kin
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from study import ROOT, Column, Options, evaluate, medvlp, table, train_all, trainings
+from study import ROOT, Column, Options, evaluate, manifest_of, table, train_all, trainings
 
 CONFIG = ROOT / "configs/volumetric/study.yaml"
+PHANTOM = ("slices=48", "size=48", "format=nifti")
 PROTOCOLS = ROOT / "configs/evaluate/ct-study"
 
 SLICES = (
@@ -101,24 +100,11 @@ COLUMNS = (
 DICE = (Column("Dice from 5 % of the masks", SEGMENTATION, "dice_macro"),)
 
 
-def manifest_of(out: Path, patients: int) -> Path:
-    """The phantom's manifest."""
-    archive, manifest = out / "archive", out / "manifest"
-    if not manifest.exists():
-        if not archive.exists():
-            medvlp("phantom", "volumetric", "--out", archive, "--n", str(patients),
-                   "--set", "slices=48", "--set", "size=48", "--set", "format=nifti")  # fmt: skip
-        medvlp("index", archive, "--kind", "nifti", "--config", archive / "index.yaml",
-               "--set", "split.fractions={train: 0.6, valid: 0.1, test: 0.3}",
-               "--out", manifest)  # fmt: skip
-    return manifest
-
-
 def main() -> None:
     """Everything, one after the other."""
     options = Options.read(__doc__, METHODS, steps=500, patients=800)
     out = options.out
-    manifest = manifest_of(out, options.patients)
+    manifest = manifest_of(options, "volumetric", "nifti", PHANTOM)
     shared = options.data(manifest)
     common = (*options.budget(), *shared, f"optim.warmup_steps={options.steps // 15}")
     methods = options.methods

@@ -104,6 +104,26 @@ def medvlp(*arguments: str | Path) -> None:
     subprocess.run(command, check=True, cwd=ROOT)
 
 
+def manifest_of(options: Options, domain: str, kind: str, settings: Sequence[str]) -> Path:
+    """The manifest of the study's phantom, which is written where it is not there yet.
+
+    Args:
+        options: Of the study.
+        domain: The phantom's.
+        kind: The source kind that reads it.
+        settings: The phantom's.
+    """
+    archive, manifest = options.out / "archive", options.out / "manifest"
+    if not manifest.exists():
+        if not archive.exists():
+            told = [word for setting in settings for word in ("--set", setting)]
+            medvlp("phantom", domain, "--out", archive, "--n", str(options.patients), *told)
+        medvlp("index", archive, "--kind", kind, "--config", archive / "index.yaml",
+               "--set", "split.fractions={train: 0.6, valid: 0.1, test: 0.3}",
+               "--out", manifest)  # fmt: skip
+    return manifest
+
+
 def trainings(
     out: Path, config: Path, common: Sequence[str], methods: Mapping[str, Sequence[str]], seeds: int
 ) -> list[Training]:

@@ -15,11 +15,10 @@ and the order of the words is that of the film.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from study import ROOT, Column, Options, evaluate, medvlp, table, train_all, trainings
+from study import ROOT, Column, Options, evaluate, manifest_of, table, train_all, trainings
 
 CONFIG = ROOT / "configs/video/study.yaml"
+PHANTOM = ("seconds=40", "size=64", "fps=4")
 PROTOCOLS = ROOT / "configs/evaluate/video-study"
 
 CLIPS = "clip: {ratio: 3, texts: {levels: [clip], along: {levels: [step, phase], n: 2}}"
@@ -117,24 +116,11 @@ COLUMNS = (
 )
 
 
-def manifest_of(out: Path, patients: int) -> Path:
-    """The phantom's manifest."""
-    archive, manifest = out / "archive", out / "manifest"
-    if not manifest.exists():
-        if not archive.exists():
-            medvlp("phantom", "video", "--out", archive, "--n", str(patients),
-                   "--set", "seconds=40", "--set", "size=64", "--set", "fps=4")  # fmt: skip
-        medvlp("index", archive, "--kind", "video", "--config", archive / "index.yaml",
-               "--set", "split.fractions={train: 0.6, valid: 0.1, test: 0.3}",
-               "--out", manifest)  # fmt: skip
-    return manifest
-
-
 def main() -> None:
     """Everything, one after the other."""
     options = Options.read(__doc__, METHODS, steps=1200, patients=300)
     out = options.out
-    shared = options.data(manifest_of(out, options.patients))
+    shared = options.data(manifest_of(options, "video", "video", PHANTOM))
     common = (*options.budget(), *shared, f"optim.warmup_steps={options.steps // 20}")
     methods = options.methods
     bundles = train_all(trainings(out, CONFIG, common, methods, options.seeds), options.workers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from medvlp.data.items import Item
+from medvlp.evaluate.heads.entrants import Entrant
 from medvlp.evaluate.predict import Scorer
 
 Floats = NDArray[np.float32]
@@ -72,6 +73,43 @@ def fit_scale(feature_ND: Floats) -> Scale:
     count = len(feature_ND)
     variance_D = (count * own_D + PRIOR * own_D.mean()) / (count + PRIOR)
     return Scale(mean_D=feature_ND.mean(axis=0), spread_D=np.sqrt(np.maximum(variance_D, 1e-12)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What a head is fitted and chosen on: standardised features, and labels."""
+
+    train_ND: Floats
+    train_NL: Floats
+    others: tuple[Floats, Floats]
+    """Of the validation and of the evaluated items."""
+
+    valid_NL: Floats
+
+
+def features_of_each() -> Callable[[Entrant], Features]:
+    """What gives the features of entrants; images are encoded once for each bundle."""
+    banks: dict[Any, FeatureBank] = {}
+
+    def of(entrant: Entrant) -> Features:
+        bundle, splits = entrant.scorer.bundle, entrant.splits
+        if bundle not in banks:
+            banks[bundle] = FeatureBank(entrant.scorer)
+        train_ND, valid_ND, test_ND = (
+            banks[bundle].of(items) for items in (splits.train, splits.valid, splits.test)
+        )
+        scale = fit_scale(train_ND)
+        train_NL, valid_NL = (
+            np.stack([item.labels_L for item in items]) for items in (splits.train, splits.valid)
+        )
+        return Features(
+            train_ND=scale(train_ND),
+            train_NL=train_NL,
+            others=(scale(valid_ND), scale(test_ND)),
+            valid_NL=valid_NL,
+        )
+
+    return of
 
 
 def linear_logits(

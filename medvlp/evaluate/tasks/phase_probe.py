@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
 from medvlp.evaluate.heads.entrants import Entrant
-from medvlp.evaluate.heads.frozen import FeatureBank, choice_logits, fit_scale
+from medvlp.evaluate.heads.frozen import Features, choice_logits, features_of_each
 from medvlp.evaluate.heads.labels import Floats, Logits, TrainedLabels, predict_trained
 from medvlp.evaluate.heads.search import Found, Setting, search
 from medvlp.evaluate.metrics.estimate import Measures
@@ -71,29 +71,18 @@ class PhaseProbeConfig(TrainedLabels):
         Raises:
             ConfigError: See `predict_trained`.
         """
-        banks: dict[Any, FeatureBank] = {}
+        features = features_of_each()
 
         def fit(entrant: Entrant, seed: int) -> Found[Logits]:
-            bundle = entrant.scorer.bundle
-            if bundle not in banks:
-                banks[bundle] = FeatureBank(entrant.scorer)
-            return self._fit(entrant, banks[bundle])
+            return self._fit(features(entrant))
 
         fed = [scorer.under(self.contract) for scorer in scorers]
         return predict_trained(study, fed, self, fit, self.strengths)
 
-    def _fit(self, entrant: Entrant, bank: FeatureBank) -> Found[Logits]:
-        splits = entrant.splits
-        train_ND = bank.of(splits.train)
-        scale = fit_scale(train_ND)
-        others = [scale(bank.of(items)) for items in (splits.valid, splits.test)]
-        train_NL, valid_NL = (
-            np.stack([item.labels_L for item in items]) for items in (splits.train, splits.valid)
-        )
-
+    def _fit(self, own: Features) -> Found[Logits]:
         def trial(setting: Setting) -> tuple[Logits, float]:
-            valid, test = choice_logits(scale(train_ND), train_NL, others, setting["C"])
-            return Logits(valid_NL=valid, test_NL=test), _macro_f1(valid, valid_NL)
+            valid, test = choice_logits(own.train_ND, own.train_NL, own.others, setting["C"])
+            return Logits(valid_NL=valid, test_NL=test), _macro_f1(valid, own.valid_NL)
 
         return search([{"C": value} for value in self.strengths], trial)
 

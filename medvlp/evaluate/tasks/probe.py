@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
 from medvlp.evaluate.heads.calibrate import macro_auroc
 from medvlp.evaluate.heads.entrants import Entrant
-from medvlp.evaluate.heads.frozen import FeatureBank, fit_scale, linear_logits, neighbour_logits
+from medvlp.evaluate.heads.frozen import (
+    Features,
+    features_of_each,
+    linear_logits,
+    neighbour_logits,
+)
 from medvlp.evaluate.heads.labels import (
     Logits,
     TrainedLabels,
@@ -66,32 +70,22 @@ class ProbeConfig(TrainedLabels):
         Raises:
             ConfigError: See `predict_trained`.
         """
-        banks: dict[Any, FeatureBank] = {}
+        features = features_of_each()
 
         def fit(entrant: Entrant, seed: int) -> Found[Logits]:
-            bundle = entrant.scorer.bundle
-            if bundle not in banks:
-                banks[bundle] = FeatureBank(entrant.scorer)
-            return self._fit(entrant, banks[bundle])
+            return self._fit(features(entrant))
 
         return predict_trained(study, scorers, self, fit, self.search)
 
-    def _fit(self, entrant: Entrant, bank: FeatureBank) -> Found[Logits]:
-        splits = entrant.splits
-        train_ND = bank.of(splits.train)
-        scale = fit_scale(train_ND)
-        others = [scale(bank.of(splits.valid)), scale(bank.of(splits.test))]
-        train_NL, valid_NL = (
-            np.stack([item.labels_L for item in items]) for items in (splits.train, splits.valid)
-        )
+    def _fit(self, own: Features) -> Found[Logits]:
+        given = own.train_ND, own.train_NL, own.others
 
         def trial(setting: Setting) -> tuple[Logits, float]:
             if self.method == "linear":
-                valid, test = linear_logits(scale(train_ND), train_NL, others, setting["C"])
+                valid, test = linear_logits(*given, setting["C"])
             else:
-                count = int(setting["k"])
-                valid, test = neighbour_logits(scale(train_ND), train_NL, others, count)
-            return Logits(valid_NL=valid, test_NL=test), macro_auroc(valid, valid_NL)
+                valid, test = neighbour_logits(*given, int(setting["k"]))
+            return Logits(valid_NL=valid, test_NL=test), macro_auroc(valid, own.valid_NL)
 
         settings = (
             [{"C": value} for value in self.search.strengths]

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import leave_rest
 from medvlp.archive.tables.lists import SplitLists
-from medvlp.config import STRICT
 from medvlp_video.recordings import named
 from medvlp_video.sets.label_files import (
+    ExtractedOptions,
     Frames,
-    NumberedOptions,
     read_frames,
     split_by_number,
     whole,
@@ -51,23 +46,9 @@ _OTHER_TASKS = re.compile(r"task[-_ ]?[23]", re.IGNORECASE)
 _VIDEOS = range(1, 22)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class AutoLaparoOptions(NumberedOptions):
-    """Settings of the kind."""
-
-    frame_rate: Annotated[float, Field(gt=0)] = 1.0
-    """Numbers a second in the names of frames."""
-
-    first_frame: Literal[0, 1] | None = None
-    """The number of the frame that shows second 0; by default 0 where there is a frame 0."""
-
-    synthetic_text: bool = True
-    """Write sentences made from the phases, with the source ``synthetic:labels``."""
-
-
 def index_autolaparo(root: Path, intake: Intake) -> None:
     """Index AutoLaparo with its own split: phases become timed regions."""
-    options = intake.options(AutoLaparoOptions)
+    options = intake.options(ExtractedOptions)
     lists = SplitLists(intake, options.lists)
     told: dict[str, Told] = {}
     for path in list(intake.files()):

@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
@@ -22,8 +21,8 @@ from medvlp.archive.tables.lists import SplitLists
 from medvlp.config import STRICT
 from medvlp_video.recordings import named
 from medvlp_video.sets.label_files import (
+    ExtractedOptions,
     Frames,
-    NumberedOptions,
     read_frames,
     split_by_number,
     whole,
@@ -62,20 +61,11 @@ _LABELS = re.compile(r"(video\d+)(-phase\.txt|-tool\.txt|\.csv)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Cholec80Options(NumberedOptions):
+class Cholec80Options(ExtractedOptions):
     """Settings of the kind."""
 
     split: Literal["surgvlp-32", "tecno-40"] = "surgvlp-32"
     """Whose test part: videos 49 to 80 or 41 to 80."""
-
-    frame_rate: Annotated[float, Field(gt=0)] = 1.0
-    """Numbers a second in the names of frames."""
-
-    first_frame: Literal[0, 1] | None = None
-    """The number of the frame that shows second 0; by default 0 where there is a frame 0."""
-
-    synthetic_text: bool = True
-    """Write sentences made from the phases, with the source ``synthetic:labels``."""
 
 
 def index_cholec80(root: Path, intake: Intake) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -41,6 +41,20 @@ class NumberedOptions(ListOptions):
     splits: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """Split -> numbers of its recordings, such as ``test: [6, 10, 14]``, in place of the named
     split; a recording that is named nowhere is split like any other patient."""
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExtractedOptions(NumberedOptions):
+    """Settings of numbered sets of phases whose frames may have been extracted."""
+
+    frame_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Numbers a second in the names of frames."""
+
+    first_frame: Literal[0, 1] | None = None
+    """The number of the frame that shows second 0; by default 0 where there is a frame 0."""
+
+    synthetic_text: bool = True
+    """Write sentences made from the phases, with the source ``synthetic:labels``."""
 
 
 def split_by_number(splits: Mapping[str, Sequence[int]], form: str) -> dict[str, str]:
