@@ -1,11 +1,11 @@
 """Surgical video methods at one budget: a study of eight methods and three seeds on a phantom.
 
-    python benchmarks/surgical_methods.py OUT [--steps 1200] [--patients 300] [--seeds 3]
+    python benchmarks/surgical_methods.py OUT [--steps 800] [--patients 300] [--seeds 3]
 
 Writes a phantom archive and its manifest, trains every method with every seed from
 `configs/video/study.yaml`, evaluates all of them on the protocols in
 `configs/evaluate/video-study/`, and prints one table. Run again after a stop, it goes on with what
-is missing. It takes up to three hours on two cores, so it is no part of `make bench`.
+is missing. It takes about an hour on two cores, so it is no part of `make bench`.
 
 All methods have the same tower of frames and the same number of steps. What they learn from is what
 narrated operations have: talk that is now and then early, late or about something else, phases with
@@ -124,7 +124,7 @@ COLUMNS = (
 
 def main() -> None:
     """Everything, one after the other."""
-    options = Options.read(__doc__, METHODS, steps=1200, patients=300)
+    options = Options.read(__doc__, METHODS, steps=800, patients=300)
     out = options.out
     shared = options.data(manifest_of(options, "video", "video", PHANTOM))
     common = (*options.budget(), *shared, f"optim.warmup_steps={options.steps // 20}")
