@@ -105,6 +105,8 @@ def holds_recordings(index_dir: Path) -> bool:
 def find_moments(query_E: Floats, index_dir: Path, k: int) -> list[Hit]:
     """The `k` best moments for a unit vector: `spans_of` each recording, then `propose`.
 
+    No two of them overlap, for people look at each.
+
     Raises:
         InputError: The index is damaged.
     """
@@ -122,7 +124,7 @@ def find_moments(query_E: Floats, index_dir: Path, k: int) -> list[Hit]:
         spans += spans_of(f"{number:09d}", score_W, start_W, end_W, mean, sd)
     return [
         _moment_hit(rank, moment, recordings[int(moment.recording)])
-        for rank, moment in enumerate(propose(spans, k), start=1)
+        for rank, moment in enumerate(propose(spans, k, 0.0), start=1)
     ]
 
 

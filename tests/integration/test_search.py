@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -151,6 +152,14 @@ def test_neighbouring_windows_that_answer_are_one_moment(tmp_path):
     assert first.value == pytest.approx(want, rel=1e-5)
     single = find(query, tmp_path / "index", 2)
     assert [(hit.start_s, hit.end_s) for hit in single] == [(4.0, 8.0), (8.0, 12.0)]
+
+
+def test_moments_to_look_at_do_not_overlap(tmp_path):
+    peaks = np.array([0.1, 0.5, 0.9, 0.5, 0.1, 0.6, 0.1, 0.1, 0.4, 0.45])
+    query = windows_of(tmp_path / "index", {"a.mp4": peaks})
+    hits = sorted(find_moments(query, tmp_path / "index", 10), key=lambda hit: hit.start_s)
+    assert len(hits) > 1
+    assert all(one.end_s <= other.start_s for one, other in pairwise(hits))
 
 
 def test_a_page_shows_moments_and_names_files_only_when_asked(tiny_bundle, tmp_path):

@@ -79,6 +79,7 @@ def test_an_answer_that_repeats_a_better_one_is_dropped():
     told = [moment(0, 10, value=3), moment(0, 9, value=2), moment(5, 20, value=1)]
     assert propose(told, 5) == [told[0], told[2]]
     assert propose([*told, moment(0, 9, "other", 2.5)], 2) == [told[0], moment(0, 9, "other", 2.5)]
+    assert propose([*told, moment(10, 12)], 5, overlap=0.0) == [told[0], moment(10, 12)]
 
 
 def test_a_model_that_tells_nothing_apart_gets_one_worthless_answer():

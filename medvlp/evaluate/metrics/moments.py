@@ -90,13 +90,19 @@ def _runs(above_W: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def propose(spans: Sequence[Moment], count: int) -> list[Moment]:
-    """The best `count` spans, without those that repeat a better one (step 3 of the rule)."""
+def propose(spans: Sequence[Moment], count: int, overlap: float = OVERLAP) -> list[Moment]:
+    """The best `count` spans, without those that repeat a better one (step 3 of the rule).
+
+    Args:
+        spans: Of all recordings searched.
+        count: How many.
+        overlap: Above which a span repeats a better one; 0 leaves spans that share no moment.
+    """
     kept: list[Moment] = []
     for span in sorted(spans, key=lambda s: (-s.value, s.recording, s.start_s, s.end_s)):
         if len(kept) == count:
             break
-        if all(tiou(span, better) <= OVERLAP for better in kept):
+        if all(tiou(span, better) <= overlap for better in kept):
             kept.append(span)
     return kept
 
