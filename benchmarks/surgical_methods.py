@@ -9,8 +9,8 @@ is missing. It takes about an hour on two cores, so it is no part of `make bench
 
 All methods have the same tower of frames and the same number of steps. What they learn from is what
 narrated operations have: talk that is now and then early, late or about something else, phases with
-their times, an abstract, and the list of an operation's steps in order but without their times.
-The flat method contrasts clips, phases and whole operations with their own words, 3 : 1 : 1; SurgVLP
+their times, an abstract, and the list of an operation's steps in order but without their times. The
+flat method contrasts clips, phases and whole operations with their own words, 3 : 1 : 1; SurgVLP
 reads clips alone; the others read at all levels in the same turns, and the list of steps with the
 whole operation. That a step is at a certain moment, none of them is told.
 """

@@ -9,7 +9,7 @@ patients. BUNDLE is any bundle for video.
 
 The check within VID73 is no test of a method: its frames are one patient's. A linear head is fitted
 on the first half of each phase's labelled frames and asked for the second half, so it shows whether
-features tell the scenes of this operation apart, and nothing about another. No interval is possible.
+features tell the scenes of this operation apart, and nothing about another; it has no interval.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def labelled(manifest: Path) -> list[Item]:
     return [
         item
         for item in items
-        if item.span is not None
-        and round(item.span[0]) in shown
-        and np.nansum(item.labels_L) == 1
+        if item.span is not None and round(item.span[0]) in shown and np.nansum(item.labels_L) == 1
     ]
 
 

@@ -76,7 +76,12 @@ def cut_copy(source, target, first):
 
 def spoilt(path, start, count, **how):
     """A video whose stream has `count` bytes turned round, at `start` of its length."""
-    data = bytearray(write_video(path, CONSTANT, **how).read_bytes())
+    return turned_round(write_video(path, CONSTANT, **how), start, count)
+
+
+def turned_round(path, start, count):
+    """The video at `path`, of whose stream `count` bytes are now turned round, from `start` on."""
+    data = bytearray(path.read_bytes())
     begin = data.index(b"mdat") + 4
     size = int.from_bytes(data[begin - 8 : begin - 4], "big") - 8
     place = begin + int(size * start)

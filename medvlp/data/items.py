@@ -216,6 +216,8 @@ def pair_items(
             if nodes or not config.texts.required:
                 told = {"relations": relations.of(row["sample"]), **regions.of(row["sample"])}
                 for item in _pairs(row, nodes, labels, manifest.paths(row["source"])):
+                    if (item.sha256, item.span) in manifest.undecodable:
+                        continue
                     along = beside.beside(item.sample, item.texts, item.span)
                     items.append(dataclasses.replace(item, along=along, **told))
     return items
@@ -240,7 +242,8 @@ def window_items(
     for row in rows.sort("sample").to_dicts():
         paths = manifest.paths(row["source"])
         for span in windows(row["duration_s"] or 0.0, window_s, stride_s):
-            items.append(_item(row, (), table.of(row["sample"], span), paths, span))
+            if (row["sha256"], span) not in manifest.undecodable:
+                items.append(_item(row, (), table.of(row["sample"], span), paths, span))
     return items
 
 

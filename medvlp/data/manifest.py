@@ -7,6 +7,7 @@ a source id is tied to a path, and the audit log.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -41,6 +42,9 @@ _REINDEX = "index the source again with medvlp index"
 
 Row = dict[str, Any]
 
+Shown = tuple[str, tuple[float, float] | None]
+"""A recording, by its content's SHA-256, and a span of it in seconds."""
+
 
 class Manifest:
     """An opened manifest; tables are read when they are first asked for.
@@ -51,6 +55,8 @@ class Manifest:
     def __init__(self, path: Path, info: Mapping[str, Any]) -> None:
         self.path = path
         self.info = dict(info)
+        self.undecodable: frozenset[Shown] = frozenset()
+        """What is left out of everything that is read from here; see `without`."""
 
     @classmethod
     def open(cls, path: Path | str) -> Manifest:
@@ -67,6 +73,15 @@ class Manifest:
             _check_table(folder, name, schema, info)
         check_files(folder, info)
         return cls(folder, info)
+
+    def without(self, spans: Iterable[Shown]) -> Manifest:
+        """The same manifest, less spans that turned out not to decode.
+
+        Indexing looks at every frame of short recordings alone.
+        """
+        less = copy.copy(self)
+        less.undecodable = self.undecodable.union(spans)
+        return less
 
     def _table(self, name: str) -> pl.DataFrame:
         return pl.read_parquet(self.path / f"{name}.parquet")

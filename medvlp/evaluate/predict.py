@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,10 +14,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from medvlp.archive.verdict import Reject
 from medvlp.config import plain, validate
 from medvlp.data.cache import ArrayCache
 from medvlp.data.items import Item, permute_images
-from medvlp.data.manifest import Manifest
+from medvlp.data.manifest import Manifest, Shown
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.data.proxies import Proxies
@@ -49,6 +50,21 @@ class Study:
     manifests: tuple[Manifest, ...]
     split: str
     seed: int
+
+
+class UndecodableError(InputError):
+    """Spans of recordings of which a frame does not decode, when they are first read.
+
+    Args:
+        spans: Which.
+    """
+
+    def __init__(self, spans: Iterable[Shown]) -> None:
+        super().__init__(
+            "a frame of a recording does not decode",
+            remedy="copy the recording again, or index the archive again without it",
+        )
+        self.spans = frozenset(spans)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +99,8 @@ class Scorer:
     def reader(self) -> Callable[[Item], NDArray[Any]]:
         """What reads one item's stored array, from the cache where there is one.
 
-        It raises `InputError` where a sample that was indexed cannot be read any more.
+        It raises `InputError` where a sample that was indexed cannot be read any more, and
+        `UndecodableError` where a frame of a recording does not decode.
         """
         digest = contract_digest(self.bundle.preprocess.config)
         cache = None if self.cache is None else ArrayCache(self.cache, digest)
@@ -97,6 +114,8 @@ class Scorer:
                     return read(item.source_paths, item.span, item.flags)
                 return cache.get(item, read)
             except Exception as error:
+                if isinstance(error, Reject) and error.code == "bad_frame" and item.span:
+                    raise UndecodableError([(item.sha256, item.span)]) from error
                 raise InputError(
                     f"sample {item.sample} cannot be read ({type(error).__name__})",
                     remedy="restore its files, or index the archive again without them",
@@ -108,11 +127,20 @@ class Scorer:
         """The items' stored arrays, one at a time.
 
         Raises:
+            UndecodableError: After all others: all items of which a frame does not decode.
             InputError: A sample that was indexed cannot be read any more.
         """
         read = self.reader()
+        lost: set[Shown] = set()
         for item in track(items, f"{self.name}: images"):
-            yield read(item)
+            try:
+                array = read(item)
+            except UndecodableError as error:
+                lost |= error.spans
+            else:
+                yield array
+        if lost:
+            raise UndecodableError(lost)
 
     def features(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """(N,D) pooled features of the image tower, before the projection."""

@@ -7,12 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medvlp import __version__
 from medvlp.config import dump_config, plain
-from medvlp.data.manifest import open_all
+from medvlp.data.manifest import Shown, open_all
 from medvlp.data.proxies import open_proxies
 from medvlp.data.readers import how_read
 from medvlp.digest import digest_plain
@@ -26,7 +27,13 @@ from medvlp.evaluate.examples import draw_examples
 from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import Leaks, mark
 from medvlp.evaluate.metrics.estimate import Row
-from medvlp.evaluate.predict import Predicted, Scorer, Study, open_scorers
+from medvlp.evaluate.predict import (
+    Predicted,
+    Scorer,
+    Study,
+    UndecodableError,
+    open_scorers,
+)
 from medvlp.evaluate.protocol import TRAINED, Protocol, load_protocol
 from medvlp.evaluate.record import METRICS, PREDICTED, metrics_of, write_study
 from medvlp.train.phantom_data import phantom_manifest
@@ -143,7 +150,7 @@ def predict_into(
         LeakError: What is evaluated is known already, and the protocol does not allow it.
     """
     inspected = inspect_leaks(study, protocol.task, protocol.leakage, scorers, bundles).plain()
-    predicted: Predicted = protocol.task.predict(study, scorers)
+    predicted = _predict(protocol, study, scorers)
     if tables:
         predicted = join_brought(study, predicted, tables)
     predicted.rows.write_parquet(folder / PREDICTED)
@@ -161,6 +168,29 @@ def predict_into(
     write_study(folder, facts)
     leaks: Leaks = inspected["leaks"]
     return leaks
+
+
+def _predict(protocol: Protocol, study: Study, scorers: Sequence[Scorer]) -> Predicted:
+    """What the task finds, less the spans of which a frame does not decode.
+
+    They are left out for every model and control alike, whichever of them wanted the frame, so that
+    all are asked the same.
+
+    Raises:
+        UndecodableError: The task asks for a span that was left out.
+    """
+    lost: frozenset[Shown] = frozenset()
+    while True:
+        manifests = tuple(manifest.without(lost) for manifest in study.manifests)
+        try:
+            found: Predicted = protocol.task.predict(replace(study, manifests=manifests), scorers)
+        except UndecodableError as error:
+            if error.spans <= lost:
+                raise
+            lost |= error.spans
+        else:
+            told = {"spans_that_do_not_decode": len(lost)} if lost else {}
+            return replace(found, counts={**found.counts, **told})
 
 
 def _reading(study: Study, scorers: Sequence[Scorer], predicted: Predicted) -> dict[str, Any]:
