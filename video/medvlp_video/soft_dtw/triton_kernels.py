@@ -182,6 +182,7 @@ def backward(
     big = tl.load(limits + 2)
     counts = tl.load(value_B + b) < big / 2
     factor = tl.where(counts, tl.load(grad_B + b), 0.0)
+    begun = tl.where(counts, big * 0.0 + 1.0, big * 0.0)
     lane = tl.arange(0, BLOCK)
     none = tl.zeros((BLOCK,), dtype=whole.dtype.element_ty)
     shown += b * rows * width
@@ -213,7 +214,7 @@ def backward(
             either = to_up + corner
             handed = last & (strip > 0)
             either += tl.load(read + rows + t + 1, mask=handed & (t + 1 < frames), other=0.0)
-            either += tl.where(last & (strip == 0) & (t == frames - 1) & counts, 1.0, none)
+            either += tl.where(last & (strip == 0) & (t == frames - 1), begun, none)
             beside_share = _from_after(to_left, lane, BLOCK)
             beside_share += tl.load(read + t, mask=handed, other=0.0)
             if DROP:
@@ -237,8 +238,8 @@ def backward(
             corner_next = _from_after(pushed, lane, BLOCK)
             tl.store(grad_cost + t.to(tl.int64) * width + k, share * factor, mask=inside)
             first = inside & (lane == 0)
-            tl.store(write + t, to_left, mask=first & (left > 0))
-            tl.store(write + rows + t, pushed, mask=first & (left > 0))
+            tl.store(write + t, to_left, mask=first & (k > 0))
+            tl.store(write + rows + t, pushed, mask=first & (k > 0))
             if DROP:
                 # A frame's sum moves on with it from lane to lane until the first.
                 missed = _from_after(missed, lane, BLOCK) + miss
