@@ -11,7 +11,8 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
 	>/dev/null 2>&1 && { echo $$p; break; }; done)
 # Two workers on two cores: more threads in each would only get in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
+# Whole files to each, so that what a file's tests share is made once, the long ones first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test unit lint bench bench-gpu soak wheelhouse clean
 

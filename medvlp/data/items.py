@@ -23,7 +23,6 @@ from medvlp.data.phantom_source import PhantomData
 from medvlp.data.placement import Region
 from medvlp.data.preprocess import Span, windows
 from medvlp.data.proxy_files import ProxyConfig
-from medvlp.data.randomness import generator
 from medvlp.data.region_texts import RegionConfig, RegionText, RegionTexts, check_regions
 from medvlp.data.relations import (
     EntityConfig,
@@ -169,10 +168,6 @@ class Item:
         return self.sample if self.span is None else f"{self.sample}@{self.span[0]}-{self.span[1]}"
 
 
-_OF_IMAGE = ("sha256", "source_paths", "span", "flags", "regions")
-"""Fields of an item that tell of its image alone."""
-
-
 def pair_items(
     manifests: Sequence[Manifest],
     config: DataConfig,
@@ -279,36 +274,6 @@ def relabel(
         dataclasses.replace(item, labels_L=tables[item.sample].of(item.sample, item.span))
         for item in items
     ]
-
-
-def permute_images(items: Sequence[Item], seed: int) -> list[Item]:
-    """The image-blind control: every patient's texts and labels with another patient's images.
-
-    Patients are permuted along one seeded cycle, so nobody keeps an image of their own, and one
-    patient's images stay together.
-
-    Raises:
-        ConfigError: Fewer than two patients.
-    """
-    by_patient: dict[str, list[Item]] = {}
-    for item in items:
-        by_patient.setdefault(item.patient, []).append(item)
-    patients = sorted(by_patient)
-    if len(patients) < 2:
-        raise ConfigError(
-            f"control image-blind: {len(patients)} patient(s) in a split cannot be permuted",
-            remedy="use data of at least two patients per split",
-        )
-    order = generator(seed, 0, "patients", "image-blind").permutation(len(patients))
-    following = {patients[a]: patients[b] for a, b in zip(order, np.roll(order, 1), strict=True)}
-    rank = {id(item): i for group in by_patient.values() for i, item in enumerate(group)}
-
-    def image(item: Item) -> dict[str, Any]:
-        donors = by_patient[following[item.patient]]
-        donor = donors[rank[id(item)] % len(donors)]
-        return {name: getattr(donor, name) for name in _OF_IMAGE}
-
-    return [dataclasses.replace(item, **image(item)) for item in items]
 
 
 class _Regions:

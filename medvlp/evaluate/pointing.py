@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from medvlp.data.items import Item, permute_images
+from medvlp.data.items import Item
+from medvlp.data.permuted import permute_images
 from medvlp.data.preprocess import contract_digest
 from medvlp.evaluate.controls.places import centre_map, chance_map, mean_map
 from medvlp.evaluate.heat import head_grids, heat_grids, smoothed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from medvlp.archive.verdict import Reject
 from medvlp.config import plain, validate
 from medvlp.data.cache import ArrayCache
-from medvlp.data.items import Item, permute_images
+from medvlp.data.items import Item
 from medvlp.data.manifest import Manifest, Shown
+from medvlp.data.permuted import permute_images
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.data.proxies import Proxies
@@ -26,17 +26,15 @@ from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.cases import middle_s, subgroups
 from medvlp.evaluate.controls.border import frames
 from medvlp.evaluate.controls.computed import (
-    TRAINED,
     Scores,
     border_only,
     computed,
     random_label,
 )
-from medvlp.evaluate.controls.table import RESERVED
 from medvlp.evaluate.metrics.estimate import Measures
 from medvlp.evaluate.predictions import PREDICTIONS, SUBGROUPS, Evidence
 from medvlp.evaluate.rules import RuleName, rule_scores
-from medvlp.models.bundle import Bundle, load
+from medvlp.models.bundle import Bundle
 from medvlp.models.zero_shot import Calibration
 from medvlp.progress import track
 
@@ -226,66 +224,6 @@ class Task(Protocol):
 
     def measures(self, evidence: Evidence) -> Measures:
         """The metrics of one model."""
-
-
-def open_scorers(
-    bundles: Sequence[Path], domain: str, cache: Path | None, proxies: Proxies | None = None
-) -> list[Scorer]:
-    """Open bundles under unique names: that of the run folder, or of the bundle's own.
-
-    Raises:
-        BundleError: A bundle is damaged or of another domain, or two are the same control.
-    """
-    opened = [(path, load(path)) for path in bundles]
-    for path, bundle in opened:
-        if bundle.info.domain != domain:
-            raise BundleError(
-                f"{_name(path)} is of domain {bundle.info.domain}, the protocol of {domain}",
-                remedy="name a bundle of the protocol's domain",
-            )
-    controls = [_control(bundle.info.provenance.get("control")) for _, bundle in opened]
-    names = scorer_names([(path, told) for (path, _), told in zip(opened, controls, strict=True)])
-    return [
-        Scorer(name=name, control=control, bundle=bundle, cache=cache, proxies=proxies)
-        for name, control, (_, bundle) in zip(names, controls, opened, strict=True)
-    ]
-
-
-def scorer_names(bundles: Sequence[tuple[Path, str | None]]) -> list[str]:
-    """The names of bundles' rows: the control's, else the run folder's or the bundle's own.
-
-    Args:
-        bundles: Folder, and what its provenance says it was trained as.
-
-    Raises:
-        BundleError: Two are the same control.
-    """
-    names: list[str] = []
-    for path, told in bundles:
-        control = _control(told)
-        if control in names:
-            raise BundleError(
-                f"{_name(path)} is a second bundle of control {control}",
-                remedy="name one bundle of each control",
-            )
-        names.append(control or _unique(_name(path), [*names, *RESERVED]))
-    return names
-
-
-def _control(told: str | None) -> str | None:
-    return told if told in TRAINED else None
-
-
-def _name(path: Path) -> str:
-    resolved = path.resolve()
-    return resolved.parent.name if resolved.name == "bundle" else resolved.name
-
-
-def _unique(name: str, taken: Sequence[str]) -> str:
-    count = Counter(taken)
-    if not count[name]:
-        return name
-    return next(f"{name}-{k}" for k in range(2, len(taken) + 3) if not count[f"{name}-{k}"])
 
 
 def predict_labels(

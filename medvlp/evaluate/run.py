@@ -27,15 +27,10 @@ from medvlp.evaluate.examples import draw_examples
 from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import Leaks, mark
 from medvlp.evaluate.metrics.estimate import Row
-from medvlp.evaluate.predict import (
-    Predicted,
-    Scorer,
-    Study,
-    UndecodableError,
-    open_scorers,
-)
+from medvlp.evaluate.predict import Predicted, Scorer, Study, UndecodableError
 from medvlp.evaluate.protocol import TRAINED, Protocol, load_protocol
 from medvlp.evaluate.record import METRICS, PREDICTED, metrics_of, write_study
+from medvlp.evaluate.scorers import open_scorers
 from medvlp.train.phantom_data import phantom_manifest
 
 PHANTOM_SPLIT = ("split.fractions={train: 0.3, valid: 0.0, test: 0.7}",)

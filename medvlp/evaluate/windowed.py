@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlp.data.items import Item, permute_images
+from medvlp.data.items import Item
+from medvlp.data.permuted import permute_images
 from medvlp.data.prompts import PromptSet
 from medvlp.data.randomness import generator
 from medvlp.evaluate.cases import left_out

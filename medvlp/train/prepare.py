@@ -14,17 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from medvlp.data.cache import ArrayCache
 from medvlp.data.dataset import MixedDataset, PairDataset, collater
-from medvlp.data.items import (
-    DataConfig,
-    Item,
-    count_left_out,
-    pair_items,
-    permute_images,
-    relabel,
-)
+from medvlp.data.items import DataConfig, Item, count_left_out, pair_items, relabel
 from medvlp.data.manifest import Manifest, open_all
 from medvlp.data.mirror import Mirror
 from medvlp.data.mix import ONE_STREAM, StreamConfig
+from medvlp.data.permuted import permute_images
 from medvlp.data.plan import Plan, Stage, StepSampler, training_plan
 from medvlp.data.preprocess import absent_slice, contract_digest, mirror_share
 from medvlp.data.prompts import PromptSet

@@ -11,8 +11,8 @@ from films import turned_round
 from medvlp.archive.index import index_archive
 from medvlp.data.items import window_items
 from medvlp.data.manifest import Manifest
-from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.scorers import open_scorers
 from medvlp.phantom.write import write_phantom
 
 PROTOCOLS = Path(__file__).parents[2] / "configs" / "evaluate"

@@ -58,8 +58,8 @@ def kills(*words: str) -> int:
 
 
 @pytest.mark.slow
-def test_three_kills_change_nothing() -> None:
-    assert kills("3", "20", "2 workers", "saved by a thread", "2 ranks") == 3
+def test_a_kill_changes_nothing() -> None:
+    assert kills("1", "20", "saved by a thread") == 1
 
 
 @pytest.mark.soak

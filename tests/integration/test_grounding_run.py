@@ -18,10 +18,10 @@ from medvlp.evaluate.cases import sample_items
 from medvlp.evaluate.heat import heat_grids
 from medvlp.evaluate.packed import unpack_mask
 from medvlp.evaluate.packed_heat import unpack_heat
-from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.record import compute_metrics
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.scorers import open_scorers
 from medvlp.models.bundle import load
 from medvlp.report.build import build_report
 

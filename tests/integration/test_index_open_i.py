@@ -130,7 +130,7 @@ def test_of_an_archive_that_is_cut_or_leads_out_nothing_is_believed(tmp_path):
     verify_manifest(tmp_path / "m")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_real_reports(tmp_path):
     root = Path(os.environ.get("MEDVLP_SHARED", Path(__file__).parents[3] / "shared"))
     folder = root / "data" / "reports-iu"

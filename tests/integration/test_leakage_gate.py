@@ -27,8 +27,9 @@ from medvlp.errors import LeakError
 from medvlp.evaluate.leakage.compare import Part, known_samples
 from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import Kind, LeakageConfig
-from medvlp.evaluate.predict import Study, open_scorers
+from medvlp.evaluate.predict import Study
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.scorers import open_scorers
 from medvlp.evaluate.tasks.retrieval import RetrievalConfig
 from medvlp.evaluate.tasks.zero_shot import ZeroShotConfig
 from medvlp.models.bundle import save_bundle

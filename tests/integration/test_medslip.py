@@ -14,12 +14,12 @@ from PIL import Image
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.data.preprocess import model_input
 from medvlp.evaluate.cases import sample_items
-from medvlp.evaluate.predict import open_scorers
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.robustness.pairs.pair import Case, Pair
 from medvlp.evaluate.robustness.sentences import credit, judged
 from medvlp.evaluate.robustness.structured import StructuredScorer
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.scorers import open_scorers
 from medvlp.models.answers import place_grids, pointing_head, relating_head, relations
 from medvlp.models.bundle import load
 from medvlp.models.untrained import reinitialised

@@ -105,7 +105,7 @@ def test_a_cohort_is_made_of_a_manifests_samples(tmp_path, tiny_bundle):
     from PIL import Image
 
     from medvlp.evaluate.cases import sample_items
-    from medvlp.evaluate.predict import open_scorers
+    from medvlp.evaluate.scorers import open_scorers
 
     tables = {name: [] for name in ("samples", "texts", "labels")}
     sources = []

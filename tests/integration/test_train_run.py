@@ -192,10 +192,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
         metrics.is_file() and len(metrics.read_text().splitlines()) > 3
     ):
         time.sleep(0.1)
-    second = medvlp_process(*command)
-    _, errors = second.communicate(timeout=60)
-    assert second.returncode == 2
-    assert errors.startswith("medvlp: run is being trained by another command")
+    with pytest.raises(RunError, match=r"^run is being trained by another command") as refused:
+        train_run(experiment_file, ["trainer.steps=4000"], run)
+    assert refused.value.exit_code == 2
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

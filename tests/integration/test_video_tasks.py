@@ -211,7 +211,7 @@ def vid73(shared, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", ["cholect50-triplets", "cholect50-tools", "cholect50-phases"])
+@pytest.mark.parametrize("name", ["cholect50-triplets", "cholect50-phases"])
 def test_one_real_operation_gives_numbers_without_intervals(out, tiny_bundle, vid73, shared, name):
     """One video is one cluster: there is nothing to draw from, and no interval is made up."""
     labels = shared / "data" / "surg-cholect50" / "labels" / "VID73.json"

@@ -9,8 +9,9 @@ import torch
 
 from medvlp.data.cache import ArrayCache
 from medvlp.data.dataset import PairDataset, collater
-from medvlp.data.items import DataConfig, pair_items, permute_images
+from medvlp.data.items import DataConfig, pair_items
 from medvlp.data.manifest import write_manifest
+from medvlp.data.permuted import permute_images
 from medvlp.data.placement import BoxRegion, MaskRegion
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.region_maps import MapCache, RegionMaps, cell_cover

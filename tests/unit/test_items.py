@@ -4,16 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medvlp.data.items import (
-    DataConfig,
-    Item,
-    count_left_out,
-    pair_items,
-    permute_images,
-    relabel,
-    window_items,
-)
+from medvlp.data.items import DataConfig, Item, count_left_out, pair_items, relabel, window_items
 from medvlp.data.manifest import Manifest, write_manifest
+from medvlp.data.permuted import permute_images
 from medvlp.data.text_policy import TextPolicy
 from medvlp.errors import ConfigError
 

@@ -255,7 +255,9 @@ def test_real_segments_without_their_videos(shared, tmp_path):
 
 @pytest.mark.slow
 def test_real_clips(shared):
-    tables, _, info = index(shared / "data" / "surg-cctpg-mp4")
-    assert info["counts"] == {"found": 11, "accepted": 7, "quarantined": 1, "ignored": 3}
+    tables, _, info = index(
+        shared / "data" / "surg-cctpg-mp4" / "dataset" / "similarity score above 0.985"
+    )
+    assert info["counts"] == {"found": 3, "accepted": 2, "quarantined": 1, "ignored": 0}
     assert {tuple(row["shape"]) for row in tables["samples"]} == {(800, 480, 854)}
     assert "no_video_stream" in {row["code"] for row in tables["rejects"]}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medvlp.data.items import permute_images
+from medvlp.data.permuted import permute_images
 from medvlp.evaluate.heads.arrays import seeded
 from medvlp.evaluate.heads.splits import Splits, shuffle_images
 from medvlp.evaluate.predict import Scorer

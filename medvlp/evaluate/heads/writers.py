@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medvlp.data.items import Item, permute_images
+from medvlp.data.items import Item
+from medvlp.data.permuted import permute_images
 from medvlp.errors import BundleError
 from medvlp.evaluate.heads.decoder import passage_losses, write
 from medvlp.evaluate.heads.learning import fit

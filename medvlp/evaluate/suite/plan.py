@@ -13,9 +13,9 @@ from medvlp.digest import digest_plain
 from medvlp.errors import ConfigError, MedvlpError
 from medvlp.evaluate.controls.table import UNFIT
 from medvlp.evaluate.environment import code_digest
-from medvlp.evaluate.predict import scorer_names
 from medvlp.evaluate.protocol import Protocol, load_protocol
 from medvlp.evaluate.run import open_study
+from medvlp.evaluate.scorers import scorer_names
 from medvlp.evaluate.suite.config import Suite
 from medvlp.models.bundle_file import read_info
 from medvlp.progress import track

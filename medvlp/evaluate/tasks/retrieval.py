@@ -13,7 +13,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from medvlp.config import STRICT
-from medvlp.data.items import DataConfig, Item, pair_items, permute_images
+from medvlp.data.items import DataConfig, Item, pair_items
+from medvlp.data.permuted import permute_images
 from medvlp.data.randomness import generator
 from medvlp.data.text_policy import Level, TextPolicy
 from medvlp.errors import ConfigError
