@@ -175,14 +175,16 @@ def _predict(protocol: Protocol, study: Study, scorers: Sequence[Scorer]) -> Pre
         UndecodableError: The task asks for a span that was left out.
     """
     lost: frozenset[Shown] = frozenset()
+    asked = study
     while True:
-        manifests = tuple(manifest.without(lost) for manifest in study.manifests)
         try:
-            found: Predicted = protocol.task.predict(replace(study, manifests=manifests), scorers)
+            found: Predicted = protocol.task.predict(asked, scorers)
         except UndecodableError as error:
             if error.spans <= lost:
                 raise
             lost |= error.spans
+            less = tuple(manifest.without(lost) for manifest in study.manifests)
+            asked = replace(study, manifests=less)
         else:
             told = {"spans_that_do_not_decode": len(lost)} if lost else {}
             return replace(found, counts={**found.counts, **told})
