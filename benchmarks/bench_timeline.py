@@ -9,7 +9,8 @@ frames; `whole clip again` encodes the window of 8 frames for each new one, as a
 does. Both are timed in turn over the same frames; ratios are of the same round. Then the whole
 recording is watched, reading process included, with both processes' resident memory noted every
 minute; `--seconds 7200` is an operation of two hours. Real operations follow where they are present
-(MEDVLP_SHARED or ../shared).
+(MEDVLP_SHARED or ../shared): clips of 854x480 at 25 frames a second, three of them from their
+proxies, too.
 """
 
 from __future__ import annotations
@@ -30,14 +31,19 @@ import torch
 from page import command, commit, publish, spread
 
 from medvlp import load
+from medvlp.config import plain
 from medvlp.data.prompts import Prompts, PromptSet
+from medvlp.data.proxies import Proxies
+from medvlp.data.proxy_files import ProxyConfig
 from medvlp.data.tokenizer import train_tokenizer
+from medvlp.digest import digest_file
 from medvlp.models.bundle import Bundle, save_bundle
 from medvlp.models.image2d import ResNet2dConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp_video.encoders import FrameEncoderConfig
 from medvlp_video.preprocess import ClipPreprocessConfig
+from medvlp_video.proxy_make import FilmProxyConfig, make
 from medvlp_video.timeline.apart import ApartReader
 from medvlp_video.timeline.clips import Clips, MeanClips, WholeClips
 from medvlp_video.timeline.run import LIMITS, Watch
@@ -47,6 +53,8 @@ from medvlp_video.timeline.track import Track
 SIDE = 224
 WINDOW = 8
 GOAL_FPS = 8
+PROXIES_OF = 3
+"""Real films that are read from their proxies, too: to make one takes longer than to watch it."""
 PHASES = (
     "preparation", "calot triangle dissection", "clipping and cutting", "gallbladder dissection",
     "gallbladder packaging", "cleaning and coagulation", "gallbladder extraction",
@@ -170,7 +178,8 @@ def watched(bundle: Bundle, paths: tuple[Path, ...], reader: str) -> dict[str, f
     }
 
 
-def real(shared: Path) -> list[tuple[str, tuple[Path, ...], str]]:
+def real(shared: Path, proxies: Path) -> list[tuple[str, tuple[Path, ...], str]]:
+    """Name, files and reader of each; proxies are made in the folder `proxies`."""
     data = shared / "data"
     folder = data / "surg-cholect50" / "videos" / "VID73"
     found: list[tuple[str, tuple[Path, ...], str]] = []
@@ -178,15 +187,29 @@ def real(shared: Path) -> list[tuple[str, tuple[Path, ...], str]]:
         found.append(("CholecT50 VID73, frames", (folder,), "frames"))
     films = sorted((data / "surg-cctpg-mp4").rglob("*.mp4"))
     films = [path for path in films if path.stat().st_size > 10_000]
-    found += [(f"CCTPG clip {i}", (path,), "pyav") for i, path in enumerate(films, 1)]
+    for i, path in enumerate(films, 1):
+        found.append((f"CCTPG clip {i}", (path,), "pyav"))
+        if i <= PROXIES_OF:
+            found.append((f"its proxy, {i}", (proxy_of(path, proxies),), "pyav"))
     return found
+
+
+def proxy_of(path: Path, folder: Path) -> Path:
+    """The proxy of a film, with the default settings."""
+    target = Proxies("video", ProxyConfig(folder=folder)).path(digest_file(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    make((path,), target=target, alive=lambda: None, **plain(FilmProxyConfig()))
+    return target
 
 
 def report(a: argparse.Namespace, folder: Path) -> str:
     bundle = make_bundle(folder / "bundle")
     table = compared(bundle, a.rounds, WINDOW + a.frames)
     write_long(folder / "long.mp4", a.seconds)
-    recordings = [(f"made up, {a.seconds} s", (folder / "long.mp4",), "pyav"), *real(a.shared)]
+    recordings = [
+        (f"made up, {a.seconds} s", (folder / "long.mp4",), "pyav"),
+        *real(a.shared, folder / "proxies"),
+    ]
     rows, long = [], {}
     for name, paths, reader in recordings:
         r = watched(bundle, paths, reader)

@@ -1,7 +1,6 @@
 """The main job on real, public, de-identified data, through the commands that a user would type.
 
-python benchmarks/main_job.py --shared ../shared \
-    --video-bundle demo-output/video/clip/bundle --out benchmarks/results/DATE-main-job.md
+python benchmarks/main_job.py --shared ../shared --out benchmarks/results/DATE-main-job.md
 
 Small sets: the numbers show that the path works on real input, and nothing about a method. It
 trains, so it is no part of `make bench`.
@@ -15,14 +14,11 @@ import json
 import math
 import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from page import commit
+from page import commit, medvlp
 
 HARDWARE = "2-core x86-64, 24 GiB, no GPU"
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -51,17 +47,6 @@ INDEXES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 """Name, kind, place below shared/data, settings."""
 
 
-def medvlp(words: Sequence[str]) -> tuple[str, float]:
-    """Run the command; what it printed, and seconds."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "medvlp.cli", *words], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"medvlp {words[0]}: {done.stderr.strip()}")
-    return done.stdout, time.perf_counter() - start
-
-
 def index_all(data: Path, work: Path) -> list[str]:
     """Section a: every set that holds images or reports, under one key."""
     key = work / "key"
@@ -76,13 +61,13 @@ def index_all(data: Path, work: Path) -> list[str]:
         words += ["--key", str(key), "--json"]
         for setting in settings:
             words += ["--set", setting]
-        printed, seconds = medvlp(words)
+        printed, seconds = medvlp(*words)
         counts = json.loads(printed.strip().splitlines()[-1])
         figures = " | ".join(
             f"{counts[c]:,}" for c in ("found", "accepted", "quarantined", "ignored")
         )
         lines.append(f"| {name} | {kind} | {figures} | {seconds:.1f} |")
-        medvlp(["verify", str(work / _folder(name))])
+        medvlp("verify", work / _folder(name))
     return [*lines, "", "Each manifest then passed `medvlp verify`."]
 
 
@@ -92,9 +77,9 @@ def nih(work: Path, steps: int) -> list[str]:
     run = work / "nih"
     settings = [sets, f"data.cache={work / 'cache'}", "data.workers=0", f"trainer.steps={steps}"]
     settings += ["optim.warmup_steps=30", f"trainer.valid_every={steps // 4}"]
-    _, seconds = medvlp(["train", str(CONFIGS / "cxr" / "nih.yaml"), *settings, "--out", str(run)])
+    _, seconds = medvlp("train", CONFIGS / "cxr" / "nih.yaml", *settings, "--out", run)
     protocol = str(CONFIGS / "evaluate" / "cxr-nih.yaml")
-    medvlp(["evaluate", protocol, "--bundle", str(run / "bundle"), "--out", str(work / "p"), sets])
+    medvlp("evaluate", protocol, "--bundle", run / "bundle", "--out", work / "p", sets)
     rows = json.loads((work / "p" / "cxr-nih" / "metrics.json").read_text())["rows"]
     facts = json.loads((run / "data.json").read_text())
     lines = [
@@ -121,9 +106,7 @@ def open_i(work: Path, steps: int) -> list[str]:
     run = work / "text"
     settings = [f"data.manifests=[{work / 'reports-iu'}]", f"trainer.steps={steps}"]
     settings += [f"trainer.valid_every={steps // 3}", "trainer.precision=fp32"]
-    _, seconds = medvlp(
-        ["train", str(CONFIGS / "cxr" / "text-open-i.yaml"), *settings, "--out", str(run)]
-    )
+    _, seconds = medvlp("train", CONFIGS / "cxr" / "text-open-i.yaml", *settings, "--out", run)
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     held = [(int(r["step"]), float(r["valid_loss"])) for r in rows if r["valid_loss"]]
@@ -137,28 +120,6 @@ def open_i(work: Path, steps: int) -> list[str]:
     ]
 
 
-def surgery(work: Path, bundle: Path) -> list[str]:
-    """Section e: real surgical frames and clips embedded and searched."""
-    index = work / "index"
-    printed, seconds = medvlp(
-        ["embed", str(bundle), str(work / "surg-cholect50"), "--out", str(index)]
-    )
-    clips, more = medvlp(
-        ["embed", str(bundle), str(work / "surg-cctpg-mp4"), "--out", str(work / "index-mp4")]
-    )
-    found, _ = medvlp(["search", "dissection with the hook", "--index", str(index), "--k", "3"])
-    return [
-        "Model: the video part of `make demo`, trained on phantoms only, so that the hits mean "
-        "nothing; what is shown is that real frames and clips go through.",
-        "",
-        "```",
-        f"{printed.strip()}  ({seconds:.0f} s)",
-        f"{clips.strip()}  ({more:.0f} s)",
-        found.strip(),
-        "```",
-    ]
-
-
 def _folder(name: str) -> str:
     return name.replace(" ", "-").replace("(", "").replace(")", "")
 
@@ -167,7 +128,6 @@ def main() -> None:
     """Run all sections and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--video-bundle", type=Path)
     parser.add_argument("--nih-steps", type=int, default=60)
     parser.add_argument("--text-steps", type=int, default=40)
     parser.add_argument("--out", type=Path)
@@ -183,9 +143,8 @@ def main() -> None:
             "# The main job on real input",
             "",
             f"{time.strftime('%Y-%m-%d')}, commit {commit()}, {HARDWARE}. Command: "
-            "`python benchmarks/main_job.py --shared ../shared --video-bundle "
-            "demo-output/video/clip/bundle --out ...`. Small-data results: they show that the path "
-            "works on real files, not how good a method is.",
+            "`python benchmarks/main_job.py --shared ../shared --out ...`. Small-data results: "
+            "they show that the path works on real files, not how good a method is.",
             "",
             "## a. Index",
             "",
@@ -201,10 +160,12 @@ def main() -> None:
             "",
             "## d. Real CT against nibabel and SimpleITK",
             "",
-            "See the geometry page of the same date (`benchmarks/bench_geometry.py`).",
+            "See the geometry page (`benchmarks/bench_geometry.py`).",
+            "",
+            "## e. Surgical frames and clips",
+            "",
+            "See the page of real surgical frames and clips (`benchmarks/surgical_real.py`).",
         ]
-        if args.video_bundle:
-            lines += ["", "## e. Surgical frames and clips", "", *surgery(work, args.video_bundle)]
     text = "\n".join(lines) + "\n"
     print(text)
     if args.out:

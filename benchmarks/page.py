@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """
     middle, least, most = statistics.median(values), min(values), max(values)
     return f"{middle:.{digits}f} ({least:.{digits}f} to {most:.{digits}f})"
+
+
+def medvlp(*words: str | Path) -> tuple[str, float]:
+    """Run a command of the platform: what it printed, and seconds."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "medvlp.cli", *map(str, words)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"medvlp {words[0]}: {done.stderr.strip()}")
+    return done.stdout.strip(), time.perf_counter() - start
 
 
 def publish(page: str, out: Path | None) -> None:

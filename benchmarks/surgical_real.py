@@ -17,9 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -27,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from page import command, commit, publish
+from page import command, commit, medvlp, publish
+from sklearn.metrics import accuracy_score, f1_score
 from study import ROOT
 
 from medvlp.data.items import Item, window_items
@@ -45,16 +43,6 @@ STRENGTH = 0.1
 """Inverse of the penalty of the head: one value, for there is nothing to choose it on."""
 
 Floats = NDArray[np.floating]
-
-
-def medvlp(*arguments: str | Path) -> tuple[str, float]:
-    """What a command of the platform prints, and its seconds."""
-    began = time.monotonic()
-    told = subprocess.run(
-        [sys.executable, "-m", "medvlp.cli", *map(str, arguments)],
-        check=True, text=True, stdout=subprocess.PIPE, cwd=ROOT,
-    ).stdout  # fmt: skip
-    return told.strip(), time.monotonic() - began
 
 
 def step(heading: str, *runs: Sequence[str | Path], keep: int = 3) -> list[str]:
@@ -139,11 +127,8 @@ def within(bundle: Bundle, manifest: Path) -> list[str]:
         calls[name] = logit_NL.argmax(1)
     for name, call_N in calls.items():
         true_N = choice_N[~first_N]
-        f1 = [
-            2 * ((call_N == k) & (true_N == k)).sum() / ((call_N == k).sum() + (true_N == k).sum())
-            for k in np.unique(true_N)
-        ]
-        lines.append(f"| {name} | {np.mean(call_N == true_N):.3f} | {np.mean(f1):.3f} |")
+        f1 = f1_score(true_N, call_N, labels=np.unique(true_N), average="macro", zero_division=0)
+        lines.append(f"| {name} | {accuracy_score(true_N, call_N):.3f} | {f1:.3f} |")
     return [*lines, ""]
 
 
@@ -168,7 +153,8 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--page", type=Path)
     told = parser.parse_args()
-    data, out, bundle = told.shared / "data", told.out.resolve(), told.bundle.resolve()
+    data = told.shared.resolve() / "data"
+    out, bundle = told.out.resolve(), told.bundle.resolve()
     if not (data / "surg-cholect50").is_dir():
         print("skipped: the folder with real data is absent (--shared)")
         return

@@ -45,7 +45,8 @@ class Proxies:
         self.folder = config.folder
         how = {"domain": domain, "version": self.maker.version, **self.settings}
         self._how = digest_plain(how)[:32]
-        self._flag = flag_with("proxy", (self.maker.version, *self.settings.values()))
+        self.flag = flag_with("proxy", (self.maker.version, *self.settings.values()))
+        """What a sample that is read from its proxy is flagged with."""
         self._found: dict[str, Path | None] = {}
 
     def path(self, sha256: str) -> Path:
@@ -63,9 +64,9 @@ class Proxies:
     def stand_in(self, item: Item) -> Item:
         """The item as it is read: from its proxy, where there is one."""
         path = self.find(item.sha256)
-        if path is None or self._flag in item.flags:
+        if path is None or self.flag in item.flags:
             return item
-        flags = (*item.flags, self._flag)
+        flags = (*item.flags, self.flag)
         return dataclasses.replace(item, source_paths=(path,), flags=flags)
 
     def stand_in_all(self, items: Iterable[Item]) -> list[Item]:

@@ -1,35 +1,40 @@
 """Planted leaks of every kind are found before a number is computed, and clean data pass."""
 
-import io
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import get_args
 
-import numpy as np
-import polars as pl
 import pytest
 import torch
 import yaml
-from PIL import Image
+from leaks import (
+    LONG,
+    PROMPTS,
+    ZERO_SHOT,
+    archive,
+    clean,
+    found,
+    jpeg,
+    key_of,
+    kinds,
+    named,
+    planted,
+    resized,
+    study_of,
+    windowed,
+    xray,
+)
 
 from medvlp.archive.duplicates.footprint import footprint_of
-from medvlp.archive.index import index_archive
-from medvlp.cxr.phantom import expose, paint
-from medvlp.cxr.phantom_findings import draw_findings
 from medvlp.cxr.preprocess import CxrPreprocessConfig
-from medvlp.data.keys import KEY
 from medvlp.data.manifest import Manifest, write_manifest
-from medvlp.data.prompts import Prompts, PromptSet, prompts_from_labels
+from medvlp.data.prompts import Prompts, PromptSet
 from medvlp.data.tokenizer import train_tokenizer
 from medvlp.errors import LeakError
 from medvlp.evaluate.leakage.compare import Part, known_samples
 from medvlp.evaluate.leakage.gate import inspect_leaks
-from medvlp.evaluate.leakage.leak import Kind, LeakageConfig
-from medvlp.evaluate.predict import Study
+from medvlp.evaluate.leakage.leak import LeakageConfig
 from medvlp.evaluate.run import evaluate_protocol
-from medvlp.evaluate.scorers import open_scorers
 from medvlp.evaluate.tasks.retrieval import RetrievalConfig
 from medvlp.evaluate.tasks.zero_shot import ZeroShotConfig
 from medvlp.models.bundle import save_bundle
@@ -37,64 +42,6 @@ from medvlp.models.bundle_footprint import FOOTPRINT, read_footprint
 from medvlp.models.image2d import ResNet2dConfig
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
-
-PROMPTS = prompts_from_labels(["mass"])
-ZERO_SHOT = ZeroShotConfig(prompts=PROMPTS)
-LONG = (
-    "The lungs are expanded with a small left pleural effusion and streaky opacity at the left "
-    "base that likely reflects atelectasis. The cardiac silhouette is mildly enlarged. No "
-    "pneumothorax is seen. Degenerative changes of the thoracic spine are unchanged since then."
-)
-
-
-@cache
-def xray(patient):
-    """A phantom X-ray, (256, 256) of 8 bits."""
-    rng = np.random.default_rng([7, patient])
-    canvas, _ = paint(draw_findings(rng), 256, np.random.default_rng([8, patient]))
-    return (np.asarray(expose(canvas, rng)) // 16).astype(np.uint8)
-
-
-def jpeg(values):
-    stream = io.BytesIO()
-    Image.fromarray(values).save(stream, "JPEG", quality=30)
-    return np.asarray(Image.open(stream))
-
-
-def windowed(values):
-    low, high = np.percentile(values, (10, 95))
-    return (255 * np.clip((values - low) / (high - low), 0, 1) ** 1.4).astype(np.uint8)
-
-
-def resized(values):
-    return np.asarray(Image.fromarray(values).resize((180, 180), Image.Resampling.BICUBIC))
-
-
-def archive(root, rows, key=None):
-    """Index rows (name with suffix, values or bytes, patient, study, split, text)."""
-    root.mkdir()
-    listed = []
-    for name, values, patient, study, split, text in rows:
-        if isinstance(values, bytes):
-            (root / name).write_bytes(values)
-        else:
-            Image.fromarray(np.ascontiguousarray(values)).save(root / name)
-        listed.append(
-            {"path": name, "patient": patient, "study": study, "split": split, "text": text,
-             "mass": len(listed) % 2}
-        )  # fmt: skip
-    pl.DataFrame(listed).write_csv(root / "t.csv")
-    out = root.parent / f"m-{root.name}"
-    options = ["domain=cxr", "workers=1", "split.policy=source", "columns.labels=[mass]"]
-    index_archive(root / "t.csv", kind="table", out=out, overrides=options, key=key)
-    return out
-
-
-def clean(first, count, split):
-    return [
-        (f"c{i}.png", xray(i), f"P{i}", f"S{i}", split, f"Patient number {i}. Nothing acute.")
-        for i in range(first, first + count)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +71,6 @@ def test(train):
     return archive(train.parent / "test", rows, key=key_of(train))
 
 
-def key_of(manifest):
-    return manifest.with_name(f"{manifest.name}.private") / KEY
-
-
-def planted(tmp_path, train, row):
-    """A test manifest of one sample, with the training manifest's key."""
-    return archive(tmp_path / "one", [row], key=key_of(train))
-
-
 PLANTS = {
     "same-file.png": (None, "", "", ""),
     "same-pixels.tif": (xray(4), "", "", ""),
@@ -157,32 +95,6 @@ FOUND = {
     "text": {"report", "near-report"},
     "recording": set(),
 }
-
-
-def study_of(*paths, domain="cxr"):
-    manifests = tuple(Manifest.open(path) for path in paths)
-    return Study(protocol="trial", domain=domain, manifests=manifests, split="test", seed=0)
-
-
-def found(study, task=ZERO_SHOT, bundles=(), **config):
-    """Kinds that the gate finds, with every kind allowed."""
-    allowed = LeakageConfig(allow=get_args(Kind), **config)
-    scorers = open_scorers(bundles, study.domain, None)
-    return inspect_leaks(study, task, allowed, scorers, bundles)
-
-
-def kinds(inspected):
-    return {leak.kind: leak.count for leak in inspected.leaks}
-
-
-def named(test, hits):
-    """Samples of a manifest by the stem of their file."""
-    manifest = Manifest.open(test)
-    source = dict(manifest.samples.select("sample", "source").iter_rows())
-    return {
-        kind: {manifest.paths(source[sample])[0].stem for sample in samples}
-        for kind, samples in hits.items()
-    }
 
 
 def test_planted_leaks_between_splits_are_found_and_nothing_else(train, test):

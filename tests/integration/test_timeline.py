@@ -20,14 +20,18 @@ from rich.console import Console
 import medvlp
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.verdict import Reject
-from medvlp.config import validate
+from medvlp.config import plain, validate
 from medvlp.data.prompts import load_prompts
+from medvlp.data.proxies import Proxies
+from medvlp.data.proxy_files import ProxyConfig
+from medvlp.digest import digest_file
 from medvlp.errors import ConfigError, InputError
 from medvlp.models.bundle import save_bundle
 from medvlp.models.text import TextTowerConfig
 from medvlp.models.two_tower import TwoTower
 from medvlp_video.border import picture_box
 from medvlp_video.encoders import FrameEncoderConfig
+from medvlp_video.proxy_make import FilmProxyConfig, make
 from medvlp_video.read import open_reader
 from medvlp_video.timeline.apart import ApartReader
 from medvlp_video.timeline.asked import Asked
@@ -293,6 +297,24 @@ def test_a_file_that_cannot_be_opened_ends_too(tmp_path):
         ApartReader((tmp_path,), reader="frames", rate=1, limits=Limits(time_s=0.5))
 
 
+def test_a_proxy_is_read_in_the_recordings_place(film, tiny_bundle, prompts, tmp_path):
+    proxies = tmp_path / "proxies"
+    target = Proxies("video", ProxyConfig(folder=proxies)).path(digest_file(film))
+    target.parent.mkdir(parents=True)
+    make((film,), target=target, alive=lambda: None, **plain(FilmProxyConfig()))
+    outs = [tmp_path / "own", tmp_path / "proxy"]
+    own = run(film, tiny_bundle("video"), prompts, outs[0])
+    other = run(film, tiny_bundle("video"), prompts, outs[1], proxies=proxies)
+    assert (other.frames, other.duration_s) == (own.frames, own.duration_s)
+    (own_T, own_TL), (other_T, other_TL) = map(scores_in, outs)
+    assert own_T.tolist() == other_T.tolist()
+    # Encoded once more, and no smaller: nearly the same pixels.
+    assert 0 < np.abs(own_TL - other_TL).max() < 0.1
+    told = [json.loads((out / "timeline.json").read_text()) for out in outs]
+    assert [one["reader"] for one in told] == ["pyav", "proxy=1.0,360.0,25.0,20.0"]
+    assert told[0]["recording"]["sha256"] == told[1]["recording"]["sha256"]
+
+
 def test_wrong_use_is_refused_and_leaves_nothing(film, tiny_bundle, prompts, tmp_path):
     bundle, out = tiny_bundle("video"), tmp_path / "out"
     loose = tmp_path / "loose.yaml"
@@ -316,6 +338,7 @@ def test_wrong_use_is_refused_and_leaves_nothing(film, tiny_bundle, prompts, tmp
         (InputError, "does not exist", {"film": tmp_path / "gone.mp4"}),
         (InputError, "2 recordings", {"film": several}),
         (InputError, "--blank", {"blank": "nobody:knows"}),
+        (InputError, "no proxy of the recording", {"proxies": tmp_path / "none"}),
         (ConfigError, "nearest names there are: mild", {"truth": wrong}),
         (InputError, "row 1 is no interval", {"truth": turned}),
         (ConfigError, "smooth", {"smooth": "much"}),

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medvlp.data.items import Item
+from medvlp.data.manifest import Shown
 from medvlp.data.preprocess import model_input
 from medvlp.data.randomness import generator
-from medvlp.evaluate.predict import Scorer
+from medvlp.evaluate.predict import Scorer, UndecodableError
 from medvlp.models.inputs import chunks
 
 KEPT_BYTES = 1 << 30
@@ -39,6 +40,22 @@ class Arrays:
                 self._left -= found.nbytes
                 self._kept[key] = found
         return found
+
+    def check(self, items: Sequence[Item]) -> None:
+        """Read all spans of recordings once, before a training begins that they would end.
+
+        Raises:
+            UndecodableError: All of them of which a frame does not decode.
+        """
+        lost: set[Shown] = set()
+        for item in items:
+            try:
+                if item.span is not None:
+                    self.stored(item)
+            except UndecodableError as error:
+                lost |= error.spans
+        if lost:
+            raise UndecodableError(lost)
 
     def input(
         self, items: Sequence[Item], rngs: Sequence[np.random.Generator] | None = None

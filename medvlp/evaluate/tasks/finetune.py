@@ -63,6 +63,7 @@ class FinetuneConfig(TrainedLabels):
     def _fit(self, entrant: Entrant, seed: int) -> Found[Logits]:
         arrays = Arrays(entrant.scorer)
         splits = entrant.splits
+        arrays.check([*splits.train, *splits.valid, *splits.test])
         truth_NL = np.stack([item.labels_L for item in splits.train])
         valid_NL = np.stack([item.labels_L for item in splits.valid])
         target_NL = torch.from_numpy(np.nan_to_num(truth_NL, nan=-1.0))

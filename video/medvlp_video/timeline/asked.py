@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import polars as pl
 from medvlp.archive.measure import digest_files
 from medvlp.archive.verdict import Reject
 from medvlp.data.manifest import Manifest
+from medvlp.data.proxies import Proxies
+from medvlp.data.proxy_files import ProxyConfig
 from medvlp.errors import InputError
 from medvlp.evaluate.files import find_sources
 from medvlp_video.read import frame_rate, is_frames
@@ -48,6 +50,9 @@ class Asked:
     frame_rate: float = 1.0
     """Of a folder's frame numbers, where no manifest tells it."""
 
+    proxies: Path | None = None
+    """A folder of proxies, made with the default settings, from which the recording is read."""
+
     pictures: bool = True
     """Show frames on the page."""
 
@@ -58,7 +63,8 @@ class Recording:
 
     paths: tuple[Path, ...]
     reader: str
-    """As the manifest's `reader`; videos are read by exact timestamp, whatever they earned."""
+    """As the manifest's `reader`; videos are read by exact timestamp, whatever they earned. Of a
+    proxy, how it was made."""
 
     told: Mapping[str, Any]
     """For the JSON: the sample's pseudonym, or the digest of the files."""
@@ -71,14 +77,15 @@ def find_recording(asked: Asked, names: Sequence[str]) -> tuple[Recording, Truth
     """The recording, and what is true of it where that is known.
 
     Raises:
-        InputError: It is not there, or several are; or both or the wrong kind of truth is given.
+        InputError: It, or the proxy asked for, is not there, or several are; or both or the wrong
+            kind of truth is given.
         ConfigError: An interval of the table bears no label's name.
     """
     truth = None if asked.truth is None else truth_from_table(asked.truth, names)
     if asked.manifest is None:
         return _from_files(asked), truth
     manifest = Manifest.open(asked.manifest)
-    recording = _from_manifest(manifest, asked.video)
+    recording = _from_manifest(manifest, asked.video, asked.proxies)
     return recording, truth or truth_from_manifest(manifest, asked.video, names)
 
 
@@ -99,10 +106,11 @@ def _from_files(asked: Asked) -> Recording:
         raise unreadable(verdict) from None
     folder = is_frames(paths)
     reader = f"frames@{asked.frame_rate:g}" if folder else "pyav"
-    return Recording(paths=paths, reader=reader, told={"sha256": sha256}, film=not folder)
+    recording = Recording(paths=paths, reader=reader, told={"sha256": sha256}, film=not folder)
+    return _stand_in(recording, sha256, asked.proxies)
 
 
-def _from_manifest(manifest: Manifest, sample: str) -> Recording:
+def _from_manifest(manifest: Manifest, sample: str, proxies: Path | None) -> Recording:
     rows = manifest.samples.filter(pl.col("sample") == sample, pl.col("domain") == "video")
     if rows.is_empty():
         raise InputError(
@@ -113,7 +121,21 @@ def _from_manifest(manifest: Manifest, sample: str) -> Recording:
     paths = manifest.paths(row["source"])
     folder = is_frames(paths)
     reader = f"frames@{frame_rate(row['reader'] or 'frames'):g}" if folder else "pyav"
-    return Recording(paths=paths, reader=reader, told={"sample": sample}, film=not folder)
+    recording = Recording(paths=paths, reader=reader, told={"sample": sample}, film=not folder)
+    return _stand_in(recording, row["sha256"], proxies)
+
+
+def _stand_in(recording: Recording, sha256: str, folder: Path | None) -> Recording:
+    if folder is None:
+        return recording
+    proxies = Proxies("video", ProxyConfig(folder=folder))
+    path = proxies.find(sha256)
+    if path is None:
+        raise InputError(
+            "--proxies: the folder has no proxy of the recording with the default settings",
+            remedy="make it with medvlp cache build, or leave out --proxies",
+        )
+    return replace(recording, paths=(path,), reader=proxies.flag)
 
 
 def unreadable(verdict: Reject) -> InputError:

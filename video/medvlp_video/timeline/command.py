@@ -50,6 +50,10 @@ def timeline(
     frame_rate: Annotated[
         float, typer.Option("--frame-rate", help="Frame numbers a second in a folder.", min=0.001)
     ] = 1.0,
+    proxies: Annotated[
+        Path | None,
+        typer.Option("--proxies", help="Folder of proxies; the recording is read from its own."),
+    ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Show frames on the page.")
     ] = True,
@@ -61,6 +65,6 @@ def timeline(
     asked = Asked(
         video=video, bundle=bundle, prompts=prompts, out=folder, rate=rate, window_s=window,
         smooth=smooth, dwell_s=dwell, least_s=least, blank=blank, live=live, truth=truth,
-        manifest=manifest, frame_rate=frame_rate, pictures=pictures,
+        manifest=manifest, frame_rate=frame_rate, proxies=proxies, pictures=pictures,
     )  # fmt: skip
     write_timeline(asked, Console())
