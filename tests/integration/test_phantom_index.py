@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -20,8 +22,9 @@ from medvlp.phantom.write import write_phantom
         ("volumetric", "nifti", ["slices=16", "size=48", "format=nifti"]),
     ],
 )
-def test_truth_reaches_the_manifest(domain, kind, settings, tmp_path):
-    archive = tmp_path / "archive"
+def test_truth_reaches_the_manifest(domain, kind, settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archive = Path("archive")  # as one types it, not as it is written down
     write_phantom(domain, archive, n=5, seed=2, settings=[*settings, "workers=1"])
     summary = index_archive(
         archive, kind=kind, out=tmp_path / "m", config=archive / "index.yaml",
