@@ -21,22 +21,29 @@ def literal_agreement(patches, words, aggregate="sum"):
     return torch.as_tensor(total).log()
 
 
-def literal_contrast(patches_B, texts, aggregate="sum"):
+def literal_contrast(patches_B, texts, aggregate="sum", said=None):
     """Half the mean over images with a text, plus half that over texts.
 
-    `texts` holds the image that each text belongs to, and its words.
+    `texts` holds the image that each text belongs to, and its words; `said` what each says, where
+    another image's text that says the same is left out.
     """
     logit = [
         [10 * literal_agreement(list(patches), words, aggregate) for _, words in texts]
         for patches in patches_B
     ]
+    said = said or range(len(texts))
+    own = [{said[m] for m, (owner, _) in enumerate(texts) if owner == i} for i in range(len(logit))]
+    kept = [
+        [owner == i or said[m] not in own[i] for m, (owner, _) in enumerate(texts)]
+        for i in range(len(logit))
+    ]
     images, per_text = [], []
     for i, row in enumerate(logit):
-        whole = torch.stack(row).logsumexp(0)
-        own = [whole - row[m] for m, (owner, _) in enumerate(texts) if owner == i]
-        if own:
-            images.append(sum(own) / len(own))
+        whole = torch.stack([x for m, x in enumerate(row) if kept[i][m]]).logsumexp(0)
+        terms = [whole - row[m] for m, (owner, _) in enumerate(texts) if owner == i]
+        if terms:
+            images.append(sum(terms) / len(terms))
     for m, (owner, _) in enumerate(texts):
-        column = torch.stack([row[m] for row in logit])
-        per_text.append(column.logsumexp(0) - column[owner])
+        column = torch.stack([row[m] for i, row in enumerate(logit) if kept[i][m]])
+        per_text.append(column.logsumexp(0) - logit[owner][m])
     return (sum(images) / len(images) + sum(per_text) / len(per_text)) / 2

@@ -19,6 +19,7 @@ from medvlp.archive.verdict import Verdict
 from medvlp.archive.view import View
 from medvlp.archive.walk import walk
 from medvlp.data.manifest import QUALITY, Manifest
+from medvlp.data.paths import absolute
 from medvlp.data.seal import INFO
 from medvlp.domain import Domain, Ref, domains, get_domain
 from medvlp.errors import InputError
@@ -74,6 +75,7 @@ def examine(
     Raises:
         InputError: There is no such path, or nothing in it.
     """
+    path = absolute(path)  # as all paths are that readings bring back
     if not path.exists():
         raise InputError("no such file or folder", remedy="correct the path")
     if (path / INFO).is_file():

@@ -19,7 +19,7 @@ from medvlp.archive.summary import Summary
 from medvlp.config import override, plain, read_yaml, validate
 from medvlp.data.keys import KEY, key_id, read_key
 from medvlp.data.manifest import QUALITY, Manifest, write_manifest
-from medvlp.data.paths import path_from_text, path_to_text
+from medvlp.data.paths import absolute, path_to_text
 from medvlp.data.seal import INFO, WITHDRAWN
 from medvlp.data.swap import folders, interrupted, private_folder
 from medvlp.digest import digest_plain
@@ -68,8 +68,8 @@ def index_archive(
     options = _options(config, overrides)
     if options.domain is not None:
         get_domain(options.domain)
-    # What is read apart comes back with absolute paths, which kinds ask their place under the source.
-    source = path_from_text(path_to_text(source))
+    # Readings bring back absolute paths, and kinds ask for a path's place under the source.
+    source = absolute(source)
     if not source.exists():
         raise ArchiveError("the source does not exist", remedy="name an existing folder or file")
     if out.exists() and not replace and not interrupted(out):

@@ -9,14 +9,19 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator
 
 
+def absolute(path: Path | str) -> Path:
+    """A path from the root, without ``..``; links are not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+
+
 def path_to_text(path: Path | str) -> str:
     """An absolute path as text; a name that is no valid text becomes ``bytes:<hexadecimal>``."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+    text = str(absolute(path))
     try:
-        absolute.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return "bytes:" + os.fsencode(absolute).hex()
-    return absolute
+        return "bytes:" + os.fsencode(text).hex()
+    return text
 
 
 def path_from_text(text: str) -> Path:

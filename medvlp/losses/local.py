@@ -24,8 +24,10 @@ from medvlp.losses.gather import (
     world,
 )
 from medvlp.losses.objective import AligningObjective, Objective
+from medvlp.losses.ties import group_slots, text_groups
 
 Aggregate = Literal["mean", "sum"]
+Duplicates = Literal["negative", "leave-out"]
 
 WORD_SHARPNESS = 4.0
 """GLoRIA's γ1: how sharply a word looks at places."""
@@ -59,6 +61,9 @@ class LocalConfig:
     aggregate: Aggregate = "sum"
     """Of the words' agreements with an image; the paper sums."""
 
+    duplicates: Duplicates = "negative"
+    """Texts of other samples in the same words: negatives as any other, or left out of the sums."""
+
     def build(self, sizes: Sizes) -> Objective:
         """The objective.
 
@@ -70,7 +75,7 @@ class LocalConfig:
                 "objective local: the tokenizer's special tokens are not known",
                 remedy="build the objective with the run's tokenizer",
             )
-        return LocalObjective(sizes.tokens.special, self.aggregate)
+        return LocalObjective(sizes.tokens.special, self.aggregate, self.duplicates)
 
 
 class LocalObjective(AligningObjective):
@@ -81,14 +86,24 @@ class LocalObjective(AligningObjective):
         {"patch_BPE", "token_BNTE", "text_BNT", "text_mask_BNT"}
     )
 
-    def __init__(self, special: tuple[int, ...], aggregate: Aggregate = "sum") -> None:
+    def __init__(
+        self,
+        special: tuple[int, ...],
+        aggregate: Aggregate = "sum",
+        duplicates: Duplicates = "negative",
+    ) -> None:
         super().__init__()
         self.special = special
         self.aggregate = aggregate
+        self.duplicates = duplicates
 
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
-        words = Words.of(encodings.token_BNTE, own_words(batch, self.special))
+        words = Words.of(
+            encodings.token_BNTE,
+            own_words(batch, self.special),
+            twin_groups(batch, self.duplicates),
+        )
         return contrast_local(encodings.patch_BPE, words, aggregate=self.aggregate)
 
     def text_places(self, features: ImageFeatures, patch_PE: Tensor, text: ReadText) -> Tensor:
@@ -100,6 +115,14 @@ def own_words(batch: Batch, special: tuple[int, ...]) -> Tensor:
     """Where a batch's texts have a word of their own (B,N,T): no padding, no special token."""
     special_V = torch.tensor(special, device=batch.text_BNT.device)
     return batch.text_mask_BNT & ~torch.isin(batch.text_BNT, special_V)
+
+
+def twin_groups(batch: Batch, duplicates: Duplicates) -> Tensor | None:
+    """An id of each text (B,N) by its tokens; None where equal texts are negatives."""
+    if duplicates == "negative":
+        return None
+    ids_BNT, mask_BNT = batch.text_BNT, batch.text_mask_BNT
+    return text_groups(ids_BNT.flatten(0, 1), mask_BNT.flatten(0, 1)).view(ids_BNT.shape[:2])
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -115,8 +138,11 @@ class Words:
     owner_M: Tensor
     """The image to which each text belongs."""
 
+    group_M: Tensor | None = None
+    """Texts of one id are the same text, and no negatives; None if all are."""
+
     @classmethod
-    def of(cls, token_BNTE: Tensor, real_BNT: Tensor) -> Words:
+    def of(cls, token_BNTE: Tensor, real_BNT: Tensor, group_BN: Tensor | None = None) -> Words:
         """Those of a batch's texts that are real.
 
         A text without any, such as an absent one, says nothing of any place and is left out.
@@ -127,6 +153,7 @@ class Words:
             word_KE=token_BNTE[real_BNT],
             length_M=length_BN[spoken_BN],
             owner_M=spoken_BN.nonzero()[:, 0],
+            group_M=None if group_BN is None else group_BN[spoken_BN],
         )
 
     def padded(self) -> tuple[Tensor, Tensor]:
@@ -153,7 +180,8 @@ def contrast_local(
 
     Args:
         patch_BPE: This rank's projected patches, not normalised.
-        words: This rank's texts. All ranks' are gathered.
+        words: This rank's texts. All ranks' are gathered. With groups, another image's text that
+            is the same as one of an image's own is left out of both of that pair's sums.
         aggregate: See `text_agreement`.
         values: See `PAIR_VALUES`; the result does not depend on it.
     """
@@ -163,16 +191,22 @@ def contrast_local(
             word_KE=gather_rows(word_KE),
             length_M=gather_rows(words.length_M),
             owner_M=gather_rows(rank_rows(patch_BPE)[words.owner_M]),
+            group_M=None if words.group_M is None else gather_rows(words.group_M),
         )
         if not len(pool.length_M):
             return patch_BPE.sum() * 0.0 + word_KE.sum() * 0.0
         start = rows_before(words.length_M)
         mine = slice(start, start + len(words.length_M))
         agreement_BN = text_agreement(patch_BPE, pool, aggregate=aggregate, values=values)
+        own_BN = rank_rows(patch_BPE)[:, None] == pool.owner_M
         logit_BN = CONTRAST_SHARPNESS * agreement_BN
+        if words.group_M is not None and pool.group_M is not None:
+            slots_BK = group_slots(words.group_M, words.owner_M, len(patch_BPE))
+            twin_BN = (slots_BK[:, :, None] == pool.group_M).any(1) & ~own_BN
+            # Finite: all of a rank's images may be masked in a text's column.
+            logit_BN = logit_BN.masked_fill(twin_BN, torch.finfo(logit_BN.dtype).min)
         column_M = global_logsumexp(logit_BN.logsumexp(0))[mine]
         row_B = logit_BN.logsumexp(1)
-        own_BN = rank_rows(patch_BPE)[:, None] == pool.owner_M
         texts_B = own_BN.sum(1)
         counts = global_sum(torch.stack([(texts_B > 0).sum(), own_BN.sum()]))
         share_B = (texts_B > 0) / counts[0]

@@ -60,7 +60,7 @@ def summary_table(found: Sequence[Finding], *, names: bool) -> Table:
     table.add_column("verdict or flag", no_wrap=True)
     table.add_column("n", justify="right")
     table.add_column("meaning")
-    table.add_column("remedy")
+    table.add_column("remedy", overflow="fold")
     for row in summary_rows(found):
         table.add_row(row["word"], f"{row['n']:,}", row["text"], row["remedy"])
     if names:

@@ -1,8 +1,10 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from minivolumes import affine, body, nifti
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -93,3 +95,26 @@ def test_nothing_to_inspect_is_said(tmp_path):
         examine(tmp_path / "nowhere")
     with pytest.raises(InputError):
         examine(tmp_path)
+
+
+def test_nifti_files_are_told_once_and_as_indexing_tells_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("volumes")
+    nifti(folder / "ct.nii.gz", body(1), affine())
+    nifti(folder / "mask.nii.gz", (body(1) > 0).astype(np.int16), affine())
+    nifti(folder / "mr.nii.gz", np.abs(body(2)) * 2, affine())
+    found = {f.files[0].name: f.verdict for f in examine(folder)}
+    assert len(found) == len(examine(folder, views=0)) == 3
+    index_archive(folder, kind="nifti", out=Path("m"))
+    index_archive(folder, kind="nifti", out=Path("m2"), overrides=["options.accept_not_hu=true"])
+    manifest = Manifest.open(Path("m"))
+    told = {
+        manifest.paths(row["source"])[0].name: row["code"]
+        for row in manifest.rejects.iter_rows(named=True)
+    }
+    assert told == {"mask.nii.gz": "label_map", "mr.nii.gz": "not_hu"}
+    assert found == {
+        "ct.nii.gz": ACCEPT, "mask.nii.gz": "IGNORE:label_map", "mr.nii.gz": "REJECT:not_hu",
+    }  # fmt: skip
+    accepted = [f for f in examine(Path("m2")) if f.verdict == ACCEPT]
+    assert [bool(f.view) for f in accepted] == [True, True]

@@ -35,28 +35,32 @@ def voxels(level, one, index):
 
 def literal(objective, one, data):
     """Text by text: its sentences against the second-last map, its words against the third-last."""
-    sentences, words = [], []
+    sentences, words, said = [], [], []
     for b, texts in enumerate(data.text_BNT.tolist()):
         for n, ids in enumerate(texts):
             real = data.text_mask_BNT[b, n].tolist()
             ids = [token if held else 0 for token, held in zip(ids, real, strict=True)]
             own = [one.sentence_BNSD[b, n, s] for s in range(ids.count(MARK))]
             if own:
+                said.append(tuple(ids))
                 sentences.append((b, [objective.sentence.text.weight @ x for x in own]))
             own = [one.state_BNTD[b, n, t] for t, x in enumerate(ids) if x not in IDS.special]
             if own:
                 words.append((b, [objective.word.text.weight @ x for x in own]))
     config = objective.config
-    upper = literal_contrast(voxels(objective.sentence, one, -2), sentences, config.aggregate)
-    lower = literal_contrast(voxels(objective.word, one, -3), words, config.aggregate)
+    how = config.aggregate, said if config.duplicates == "leave-out" else None
+    upper = literal_contrast(voxels(objective.sentence, one, -2), sentences, *how)
+    lower = literal_contrast(voxels(objective.word, one, -3), words, *how)
     return config.sentence * upper + config.word * lower
 
 
-@pytest.mark.parametrize("aggregate", ["mean", "sum"])
-def test_value_and_gradient_are_those_of_loops(aggregate):
+@pytest.mark.parametrize("values", [{}, {"aggregate": "sum"}, {"duplicates": "leave-out"}], ids=str)
+def test_value_and_gradient_are_those_of_loops(values):
     data = batch()
+    for kept in (data.text_BNT, data.text_mask_BNT):
+        kept[4] = kept[0]
     one = encodings(data)
-    objective = build(aggregate=aggregate, sentence=0.5, word=2.0)
+    objective = build(**values, sentence=0.5, word=2.0)
     read = [*one.image.maps[1:3], one.state_BNTD, one.sentence_BNSD, *objective.parameters()]
     found, expected = objective(one, data), literal(objective, one, data)
     # Shares of the means are kept in single precision.

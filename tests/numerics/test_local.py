@@ -16,15 +16,17 @@ READ = ("patch_BPE", "token_BNTE")
 ABSENT = ((0, 1), (2, 0), (2, 1))
 
 
-def literal_loss(one, data, aggregate):
-    texts = []
+def literal_loss(one, data, aggregate, duplicates="negative"):
+    texts, said = [], []
     for i, row in enumerate(data.text_BNT.tolist()):
         for n, ids in enumerate(row):
             real = data.text_mask_BNT[i, n].tolist()
             places = [t for t, x in enumerate(ids) if real[t] and x not in IDS.special]
             if places:
                 texts.append((i, [one.token_BNTE[i, n, t] for t in places]))
-    return literal_contrast(one.patch_BPE, texts, aggregate)
+                said.append(tuple(x for t, x in enumerate(ids) if real[t]))
+    twins = said if duplicates == "leave-out" else None
+    return literal_contrast(one.patch_BPE, texts, aggregate, twins)
 
 
 @pytest.mark.parametrize("absent", [(), ABSENT])
@@ -34,6 +36,20 @@ def test_equals_literal_loops(texts, aggregate, absent):
     one, data = encodings(4, texts), batch(4, texts, absent=absent)
     found = LocalConfig(aggregate=aggregate).build(SIZES)(one, data)
     expected = literal_loss(one, data, aggregate)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(found, one, *READ), gradients(expected, one, *READ))
+
+
+@pytest.mark.parametrize("duplicates", ["negative", "leave-out"])
+def test_equal_texts_of_others_are_negatives_or_left_out(duplicates):
+    """Sample 2 says what 0 does, and 3 what 1 does twice over; 0 repeats itself."""
+    one, data = encodings(4, 2), batch(4, 2)
+    ids, mask = data.text_BNT.clone(), data.text_mask_BNT.clone()
+    for to, source in (((2, 1), (0, 0)), ((3, 0), (1, 1)), ((3, 1), (1, 1)), ((0, 1), (0, 0))):
+        ids[to], mask[to] = ids[source], mask[source]
+    data = dataclasses.replace(data, text_BNT=ids, text_mask_BNT=mask)
+    found = LocalConfig(duplicates=duplicates).build(SIZES)(one, data)
+    expected = literal_loss(one, data, "sum", duplicates)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradients(found, one, *READ), gradients(expected, one, *READ))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,9 +177,8 @@ def index_nifti(root: Path, intake: Intake) -> None:
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
-            for code in ("not_hu", "double_rescale"):
-                if code in found.probe.flags and not options.accept_not_hu:
-                    raise Reject(code)
+            if not options.accept_not_hu:
+                refuse_not_hu(found.probe.flags)
             sample = _accept(root, intake, options, path, found)
             _attach_report(intake, reports, sample, path, texts)
             name, inside = stem(path), _inside(root, path)
@@ -198,16 +197,36 @@ def examine_nifti(paths: Sequence[Path], *, body_part: str = "") -> Measured:
 
     Raises:
         Reject: See `read_nifti`.
+        Ignore: See `read_scan`.
+    """
+    return measured_volume(paths, read_scan(paths[0]), body_part)
+
+
+def read_scan(path: Path) -> Volume:
+    """A volume that is no mask.
+
+    Raises:
+        Reject: See `read_nifti`.
         Ignore: ``label_map``: a mask, which unscaled bytes are without being looked at.
     """
-    (path,) = paths
     with open_nifti(path) as file:
         if file.header.dtype == np.uint8 and file.header.scale is None:
             raise Ignore("label_map")
     volume = read_nifti(path)
     if is_label_map(volume.hu_DHW):
         raise Ignore("label_map")
-    return measured_volume(paths, volume, body_part)
+    return volume
+
+
+def refuse_not_hu(flags: Collection[str]) -> None:
+    """Refuse a volume whose flags say that its values are no Hounsfield units.
+
+    Raises:
+        Reject: ``not_hu`` or ``double_rescale``.
+    """
+    for code in ("not_hu", "double_rescale"):
+        if code in flags:
+            raise Reject(code)
 
 
 READING = Reading(

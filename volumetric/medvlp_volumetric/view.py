@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.view import Curve, Picture, View, fit, picture, tile, to_bytes
+from medvlp_volumetric.nifti import is_nifti, read_scan, refuse_not_hu
 from medvlp_volumetric.read import one_picture, read_volume
+from medvlp_volumetric.values import measured_volume
 
 _COLUMNS = 6
 _SLICES = 24
@@ -32,7 +34,7 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
     """
     if one_picture(paths):
         return _single(paths[0])
-    stored = read_volume(paths, flags)
+    stored = _as_indexed(paths, flags)
     volume = stored.canonical()
     depth_mm, row_mm, column_mm = volume.spacing_mm
     depth, rows, columns = volume.hu_DHW.shape
@@ -49,6 +51,15 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
         pictures=(_sheet(volume), _section(volume, 1, "coronal"), _section(volume, 2, "sagittal")),
         curves=(_histogram(volume.hu_DHW),),
     )
+
+
+def _as_indexed(paths: Sequence[Path], flags: Sequence[str]) -> Volume:
+    """A volume that indexing takes in, or has taken in: then its sample's flags say so."""
+    if flags or not is_nifti(paths[0]):
+        return read_volume(paths, flags)
+    volume = read_scan(paths[0])
+    refuse_not_hu(measured_volume(paths, volume).probe.flags)
+    return volume
 
 
 def _single(path: Path) -> View:

@@ -18,7 +18,15 @@ from medvlp.config import STRICT
 from medvlp.data.batch import Batch, TokenIds
 from medvlp.encoding import Encodings, ImageFeatures, ReadText, Sizes
 from medvlp.errors import ConfigError
-from medvlp.losses.local import Aggregate, Words, contrast_local, own_words, word_places
+from medvlp.losses.local import (
+    Aggregate,
+    Duplicates,
+    Words,
+    contrast_local,
+    own_words,
+    twin_groups,
+    word_places,
+)
 from medvlp.losses.objective import AligningObjective, Objective
 from medvlp.models.projection import LinearProjection, Projection
 
@@ -51,6 +59,10 @@ class HierarchicalConfig:
 
     aggregate: Aggregate = "mean"
     """Of the agreements of a text's sentences, or words, with a volume."""
+
+    duplicates: Duplicates = "negative"
+    """Texts of other samples in the same words, as studies without findings have them: negatives
+    as any other, as in the paper, or left out of the sums."""
 
     projection: Projection = LinearProjection()
     """What takes regions, sentences, patches and words to the joint space's width, each with
@@ -97,14 +109,16 @@ class HierarchicalObjective(AligningObjective):
     def forward(self, encodings: Encodings, batch: Batch) -> Tensor:
         """The loss over all ranks."""
         terms = []
+        group_BN = twin_groups(batch, self.config.duplicates)
         if self.sentence is not None:
             assert encodings.sentence_BNSD is not None
             real_BNS = self._own_sentences(batch, encodings.sentence_BNSD.shape[2])
-            sentences = Words.of(encodings.sentence_BNSD, real_BNS)
+            sentences = Words.of(encodings.sentence_BNSD, real_BNS, group_BN)
             terms.append(self.config.sentence * self.sentence(encodings.image, sentences))
         if self.word is not None:
             assert encodings.state_BNTD is not None
-            words = Words.of(encodings.state_BNTD, own_words(batch, self.tokens.special))
+            own_BNT = own_words(batch, self.tokens.special)
+            words = Words.of(encodings.state_BNTD, own_BNT, group_BN)
             terms.append(self.config.word * self.word(encodings.image, words))
         return torch.stack(terms).sum()
 
