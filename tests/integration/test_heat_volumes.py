@@ -7,6 +7,7 @@ highest place of each heatmap is known, in mm, from how the file was written.
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -169,10 +170,13 @@ def study(tmp_path_factory):
     (folder / "damaged.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 40)
     (folder / "more").mkdir()
     (folder / "more" / "cut.nii.gz").write_bytes(gzip.compress(b"no volume"))
-    nib.save(
-        nib.Nifti1Image(marked(affine, (40, 36, 14), centres[0]), affine),
-        folder / "more" / "ct.nii.gz",
-    )
+    ct = marked(affine, (40, 36, 14), centres[0])
+    for name, values in (
+        ("ct", ct),
+        ("ct_seg", (ct > 0).astype(np.int16)),
+        ("mr", np.abs(ct.astype(np.int32))),
+    ):
+        nib.save(nib.Nifti1Image(values, affine), folder / "more" / f"{name}.nii.gz")
     return folder, files, centres
 
 
@@ -180,7 +184,7 @@ def study(tmp_path_factory):
 def test_the_bright_block_of_a_dicom_series_is_found_in_mm(tiny_bundle, study, tmp_path, name):
     folder, series, centres = study
     bundle = bright_bundle(tiny_bundle("volumetric"), CONTRACTS[name])
-    with pytest.raises(InputError, match="holds 4"):
+    with pytest.raises(InputError, match="holds 6"):
         bundle.heatmap(folder, TEXT)
     for files, centre_mm in zip(series, centres, strict=True):
         heatmap = bundle.heatmap(files, TEXT)
@@ -233,16 +237,16 @@ def test_what_is_no_volume_has_an_overlay_alone(tiny_bundle, tmp_path):
 def test_a_study_folder_is_embedded_in_one_call(tiny_bundle, study, tmp_path):
     folder, series, _ = study
     said = embed_inputs(tiny_bundle("volumetric"), [folder], tmp_path / "index")
-    assert "3 items; refused 1: not_nifti 1" in said
+    assert "3 items; refused 3: label_map 1, not_nifti 1, not_hu 1" in said
     items = pl.read_parquet(tmp_path / "index" / "items.parquet")
     ct, *firsts = items["source"].to_list()
     assert ct == str(folder / "more" / "ct.nii.gz")
     # Both series lie in one folder: each is told by a file of its own.
     assert sorted(firsts) == sorted(str(files[0]) for files in series)
     rejects = pl.read_parquet(tmp_path / "index" / "rejects.parquet").to_dicts()
-    assert [(r["source"], r["code"]) for r in rejects] == [
-        (str(folder / "more" / "cut.nii.gz"), "not_nifti")
-    ]
+    assert {Path(r["source"]).name: r["code"] for r in rejects} == {
+        "cut.nii.gz": "not_nifti", "ct_seg.nii.gz": "label_map", "mr.nii.gz": "not_hu",
+    }  # fmt: skip
     vectors = np.load(tmp_path / "index" / "embeddings.npy")
     bundle = medvlp.load(tiny_bundle("volumetric"))
     alone = {str(files[0]): bundle.embed_image([files])[0] for files in series}

@@ -21,7 +21,7 @@ from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
 from medvlp_volumetric.body import body_centre
 from medvlp_volumetric.grid import same_grid
-from medvlp_volumetric.read import read_volume
+from medvlp_volumetric.read import read_ct, read_volume
 from medvlp_volumetric.resampling import about, middle, onto_grid
 from medvlp_volumetric.underlay import underlay_of
 
@@ -281,10 +281,10 @@ class CtPreprocess:
         A series that was repaired when it was taken in is repaired again, as `flags` say.
 
         Raises:
-            Reject: The files make no sound volume.
-            Ignore: They hold no volume.
+            Reject: The files make no sound volume of HU.
+            Ignore: They hold no volume, or a mask.
         """
-        return self._store(read_volume(paths, flags))
+        return self._store(read_ct(paths, flags))
 
     def read_in_place(
         self, paths: Sequence[Path], flags: Sequence[str] = ()
@@ -292,10 +292,10 @@ class CtPreprocess:
         """`read`, and the volume itself; None in its place where its files tell no place.
 
         Raises:
-            Reject: The files make no sound volume.
-            Ignore: They hold no volume.
+            Reject: The files make no sound volume of HU.
+            Ignore: They hold no volume, or a mask.
         """
-        volume = read_volume(paths, flags)
+        volume = read_ct(paths, flags)
         return self._store(volume), underlay_of(paths, flags, volume, self.placement(volume))
 
     def from_array(
@@ -346,11 +346,11 @@ class CtPreprocess:
         """Boxes and masks (volumes on the series' own voxels) on the stored grid.
 
         Raises:
-            Reject: The files make no sound volume.
-            Ignore: They hold no volume.
+            Reject: The files make no sound volume of HU.
+            Ignore: They hold no volume, or a mask.
             InputError: A region does not fit the volume.
         """
-        volume = read_volume(paths, flags)
+        volume = read_ct(paths, flags)
         return place(self.placement(volume), regions, lambda files: read_mask(files, volume))
 
     def placement(self, volume: Volume) -> Placement:

@@ -34,7 +34,7 @@ from medvlp_volumetric.preprocess import (
     volume_of,
     windowed,
 )
-from medvlp_volumetric.read import one_picture, read_volume
+from medvlp_volumetric.read import one_picture, read_ct
 from medvlp_volumetric.resampling import middle, onto_grid
 from medvlp_volumetric.underlay import underlay_of
 
@@ -105,12 +105,12 @@ class CtSlices:
         A series that was repaired when it was taken in is repaired again, as `flags` say.
 
         Raises:
-            Reject: The files make no sound volume, or no picture.
-            Ignore: They hold no volume.
+            Reject: The files make no sound volume of HU, or no picture.
+            Ignore: They hold no volume, or a mask.
         """
         if one_picture(paths):
             return self._store_picture(read_grey(paths[0]).values)
-        return self._store(read_volume(paths, flags))
+        return self._store(read_ct(paths, flags))
 
     def read_in_place(
         self, paths: Sequence[Path], flags: Sequence[str] = ()
@@ -118,12 +118,12 @@ class CtSlices:
         """`read`, and the volume itself; None in its place where its files tell no place.
 
         Raises:
-            Reject: The files make no sound volume, or no picture.
-            Ignore: They hold no volume.
+            Reject: The files make no sound volume of HU, or no picture.
+            Ignore: They hold no volume, or a mask.
         """
         if one_picture(paths):
             return self.read(paths), None
-        volume = read_volume(paths, flags)
+        volume = read_ct(paths, flags)
         return self._store(volume), underlay_of(paths, flags, volume, self.placement(volume))
 
     def from_array(
@@ -183,12 +183,12 @@ class CtSlices:
         """Boxes and masks (volumes on the series' own voxels) on the stored grid.
 
         Raises:
-            Reject: The files make no sound volume.
-            Ignore: They hold no volume.
+            Reject: The files make no sound volume of HU.
+            Ignore: They hold no volume, or a mask.
             InputError: A region does not fit the volume, or lies in a picture.
         """
         if not one_picture(paths):
-            volume = read_volume(paths, flags)
+            volume = read_ct(paths, flags)
             return place(self.placement(volume), regions, lambda files: read_mask(files, volume))
         if regions:
             raise InputError(

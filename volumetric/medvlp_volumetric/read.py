@@ -21,7 +21,13 @@ from medvlp.archive.verdict import Verdict
 from medvlp.errors import InputError
 from medvlp.progress import track
 from medvlp_volumetric.arrays import is_array, read_array, read_stack
-from medvlp_volumetric.nifti import is_nifti, probe_nifti, read_nifti
+from medvlp_volumetric.nifti import (
+    is_nifti,
+    probe_nifti,
+    read_nifti,
+    read_scan,
+    refuse_not_hu,
+)
 from medvlp_volumetric.told import Told
 
 
@@ -46,6 +52,20 @@ def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
     if paths and all(is_picture(path) for path in paths):
         return read_stack(paths, Told.of(known))
     return read_series(paths, Policy.of(known), part_of(known), legacy=NO_PREAMBLE in known)
+
+
+def read_ct(paths: Sequence[Path], flags: Sequence[str] = ()) -> Volume:
+    """`read_volume` of what indexing takes in, or has taken in: then its sample's flags say so.
+
+    Raises:
+        Reject: The files make no sound volume, or a NIfTI file's values are no Hounsfield units.
+        Ignore: They hold no volume, or a mask.
+    """
+    if flags or not _one_nifti(paths):
+        return read_volume(paths, flags)
+    volume = read_scan(paths[0])
+    refuse_not_hu(volume.flags)
+    return volume
 
 
 def probe(paths: Sequence[Path]) -> Probe:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.view import Curve, Picture, View, fit, picture, tile, to_bytes
-from medvlp_volumetric.nifti import is_nifti, read_scan, refuse_not_hu
-from medvlp_volumetric.read import one_picture, read_volume
+from medvlp_volumetric.nifti import is_nifti, refuse_not_hu
+from medvlp_volumetric.read import one_picture, read_ct
 from medvlp_volumetric.values import measured_volume
 
 _COLUMNS = 6
@@ -54,11 +54,10 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
 
 
 def _as_indexed(paths: Sequence[Path], flags: Sequence[str]) -> Volume:
-    """A volume that indexing takes in, or has taken in: then its sample's flags say so."""
-    if flags or not is_nifti(paths[0]):
-        return read_volume(paths, flags)
-    volume = read_scan(paths[0])
-    refuse_not_hu(measured_volume(paths, volume).probe.flags)
+    """`read_ct`, with the doubts about a NIfTI file's values that only indexing has."""
+    volume = read_ct(paths, flags)
+    if is_nifti(paths[0]) and not flags:
+        refuse_not_hu(measured_volume(paths, volume).probe.flags)
     return volume
 
 
