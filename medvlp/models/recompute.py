@@ -48,12 +48,16 @@ def _forward(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **name
 def _contexts(
     block: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _uncounted(block)
+    return nullcontext(), uncounted(block)
 
 
 @contextmanager
-def _uncounted(block: nn.Module) -> Iterator[None]:
-    """Batch norm counts on copies of its running statistics, which are then thrown away."""
+def uncounted(block: nn.Module) -> Iterator[None]:
+    """Batch norm counts on copies of its running statistics, which are then thrown away.
+
+    Args:
+        block: The module whose batch norms these are.
+    """
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     kept = [dict(norm.named_buffers(recurse=False)) for norm in norms]
     for norm, buffers in zip(norms, kept, strict=True):

@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 
+from medvlp.data.batch import Batch
 from medvlp.models.image2d import ResNet2dConfig, Vit2dConfig
 from medvlp.models.patch_dropout import PatchDropout
 from medvlp.models.recompute import recompute_blocks
 from medvlp.models.text import TextTowerConfig
+from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp_video.encoders import FrameEncoderConfig
 from medvlp_volumetric.encoders.resnet3d import ResNet3dConfig
 from medvlp_volumetric.encoders.swin3d import Swin3dConfig
@@ -80,6 +82,39 @@ def test_blocks_computed_twice_give_the_same_gradient_from_less_memory(name):
         for weight in frugal.parameters():
             weight.zero_()
     torch.testing.assert_close(step(other, inputs)[0], grads)
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+def test_a_second_look_counts_in_running_statistics_where_there_is_no_first(frugal):
+    """Views of which a volume is learnt are cropped and cut; whole volumes are judged later."""
+    tower, (image,) = build("resnet3d", checkpoint_activations=frugal)
+    text = TextTowerConfig(width=8, depth=1, heads=2).build(40, 0)
+    model = TwoTower(TwoTowerConfig(embed=4), tower, text).train()
+    before = copy.deepcopy(dict(tower.named_buffers()))
+    batch = Batch(
+        image=image,
+        text_BNT=torch.full((2, 1, 3), 7),
+        text_mask_BNT=torch.ones(2, 1, 3, dtype=torch.bool),
+        level_BN=torch.zeros(2, 1, dtype=torch.long),
+        labels_BL=torch.zeros(2, 0),
+        sample=("a", "b"),
+    )
+    found = {}
+    for looks in ("first", "both", "second"):
+        tower.load_state_dict(before, strict=False)
+        encodings = model(batch, {"text_BNE"} if looks == "second" else None)
+        loss = encodings.text_BNE.sum()
+        if looks != "second":
+            loss = loss + encodings.image_BE.sum()
+        if looks != "first":
+            loss = loss + encodings.see(3 * image + 1).pooled_BD.square().sum()
+        loss.backward()
+        found[looks] = copy.deepcopy(dict(tower.named_buffers()))
+    torch.testing.assert_close(found["both"], found["first"])
+    assert not torch.allclose(found["first"]["stem.1.running_mean"], before["stem.1.running_mean"])
+    assert not torch.allclose(
+        found["second"]["stem.1.running_mean"], found["first"]["stem.1.running_mean"]
+    )
 
 
 def test_a_tower_without_blocks_is_refused():
