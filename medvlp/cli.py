@@ -84,6 +84,7 @@ def phantom(
     from medvlp.phantom.write import write_phantom
 
     write_phantom(domain, folder, n=n, seed=seed, settings=settings or [])
+    typer.echo(f"Archive: {folder}; medvlp index reads it with --config {folder / 'index.yaml'}")
 
 
 @app.command()

@@ -4,7 +4,9 @@ import pytest
 from minisets import Indexed, write
 from minivolumes import affine, body, nifti, without_geometry
 
+from medvlp.data.drawn_regions import DrawnRegions
 from medvlp.errors import ArchiveError
+from medvlp_volumetric.preprocess import CtPreprocessConfig
 from medvlp_volumetric.read import read_volume
 from medvlp_volumetric.sets.ct_rate import ABNORMALITIES
 
@@ -181,6 +183,33 @@ def test_labels_come_under_the_eighteen_names(found):
     assert found.labels("Emphysema")[place(V1, "train_1_a_1")] == 0.0
     assert set(found.manifest.labels["name"].unique()) == set(ABNORMALITIES)
     assert set(found.manifest.labels["source"].unique()) == {"ct-rate:classifier"}
+
+
+def test_organs_of_a_table_are_the_regions_of_their_volume(tmp_path):
+    """Both versions of a volume: the mask lies on the voxels of each."""
+    root = tmp_path / "ct-rate"
+    organ = np.zeros(body(1).shape, np.uint8)
+    organ[4:8] = 3
+    for name in ("train_1_a_1", "train_2_a_1"):
+        folder, values, place_4x4 = TRAIN[name]
+        nifti(root / place(folder, name), values.astype(np.int16), place_4x4)
+        nifti(root / place("ts_seg/train_fixed", name), organ, affine())
+    rows = [meta("train_1_a_1"), meta("train_2_a_1")]
+    write(root / "train_metadata.csv", "\n".join([META, *rows]) + "\n")
+    seg = "ts_seg/train_fixed"
+    rows = ["accession,name,kind,file,value"]
+    rows += [f"{n},liver,mask,{place(seg, n)},3" for n in ("train_1_a_1", "train_2_a_1")]
+    rows += [f"train_9_a_1,liver,mask,{place(seg, 'train_1_a_1')},3"]
+    write(root / "organs.csv", "\n".join(rows) + "\n")
+    found = Indexed(root, "ct-rate", tmp_path / "m", f"regions={root / 'organs.csv'}")
+    assert found.manifest.regions["name"].to_list() == ["liver", "liver"]
+    assert found.notes["annotations_without_sample"] == 1
+    drawn = DrawnRegions([found.manifest], ["liver"], boxes=False)
+    contract = CtPreprocessConfig(shape=(12, 18, 20), spacing_mm=(2.5, 0.8, 0.8)).build()
+    for row in found.manifest.samples.iter_rows(named=True):
+        masks = drawn.of(row["sample"], "liver")
+        placed = contract.regions(found.manifest.paths(row["source"]), row["flags"], masks)
+        assert placed.masks[0].sum() == (organ > 0).sum()
 
 
 def test_one_reconstruction_a_scan_on_wish(tmp_path):

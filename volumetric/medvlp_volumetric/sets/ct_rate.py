@@ -29,6 +29,7 @@ from medvlp.archive.tables.accounts import (
     table_rows,
     take_files,
 )
+from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.tables.listed import listed_numbers
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.tables.tablefile import table_text
@@ -120,6 +121,7 @@ class _Known:
 def index_ct_rate(root: Path, intake: Intake) -> None:
     """Index CT-RATE; each reconstruction is a sample with its scan's report."""
     options = intake.options(CtRateOptions)
+    annotations = Annotations.load(intake)
     files = list(intake.files())
     known = _load(intake, files)
     lists = SplitLists(intake, options.lists)
@@ -144,6 +146,8 @@ def index_ct_rate(root: Path, intake: Intake) -> None:
         give_text(intake, sample, told.text)
         for label, value in told.labels.items():
             intake.label(sample, label, value, LABEL_SOURCE)
+        inside = path.relative_to(root).as_posix()
+        annotations.apply(sample, accession=name.volume, study_uid=name.study, path=inside)
 
     volumes = _volumes(root, intake, files, options.reconstructions == "first")
     take_files(intake, volumes, known, stem, lambda told: reading_scans(*told.scale), accept, LABEL)

@@ -23,6 +23,7 @@ from medvlp.archive.tables.accounts import (
     take_files,
     the_file,
 )
+from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
@@ -50,6 +51,7 @@ class _Study:
 def index_merlin(root: Path, intake: Intake) -> None:
     """Index Merlin with its split; each study is one volume."""
     options = intake.options(ListOptions)
+    annotations = Annotations.load(intake)
     files = list(intake.files())
     studies = _studies(intake, the_file(files, _REPORTS))
     labels = _labels(intake, files)
@@ -71,6 +73,8 @@ def index_merlin(root: Path, intake: Intake) -> None:
         give_text(intake, sample, study.text)
         for label, value in labels.pop(name, {}).items():
             intake.label(sample, label, value, SOURCE)
+        inside = path.relative_to(root).as_posix()
+        annotations.apply(sample, accession=name, study_uid=name, path=inside)
 
     volumes = filter(is_nifti, files)
     reading = reading_scans()
