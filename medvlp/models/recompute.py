@@ -1,7 +1,8 @@
-"""Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): blocks are computed twice.
+"""Images that a tower sees twice: blocks computed again, and looks at altered images.
 
-A tower's block keeps its input alone and computes what lies within once more when the backward
-pass comes to it. Gradients stay what they are, to the last bit where the operations repeat.
+Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): a tower's block keeps its input alone
+and computes what lies within once more when the backward pass comes to it. Gradients stay what they
+are, to the last bit where the operations repeat.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -48,11 +49,11 @@ def _forward(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **name
 def _contexts(
     block: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), uncounted(block)
+    return nullcontext(), _uncounted(block)
 
 
 @contextmanager
-def uncounted(block: nn.Module) -> Iterator[None]:
+def _uncounted(block: nn.Module) -> Iterator[None]:
     """Batch norm counts on copies of its running statistics, which are then thrown away.
 
     Args:
@@ -69,3 +70,19 @@ def uncounted(block: nn.Module) -> Iterator[None]:
         for norm, buffers in zip(norms, kept, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)
+
+
+class SecondLook(nn.Module):
+    """A tower that sees a batch's images once more, altered.
+
+    They do not count in batch norm's running statistics, by which whole images are judged later.
+    """
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, image: Tensor) -> Any:
+        """What the tower makes of images."""
+        with _uncounted(self.tower):
+            return self.tower(image)

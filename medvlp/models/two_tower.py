@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -27,7 +27,7 @@ from medvlp.encoding import (
 )
 from medvlp.errors import ConfigError
 from medvlp.models.projection import LinearProjection, Projection
-from medvlp.models.recompute import uncounted
+from medvlp.models.recompute import SecondLook
 
 MAX_SCALE = 100.0
 """The usual ceiling of the inverse temperature, as in CLIP (arXiv:2103.00020, section 2.5)."""
@@ -227,9 +227,9 @@ class TwoTower(nn.Module):
         image = ImageFeatures(pooled_BD=unread_B, tokens_BPD=unread_B, grid=(), maps=())
         image_BE = patch_BPE = text_BNE = token_BNTE = state_BNTD = unread_B
         sentence_BNSD = image_raw_BE = text_raw_BNE = None
-        see: Callable[[Tensor], ImageFeatures] = self.image
+        see: nn.Module = self.image
         if reads is None or not OF_IMAGE.isdisjoint(reads):
-            see = self._see_again
+            see = SecondLook(self.image)
             image, image_BE, patch_BPE = self.encode_image(batch.image)
             if reads and "image_raw_BE" in reads:
                 image_raw_BE = self.place_image(image, patch_BPE)
@@ -264,12 +264,6 @@ class TwoTower(nn.Module):
             embed=self.embed_text,
             place=self.place_image,
         )
-
-    def _see_again(self, image: Tensor) -> ImageFeatures:
-        """Altered images do not count in the running statistics by which whole ones are judged."""
-        with uncounted(self.image):
-            features: ImageFeatures = self.image(image)
-        return features
 
     def _regions(self, batch: Batch) -> Tensor:
         """What is said of regions, each text read once: many are said of many regions alike."""
