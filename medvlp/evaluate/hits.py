@@ -168,16 +168,23 @@ def _source(bundle: Bundle, hit: Hit, manifest: Manifest | None) -> Source | Non
     span = hit.best or (
         None if hit.start_s is None or hit.end_s is None else (hit.start_s, hit.end_s)
     )
+    flags: tuple[str, ...] = ()
     try:
         if hit.sample:
             paths = None if manifest is None else manifest.paths(hit.source)
+            flags = () if manifest is None else _flags(manifest, hit.sample)
         else:
             (paths,) = get_domain(bundle.info.domain).resolve.load()(Path(hit.source))
     except (InputError, ValueError, KeyError):
         return None
     if paths is None or not all(path.exists() for path in paths):
         return None
-    return Source(position=0, paths=tuple(paths), span=span)
+    return Source(position=0, paths=tuple(paths), span=span, flags=flags)
+
+
+def _flags(manifest: Manifest, sample: str) -> tuple[str, ...]:
+    (row,) = manifest.samples.filter(pl.col("sample") == sample).iter_rows(named=True)
+    return tuple(row["flags"])
 
 
 def _shown(bundle: Bundle, hit: Hit, array: NDArray[Any] | str) -> Picture | None:

@@ -143,9 +143,11 @@ class OppositeSentenceObjective(SampleObjective):
         pair_BK2, which_BK = targets
         counted_BK = which_BK != _UNCOUNTED
         row_R = counted_BK.nonzero()[:, 0]
-        if not len(row_R):
-            return 0.0 * encodings.image_BE.sum()
         asked_S, pair_R2 = torch.unique(pair_BK2[counted_BK], return_inverse=True)
+        if not len(row_R):
+            # Where weights are sharded, all ranks run the text tower, or the others wait for ever.
+            sentence_SE = encodings.embed(self.ids_ST[:1], self.mask_ST[:1])
+            return 0.0 * (encodings.image_BE.sum() + sentence_SE.sum())
         sentence_SE = encodings.embed(self.ids_ST[asked_S], self.mask_ST[asked_S])
         return opposite_losses(
             encodings.image_BE[row_R], sentence_SE[pair_R2], which_BK[counted_BK], encodings.scale

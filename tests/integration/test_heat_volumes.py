@@ -21,9 +21,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import medvlp
+from medvlp.archive.index import index_archive
+from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import absent_slice
 from medvlp.encoding import ImageEncoder, ImageFeatures
 from medvlp.errors import InputError
+from medvlp.evaluate.hits import find, key_pictures
 from medvlp.evaluate.search import embed_inputs
 from medvlp_volumetric.preprocess import CtPreprocessConfig
 from medvlp_volumetric.preprocess_slices import CtSlicesConfig
@@ -253,6 +256,25 @@ def test_a_study_folder_is_embedded_in_one_call(tiny_bundle, study, tmp_path):
     alone[ct] = bundle.embed_image(ct)[0]
     for source, vector in zip(items["source"], vectors, strict=True):
         np.testing.assert_allclose(vector, alone[source], atol=1e-6)
+
+
+def test_a_manifest_is_embedded_as_it_was_taken_in(tiny_bundle, study, tmp_path):
+    """Grey values that the user lets in as they are."""
+    folder, _, _ = study
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "mr.nii.gz").write_bytes((folder / "more" / "mr.nii.gz").read_bytes())
+    manifest, accepted = tmp_path / "m", ["options.accept_not_hu=true", "duplicates=exact"]
+    index_archive(tmp_path / "in", kind="nifti", out=manifest, overrides=accepted)
+    assert "1 items)" in embed_inputs(tiny_bundle("volumetric"), [manifest], tmp_path / "index")
+    vectors = np.load(tmp_path / "index" / "embeddings.npy")
+    opened = Manifest.open(manifest)
+    (row,) = opened.samples.iter_rows(named=True)
+    bundle = medvlp.load(tiny_bundle("volumetric"))
+    stored = bundle.preprocess.read(opened.paths(row["source"]), None, row["flags"])
+    np.testing.assert_allclose(vectors, bundle.embed_stored([stored]), atol=1e-6)
+    (hit,) = find(bundle.embed_text(TEXT)[0], tmp_path / "index", 1)
+    (shown,) = key_pictures(bundle, [hit], opened)
+    assert shown is not None
 
 
 def test_real_ct_is_overlaid_where_it_lies(shared, tiny_bundle, tmp_path):

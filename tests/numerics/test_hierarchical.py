@@ -10,6 +10,7 @@ from marked import IDS, MARK, REPORTS, SIZES, batch, encodings
 
 from medvlp.encoding import ReadText, Sizes
 from medvlp.errors import ConfigError
+from medvlp.models.projection import LinearProjection
 from medvlp.models.tribert import TribertConfig
 from medvlp.models.two_tower import TwoTower, TwoTowerConfig
 from medvlp.train.gradient_cache import GradientCache
@@ -96,6 +97,23 @@ def test_padding_absent_texts_and_the_order_of_samples_play_no_part():
     state[data.text_BNT == MARK] = -7.0
     other = dataclasses.replace(one, state_BNTD=state, sentence_BNSD=sentence)
     torch.testing.assert_close(objective(other, data), loss)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_slices_that_are_not_there_play_no_part(bias):
+    data = batch()
+    one = encodings(data)
+    sizes = dataclasses.replace(SIZES, maps=SIZES.maps[:1])
+    projection = LinearProjection(bias=bias)
+    objective = build(sizes, sentence_map=-1, word_map=-1, projection=projection)
+    losses = []
+    for absent in (0, 1, 5):
+        deep = torch.nn.functional.pad(one.image.maps[0].detach(), (0, 0, 0, 0, 0, absent))
+        there = torch.arange(deep.shape[2]) < deep.shape[2] - absent
+        mask_BP = there.repeat_interleave(deep[0, 0, 0].numel()).expand(len(deep), -1)
+        image = dataclasses.replace(one.image, maps=(deep,), mask_BP=mask_BP)
+        losses.append(objective(dataclasses.replace(one, image=image), data))
+    torch.testing.assert_close(losses, losses[:1] * 3)
 
 
 def test_a_longer_report_gains_from_the_sum_alone():

@@ -137,9 +137,16 @@ def test_the_loss_and_its_gradient_are_those_of_a_loop():
 
 def test_nothing_known_is_zero_with_a_gradient():
     objective = OppositeSentenceConfig().build(SIZES)
-    one = encodings(2, 1)
+    read = []
+
+    def embed(ids_ST, mask_ST):
+        read.append(ids_ST)
+        return torch.ones(len(ids_ST), 4, dtype=torch.float64)
+
+    one = dataclasses.replace(encodings(2, 1), embed=embed)
     loss = objective(one, batch(2, 1, labels=[[1.0, NAN, -1.0]] * 2))
     assert loss == 0
+    assert len(read) == 1, "other ranks read sentences, and sharded weights are gathered together"
     assert torch.autograd.grad(loss, one.image_BE)[0].abs().sum() == 0
 
 

@@ -171,4 +171,7 @@ class _Level(nn.Module):
 
     def _voxels(self, features: ImageFeatures) -> Tensor:
         projected_BPE: Tensor = self.image(features.maps[self.index].flatten(2).transpose(1, 2))
-        return projected_BPE
+        if features.mask_BP is None:
+            return projected_BPE
+        # A projection's bias would make a place of what is none.
+        return projected_BPE * features.mask_BP[..., None]

@@ -32,9 +32,16 @@ class Views:
     hole_VDHW: Tensor
     """True where a voxel is to be hidden."""
 
+    least_VC: Tensor
+    """The least value of each channel of the whole volume."""
+
+    most_VC: Tensor
+    """The greatest."""
+
     def cut(self) -> Tensor:
-        """The views with noise in the holes, even over the input's range of -1 to 1."""
-        noise = torch.rand_like(self.whole_VCDHW) * 2 - 1
+        """The views with noise in the holes, even over the range of the volume's own values."""
+        low, high = (x_VC[..., None, None, None] for x_VC in (self.least_VC, self.most_VC))
+        noise = low + torch.rand_like(self.whole_VCDHW) * (high - low)
         return torch.where(self.hole_VDHW[:, None], noise, self.whole_VCDHW)
 
 
@@ -70,6 +77,8 @@ def two_views(
         whole_VCDHW=torch.stack(whole),
         turn_V=torch.tensor(turn, device=image.device),
         hole_VDHW=torch.from_numpy(holes).to(image.device),
+        least_VC=image.amin((2, 3, 4)).repeat(2, 1),
+        most_VC=image.amax((2, 3, 4)).repeat(2, 1),
     )
 
 
