@@ -33,7 +33,10 @@ class FreezeRule:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EmaConfig:
-    """The exponential moving average of the weights: ``a <- decay·a + (1 - decay)·w`` each step."""
+    """The exponential moving average of the weights: ``a <- decay·a + (1 - decay)·w`` each step.
+
+    Batch norm's running statistics are averaged, too.
+    """
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     start: Annotated[int, Field(ge=0)] = 0

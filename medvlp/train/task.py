@@ -56,7 +56,7 @@ class Task(LightningModule):
         self.objectives = nn.ModuleDict({n: c.build(sizes) for n, c in self.configs.items()})
         freeze(self, experiment.optim.freeze)
         ema = experiment.optim.ema
-        self.average = None if ema is None else Average(ema, dict(self.named_parameters()))
+        self.average = None if ema is None else Average(ema, self)
         if experiment.text.cache:
             remember_texts(model.text)
         size = experiment.trainer.micro_batch
@@ -165,12 +165,20 @@ class Task(LightningModule):
         """One step of the optimiser, and of the weights' average."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
-            self.average.update(dict(self.named_parameters()), self.global_step)
+            self.average.update(self, self.global_step)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take up a checkpoint's tensors; older ones hold no averages of running statistics."""
+        if self.average is not None:
+            state_dict = self.average.completed(state_dict, "average.")
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _validated_weights(self) -> AbstractContextManager[None]:
         if self.average is None or not self.average.config.validate_average:
             return nullcontext()
-        return self.average.in_place(dict(self.named_parameters()))
+        return self.average.in_place(self)
 
     def transfer_batch_to_device(
         self, batch: Batch | BadSample, device: torch.device, dataloader_idx: int

@@ -13,11 +13,14 @@ from transformers import ResNetConfig, ResNetModel
 import medvlp
 from medvlp.data.batch import Batch
 from medvlp.data.manifest import Manifest
+from medvlp.data.tokenizer import token_ids
 from medvlp.errors import ConfigError, RunError
 from medvlp.models.bundle_footprint import read_footprint
 from medvlp.models.text import TextTowerConfig
 from medvlp.train.checkpoint import read_checkpoint
-from medvlp.train.fit import train_run
+from medvlp.train.experiment import load_experiment
+from medvlp.train.fit import build_model, train_run
+from medvlp.train.prepare import prepare
 from medvlp.train.saving import Checkpoints
 from medvlp.train.task import Task
 
@@ -169,6 +172,35 @@ def test_what_is_not_frozen_trains_in_training_mode(
     train_run(experiment_file, options, tmp_path / "run")
     assert [bool(names) for names in resting] == [True] * 3 + [False] * 3
     assert all(name.startswith("model.image.backbone.embedder") for name in resting[0])
+
+
+def test_averaged_weights_keep_the_running_statistics_that_fit_them(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = [
+        "image={kind: resnet, depths: [1, 1], widths: [8, 16], stem: 8, norm: batch}",
+        "trainer.steps=4", "prompts=null", "optim.ema={decay: 0.5}",
+    ]  # fmt: skip
+    train_run(experiment_file, options, run)
+    state = read_checkpoint(run / "checkpoints/best.safetensors")["state_dict"]
+    exported = medvlp.load(run / "bundle").model.state_dict()
+    means = [name for name in exported if name.endswith(("running_mean", "running_var"))]
+    assert means
+    for name in means:
+        averaged = state[f"average.model/{name.replace('.', '/')}"]
+        torch.testing.assert_close(exported[name], averaged)
+        assert not torch.allclose(averaged, state[f"model.{name}"])
+    # A checkpoint of before these were averaged: they begin where the weights' own stand.
+    old = {name: value for name, value in state.items() if "/running_" not in name}
+    experiment = load_experiment(run / "config.yaml", [])
+    prepared = prepare(experiment, tmp_path / "again")
+    tokens = token_ids(prepared.tokenizer)
+    task = Task(experiment, build_model(experiment, prepared), tokens)
+    task.load_state_dict(old)
+    for name in means:
+        begun = task.average.get_buffer(f"model/{name.replace('.', '/')}")
+        assert torch.equal(begun, state[f"model.{name}"])
 
 
 def test_the_supervised_control_learns_without_text(experiment_file: Path, tmp_path: Path) -> None:
