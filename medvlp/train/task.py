@@ -15,12 +15,17 @@ from medvlp.data.batch import BadSample, Batch, TokenIds
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.prompts import PromptSet
 from medvlp.data.randomness import generator
-from medvlp.encoding import Encodings
+from medvlp.encoding import OF_IMAGE, Encodings
 from medvlp.losses.objective import Objective, reads_of
 from medvlp.models.text_memory import remember_texts
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.average import Average
-from medvlp.train.curriculum import objective_names, stream_objectives, weights_at
+from medvlp.train.curriculum import (
+    ever_weighted,
+    objective_names,
+    stream_objectives,
+    weights_at,
+)
 from medvlp.train.experiment import Experiment
 from medvlp.train.freezing import freeze
 from medvlp.train.gradient_cache import GradientCache
@@ -68,6 +73,8 @@ class Task(LightningModule):
         self.contracts: dict[str, Preprocess] = {
             stream: experiment.contract(stream).build() for stream in self.counted
         }
+        # Mixing reads everything.
+        self.whole = self.mixer is not None or not OF_IMAGE.isdisjoint(self._reads())
 
     def trained(self) -> dict[str, tuple[Any, nn.Module]]:
         """Each objective's configuration and module, as a bundle stores them."""
@@ -90,7 +97,7 @@ class Task(LightningModule):
             return self.cache.of(weights, self.contract(batch))(batch, self.device)
         mixes = self.mixer is not None and self.training
         counting = (cast(Objective, self.objectives[name]) for name in weights)
-        encodings = self.model(batch, None if mixes else reads_of(counting))
+        encodings = self.model(batch, None if mixes else reads_of(counting), whole=self.whole)
         named = self.terms(encodings, batch, weights)
         total = _weighted(named, weights)
         if self.mixer is None or not mixes:
@@ -203,6 +210,12 @@ class Task(LightningModule):
     def _mixer(self, config: MedCutMixConfig) -> Mixer:
         experiment = self.experiment
         return Mixer(config, experiment.data.names, self.model.image, experiment.seed)
+
+    def _reads(self) -> frozenset[str]:
+        """What is read in whatever step of the run."""
+        weighted = ever_weighted(self.experiment.weights, self.experiment.weight_schedule)
+        counting = weighted.intersection(name for names in self.counted.values() for name in names)
+        return reads_of(cast(Objective, self.objectives[name]) for name in counting)
 
     def _streams(self, batch: Batch) -> list[str]:
         return list(dict.fromkeys(batch.stream)) or list(self.counted)
