@@ -254,8 +254,8 @@ class Encodings:
 
     see: Callable[[Tensor], ImageFeatures]
     """The image tower itself, for objectives that look at altered images (masked modelling,
-    further views). Where the batch's own images are encoded, batch norm's running statistics are
-    of these alone."""
+    further views). In a run that encodes images themselves, in whatever step, batch norm's running
+    statistics are of these alone."""
 
     read: Callable[[Tensor, Tensor], TextFeatures]
     """The text tower itself, for objectives that read altered texts."""

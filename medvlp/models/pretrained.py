@@ -40,7 +40,7 @@ _NESTED = ("rope_parameters", "rope_scaling")
 
 
 def load_pretrained(model_class: Any, folder: str, **options: Any) -> PreTrainedModel:
-    """The model in `folder`, in fp32, every weight from its safetensors files.
+    """The model in `folder`, in fp32, every weight from its safetensors files; ready to learn.
 
     Args:
         model_class: A transformers model class, or `AutoModel`.
@@ -85,7 +85,8 @@ def load_pretrained(model_class: Any, folder: str, **options: Any) -> PreTrained
             f"pretrained: {folder} lacks weights of {chosen.__name__} ({named})",
             remedy="name a folder whose weights belong to this kind of model",
         )
-    loaded: PreTrainedModel = model
+    # transformers hands out what it loads as in evaluation.
+    loaded: PreTrainedModel = model.train()
     return loaded
 
 

@@ -49,11 +49,11 @@ def _forward(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **name
 def _contexts(
     block: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _uncounted(block)
+    return nullcontext(), uncounted(block)
 
 
 @contextmanager
-def _uncounted(block: nn.Module) -> Iterator[None]:
+def uncounted(block: nn.Module) -> Iterator[None]:
     """Batch norm counts on copies of its running statistics, which are then thrown away.
 
     Args:
@@ -84,5 +84,5 @@ class SecondLook(nn.Module):
 
     def forward(self, image: Tensor) -> Any:
         """What the tower makes of images."""
-        with _uncounted(self.tower):
+        with uncounted(self.tower):
             return self.tower(image)

@@ -213,13 +213,16 @@ class TwoTower(nn.Module):
         projected: Tensor = (self.token_projection if own else self.text_projection)(tokens_MTD)
         return projected
 
-    def forward(self, batch: Batch, reads: Collection[str] | None = None) -> Encodings:
+    def forward(
+        self, batch: Batch, reads: Collection[str] | None = None, *, whole: bool = True
+    ) -> Encodings:
         """Encode both sides of a batch.
 
         Args:
             batch: The batch, ready.
             reads: Fields of the result that are wanted; None for all. A side of which none is
                 wanted is not encoded: its fields are NaN, one for each sample.
+            whole: Whether images themselves are encoded, in this step or in another of the run.
         """
         if self.training:
             self._hold_scale()
@@ -227,9 +230,7 @@ class TwoTower(nn.Module):
         image = ImageFeatures(pooled_BD=unread_B, tokens_BPD=unread_B, grid=(), maps=())
         image_BE = patch_BPE = text_BNE = token_BNTE = state_BNTD = unread_B
         sentence_BNSD = image_raw_BE = text_raw_BNE = None
-        see: nn.Module = self.image
         if reads is None or not OF_IMAGE.isdisjoint(reads):
-            see = SecondLook(self.image)
             image, image_BE, patch_BPE = self.encode_image(batch.image)
             if reads and "image_raw_BE" in reads:
                 image_raw_BE = self.place_image(image, patch_BPE)
@@ -254,7 +255,7 @@ class TwoTower(nn.Module):
             token_BNTE=token_BNTE,
             scale=self.scale,
             bias=self.logit_bias,
-            see=see,
+            see=SecondLook(self.image) if whole else self.image,
             read=self.text,
             state_BNTD=state_BNTD,
             sentence_BNSD=sentence_BNSD,

@@ -61,6 +61,16 @@ def weights_at(
     return weights
 
 
+def ever_weighted(start: Mapping[str, float], changes: Sequence[WeightChange]) -> set[str]:
+    """The objectives that have a weight other than 0 at some step.
+
+    >>> ever_weighted({"clip": 0.0, "labels": 0.0}, [WeightChange(step=2, weights={"clip": 1.0})])
+    {'clip'}
+    """
+    later = [item for change in changes for item in change.weights.items()]
+    return {name for name, weight in (*start.items(), *later) if weight and name in start}
+
+
 def stream_objectives(mix: MixConfig | None, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The objectives, of `names`, for which each stream's samples count."""
     if mix is None:

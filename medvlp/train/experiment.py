@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -310,6 +310,13 @@ def _objective_faults(e: Experiment) -> list[str]:
     for objective in e.objectives if e.text.cache else ():
         if does := getattr(objective, "reads_tokens", None):
             faults.append(f"objectives: {objective.kind} {does}; set text.cache=false")
+    for objective in e.objectives:
+        if does := getattr(objective, "NEEDS_PLACES", None):
+            faults += [
+                f"objectives: {objective.kind} {does}, and patches that are left out change that; "
+                f"set {setting}=0"
+                for setting in _patch_dropouts(e.image, "image")
+            ]
     if e.text.cache and e.trainer.strategy == "fsdp":
         faults.append("text.cache: ranks that know other texts cannot share a tower's weights")
     faults += [
@@ -318,6 +325,15 @@ def _objective_faults(e: Experiment) -> list[str]:
         if kind in kinds and not e.data.labels
     ]
     return [*faults, *_control_faults(e)]
+
+
+def _patch_dropouts(tower: Any, where: str) -> Iterator[str]:
+    """The settings by which a tower, or the one that it applies to parts, leaves patches out."""
+    if getattr(tower, "patch_dropout", 0):
+        yield f"{where}.patch_dropout"
+    for within in ("encoder", "frame"):
+        if hasattr(tower, within):
+            yield from _patch_dropouts(getattr(tower, within), f"{where}.{within}")
 
 
 def _control_faults(e: Experiment) -> list[str]:

@@ -153,7 +153,7 @@ def _fit(
     task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
     task.load_state_dict(final_state(folder)["state_dict"])
     if task.average is not None:
-        task.average.put(dict(task.named_parameters()))
+        task.average.put(task)
     merge_adapters(task.model)
     task.settle()
     return task

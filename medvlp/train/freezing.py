@@ -27,7 +27,7 @@ def freeze(module: nn.Module, rules: Sequence[FreezeRule]) -> None:
 
 
 class Freezing(Callback):
-    """Keeps frozen parts as in evaluation, and their weights from moving before their step.
+    """Keeps frozen parts as in evaluation, all others as in training, and frozen weights still.
 
     A part with a step keeps its gradients until just before the optimiser's step, and loses them
     there: data-parallel training must know every weight that will ever learn from the start.
@@ -40,6 +40,10 @@ class Freezing(Callback):
         self.rules = tuple(rules)
         self._modules: dict[tuple[FreezeRule, ...], list[nn.Module]] = {}
         self._weights: dict[tuple[FreezeRule, ...], list[nn.Parameter]] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put all parts into training mode: Lightning leaves each in the one that it finds."""
+        pl_module.train()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int

@@ -15,7 +15,8 @@ attention between sentence and image says which part of the image goes with it, 
   targets, and defined for all others.
 
 A batch in which nothing is exchanged gives the plain loss. Objectives that look at the image again
-(`Encodings.see`, `Batch.image`) see it as it is, not mixed. Batch norm counts mixed batches, too.
+(`Encodings.see`, `Batch.image`) see it as it is, not mixed. Batch norm's running statistics
+count plain images alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from medvlp.data.relations import LEFT, RIGHT, Names
 from medvlp.encoding import Encodings, ImageEncoder
 from medvlp.errors import ConfigError
 from medvlp.losses.gather import global_sum, world
+from medvlp.models.recompute import uncounted
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.exchange import Exchange, draw_exchange, exchange_texts, exchange_truth
 
@@ -177,7 +179,8 @@ class Mixer:
             return Mixed(views=(), shares=shares)
         mask_BP = mask_BNP[exchange.donor_B, exchange.source_B] & exchange.mixed_B[:, None]
         pasting = partial(paste, donor_B=exchange.donor_B, mask_BP=mask_BP, grid=grid)
-        features = model.image.forward_altered(batch.image, depth, pasting)
+        with uncounted(model.image):
+            features = model.image.forward_altered(batch.image, depth, pasting)
         features, image_BE, patch_BPE = model.project_image(features)
         seen = dataclasses.replace(
             encodings, image=features, image_BE=image_BE, patch_BPE=patch_BPE

@@ -33,7 +33,10 @@ class FreezeRule:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EmaConfig:
-    """The exponential moving average of the weights: ``a <- decay·a + (1 - decay)·w`` each step."""
+    """The exponential moving average of the weights: ``a <- decay·a + (1 - decay)·w`` each step.
+
+    Batch norm's running statistics are averaged, too.
+    """
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     start: Annotated[int, Field(ge=0)] = 0
@@ -77,7 +80,7 @@ class OptimConfig:
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over the parameters that learn; only those of two or more dimensions decay.
+    """AdamW over the parameters that learn; of these, matrices and kernels decay.
 
     Raises:
         ConfigError: A rate for a part that the model does not have.
@@ -87,15 +90,17 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
     members: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, weight in module.named_parameters():
         if weight.requires_grad:
-            key = (rate_of(placed[name], config), weight.ndim < 2)
+            # A bias for each of several rows has two dimensions.
+            free = weight.ndim < 2 or name.rpartition(".")[2].startswith("bias")
+            key = (rate_of(placed[name], config), free)
             members.setdefault(key, []).append(weight)
     filled = [
         {
-            "params": members[rate, flat],
+            "params": members[rate, free],
             "lr": config.lr * rate,
-            "weight_decay": 0.0 if flat else config.weight_decay,
+            "weight_decay": 0.0 if free else config.weight_decay,
         }
-        for rate, flat in sorted(members, key=lambda key: (-key[0], key[1]))
+        for rate, free in sorted(members, key=lambda key: (-key[0], key[1]))
     ]
     # The fused step takes no sharded weights beside whole ones.
     fused = not any(isinstance(weight, DTensor) for group in members.values() for weight in group)

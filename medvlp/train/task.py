@@ -15,12 +15,17 @@ from medvlp.data.batch import BadSample, Batch, TokenIds
 from medvlp.data.preprocess import Preprocess
 from medvlp.data.prompts import PromptSet
 from medvlp.data.randomness import generator
-from medvlp.encoding import Encodings
+from medvlp.encoding import OF_IMAGE, Encodings
 from medvlp.losses.objective import Objective, reads_of
 from medvlp.models.text_memory import remember_texts
 from medvlp.models.two_tower import TwoTower
 from medvlp.train.average import Average
-from medvlp.train.curriculum import objective_names, stream_objectives, weights_at
+from medvlp.train.curriculum import (
+    ever_weighted,
+    objective_names,
+    stream_objectives,
+    weights_at,
+)
 from medvlp.train.experiment import Experiment
 from medvlp.train.freezing import freeze
 from medvlp.train.gradient_cache import GradientCache
@@ -56,7 +61,7 @@ class Task(LightningModule):
         self.objectives = nn.ModuleDict({n: c.build(sizes) for n, c in self.configs.items()})
         freeze(self, experiment.optim.freeze)
         ema = experiment.optim.ema
-        self.average = None if ema is None else Average(ema, dict(self.named_parameters()))
+        self.average = None if ema is None else Average(ema, self)
         if experiment.text.cache:
             remember_texts(model.text)
         size = experiment.trainer.micro_batch
@@ -68,6 +73,8 @@ class Task(LightningModule):
         self.contracts: dict[str, Preprocess] = {
             stream: experiment.contract(stream).build() for stream in self.counted
         }
+        # Mixing reads everything.
+        self.whole = self.mixer is not None or not OF_IMAGE.isdisjoint(self._reads())
 
     def trained(self) -> dict[str, tuple[Any, nn.Module]]:
         """Each objective's configuration and module, as a bundle stores them."""
@@ -90,7 +97,7 @@ class Task(LightningModule):
             return self.cache.of(weights, self.contract(batch))(batch, self.device)
         mixes = self.mixer is not None and self.training
         counting = (cast(Objective, self.objectives[name]) for name in weights)
-        encodings = self.model(batch, None if mixes else reads_of(counting))
+        encodings = self.model(batch, None if mixes else reads_of(counting), whole=self.whole)
         named = self.terms(encodings, batch, weights)
         total = _weighted(named, weights)
         if self.mixer is None or not mixes:
@@ -165,12 +172,20 @@ class Task(LightningModule):
         """One step of the optimiser, and of the weights' average."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
-            self.average.update(dict(self.named_parameters()), self.global_step)
+            self.average.update(self, self.global_step)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take up a checkpoint's tensors; older ones hold no averages of running statistics."""
+        if self.average is not None:
+            state_dict = self.average.completed(state_dict, "average.")
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _validated_weights(self) -> AbstractContextManager[None]:
         if self.average is None or not self.average.config.validate_average:
             return nullcontext()
-        return self.average.in_place(dict(self.named_parameters()))
+        return self.average.in_place(self)
 
     def transfer_batch_to_device(
         self, batch: Batch | BadSample, device: torch.device, dataloader_idx: int
@@ -195,6 +210,12 @@ class Task(LightningModule):
     def _mixer(self, config: MedCutMixConfig) -> Mixer:
         experiment = self.experiment
         return Mixer(config, experiment.data.names, self.model.image, experiment.seed)
+
+    def _reads(self) -> frozenset[str]:
+        """What is read in whatever step of the run."""
+        weighted = ever_weighted(self.experiment.weights, self.experiment.weight_schedule)
+        counting = weighted.intersection(name for names in self.counted.values() for name in names)
+        return reads_of(cast(Objective, self.objectives[name]) for name in counting)
 
     def _streams(self, batch: Batch) -> list[str]:
         return list(dict.fromkeys(batch.stream)) or list(self.counted)

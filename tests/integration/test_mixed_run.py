@@ -1,5 +1,7 @@
 """Training on several streams: what each step had, what counted for it, and exact resuming."""
 
+import copy
+import dataclasses
 import signal
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import torch
 import yaml
 
 import medvlp
+from medvlp.data.batch import Batch
 from medvlp.data.tokenizer import token_ids
+from medvlp.encoding import Encodings
 from medvlp.losses.contrastive import clip_loss
+from medvlp.losses.masked_text import MaskedTextObjective
 from medvlp.train.cache_build import build_cache
 from medvlp.train.checkpoint import read_checkpoint
 from medvlp.train.experiment import load_experiment
@@ -228,3 +233,31 @@ def test_samples_are_mixed_and_each_counts_for_its_own_objectives(
     torch.testing.assert_close(losses["clip"], alone)
     torch.testing.assert_close(losses["labels"], task.objectives["labels"](encodings, batch))
     torch.testing.assert_close(losses["loss"], 0.5 * losses["clip"] + losses["labels"])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_steps_of_altered_images_count_only_where_no_step_has_whole_ones(
+    experiment_file: Path, tmp_path: Path, monkeypatch, whole: bool
+) -> None:
+    def look(self: MaskedTextObjective, encodings: Encodings, batch: Batch) -> torch.Tensor:
+        return encodings.see(batch.image).pooled_BD.sum()
+
+    monkeypatch.setattr(MaskedTextObjective, "forward", look)
+    values = yaml.safe_load(experiment_file.read_text())
+    values["image"] = {"kind": "resnet", "depths": [1], "widths": [8], "stem": 8}
+    values["objectives"] = [{"kind": "masked-text"}]
+    if whole:
+        streams = {"pairs": {"objectives": ["clip"]}, "looks": {"objectives": ["masked-text"]}}
+        values["data"]["mix"] = {"streams": streams}
+        values["objectives"].append({"kind": "clip"})
+    experiment_file.write_text(yaml.safe_dump(values))
+    experiment = load_experiment(experiment_file)
+    prepared = prepare(experiment, tmp_path / "run")
+    task = Task(experiment, build_model(experiment, prepared), token_ids(prepared.tokenizer))
+    batch = next(iter(PairData(experiment, prepared, 0).train_dataloader()))
+    stream = ("looks" if whole else batch.stream[0],) * len(batch.sample)
+    batch = dataclasses.replace(batch, stream=stream).ready(task.contract(batch))
+    before = copy.deepcopy(dict(task.named_buffers()))
+    assert set(task.train().losses(batch)) == {"loss", "masked-text"}
+    after = dict(task.named_buffers())
+    assert all(torch.equal(after[name], before[name]) for name in before) is whole

@@ -8,14 +8,21 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from transformers import ResNetConfig, ResNetModel
 
 import medvlp
+from medvlp.data.batch import Batch
 from medvlp.data.manifest import Manifest
+from medvlp.data.tokenizer import token_ids
 from medvlp.errors import ConfigError, RunError
 from medvlp.models.bundle_footprint import read_footprint
+from medvlp.models.text import TextTowerConfig
 from medvlp.train.checkpoint import read_checkpoint
-from medvlp.train.fit import train_run
+from medvlp.train.experiment import load_experiment
+from medvlp.train.fit import build_model, train_run
+from medvlp.train.prepare import prepare
 from medvlp.train.saving import Checkpoints
+from medvlp.train.task import Task
 
 Losses = Callable[[Path], list[float]]
 
@@ -141,6 +148,59 @@ def test_bf16_labels_and_start_from_a_bundle(
     second = tmp_path / "second"
     train_run(experiment_file, [f"init={first / 'bundle'}", "trainer.steps=2"], second)
     assert read_losses(second)[0] < read_losses(first)[0]
+
+
+def test_what_is_not_frozen_trains_in_training_mode(
+    experiment_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    ResNetModel(ResNetConfig(layer_type="basic", **sizes)).save_pretrained(tmp_path / "resnet")
+    step, resting = Task.training_step, []
+
+    def record(task: Task, batch: Batch, index: int) -> object:
+        resting.append({n for n, m in task.named_modules() if not m.training})
+        return step(task, batch, index)
+
+    monkeypatch.setattr(Task, "training_step", record)
+    # However a tower comes: as it is loaded, or left in evaluation by whoever built it.
+    build = TextTowerConfig.build
+    monkeypatch.setattr(TextTowerConfig, "build", lambda *args: build(*args).eval())
+    options = [
+        f"image={{kind: resnet, pretrained: {tmp_path / 'resnet'}}}", "trainer.steps=6",
+        "trainer.valid_every=2", "prompts=null", "optim.freeze=[{part: image.stem, until: 3}]",
+    ]  # fmt: skip
+    train_run(experiment_file, options, tmp_path / "run")
+    assert [bool(names) for names in resting] == [True] * 3 + [False] * 3
+    assert all(name.startswith("model.image.backbone.embedder") for name in resting[0])
+
+
+def test_averaged_weights_keep_the_running_statistics_that_fit_them(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options = [
+        "image={kind: resnet, depths: [1, 1], widths: [8, 16], stem: 8, norm: batch}",
+        "trainer.steps=4", "prompts=null", "optim.ema={decay: 0.5}",
+    ]  # fmt: skip
+    train_run(experiment_file, options, run)
+    state = read_checkpoint(run / "checkpoints/best.safetensors")["state_dict"]
+    exported = medvlp.load(run / "bundle").model.state_dict()
+    means = [name for name in exported if name.endswith(("running_mean", "running_var"))]
+    assert means
+    for name in means:
+        averaged = state[f"average.model/{name.replace('.', '/')}"]
+        torch.testing.assert_close(exported[name], averaged)
+        assert not torch.allclose(averaged, state[f"model.{name}"])
+    # A checkpoint of before these were averaged: they begin where the weights' own stand.
+    old = {name: value for name, value in state.items() if "/running_" not in name}
+    experiment = load_experiment(run / "config.yaml", [])
+    prepared = prepare(experiment, tmp_path / "again")
+    tokens = token_ids(prepared.tokenizer)
+    task = Task(experiment, build_model(experiment, prepared), tokens)
+    task.load_state_dict(old)
+    for name in means:
+        begun = task.average.get_buffer(f"model/{name.replace('.', '/')}")
+        assert torch.equal(begun, state[f"model.{name}"])
 
 
 def test_the_supervised_control_learns_without_text(experiment_file: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """MedCutMix: what the mixed image holds, and what it costs."""
 
+import copy
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -245,6 +247,16 @@ def test_the_gradient_is_that_of_the_loss():
 
     slope = (shifted(1e-2) - shifted(-1e-2)) / 2e-2
     assert slope == pytest.approx(gradient.norm().item(), rel=2e-2)
+
+
+def test_mixed_images_leave_the_running_statistics():
+    data = batch(MIXABLE * 3)
+    model = towers(dataclasses.replace(RESNET, norm="batch"))
+    encodings = model(data)
+    plain = copy.deepcopy(dict(model.named_buffers()))
+    mixed = Mixer(MedCutMixConfig(), NAMES, model.image, 5).mix(model, data, encodings, 0)
+    assert mixed.views
+    torch.testing.assert_close(dict(model.named_buffers()), plain, rtol=0, atol=0)
 
 
 def test_draws_follow_from_seed_and_step():

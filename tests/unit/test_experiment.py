@@ -94,6 +94,24 @@ def test_words_cannot_be_had_from_a_memory_of_whole_texts(file: Path, kind: str)
         load_experiment(file, [f"objectives=[{{kind: {kind}}}]", "text.cache=true"])
 
 
+def test_the_fusion_decoder_is_refused_where_nobody_knows_which_patches_it_sees(
+    file: Path,
+) -> None:
+    fusion = "objectives=[{kind: fusion}]"
+    load_experiment(file, [fusion])
+    load_experiment(file, ["image.patch_dropout=0.5"])
+    reason = r"fusion learns where each patch lies, .*; set image\.patch_dropout=0"
+    with pytest.raises(ConfigError, match=reason):
+        load_experiment(file, [fusion, "image.patch_dropout=0.5"])
+    frames = [
+        "domain=video", "preprocess={kind: clip, frames: 4, size: 32}",
+        "image={kind: frames, frame: {kind: vit, size: 32, patch: 8, width: 16, heads: 2}}",
+    ]  # fmt: skip
+    load_experiment(file, [*frames, fusion])
+    with pytest.raises(ConfigError, match=r"set image\.frame\.patch_dropout=0"):
+        load_experiment(file, [*frames, fusion, "image.frame.patch_dropout=0.5"])
+
+
 MIXING = [
     "mixing={kind: medcutmix}",
     "data.texts={levels: [sentence], n: 2}",

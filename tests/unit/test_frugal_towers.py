@@ -85,7 +85,7 @@ def test_blocks_computed_twice_give_the_same_gradient_from_less_memory(name):
 
 
 @pytest.mark.parametrize("frugal", [False, True])
-def test_a_second_look_counts_in_running_statistics_where_there_is_no_first(frugal):
+def test_a_look_counts_in_running_statistics_where_nothing_is_seen_whole(frugal):
     """Views of which a volume is learnt are cropped and cut; whole volumes are judged later."""
     tower, (image,) = build("resnet3d", checkpoint_activations=frugal)
     text = TextTowerConfig(width=8, depth=1, heads=2).build(40, 0)
@@ -100,20 +100,22 @@ def test_a_second_look_counts_in_running_statistics_where_there_is_no_first(frug
         sample=("a", "b"),
     )
     found = {}
-    for looks in ("first", "both", "second"):
+    for looks in ("first", "both", "turn", "alone"):
         tower.load_state_dict(before, strict=False)
-        encodings = model(batch, {"text_BNE"} if looks == "second" else None)
+        reads = None if looks in ("first", "both") else {"text_BNE"}
+        encodings = model(batch, reads, whole=looks != "alone")
         loss = encodings.text_BNE.sum()
-        if looks != "second":
+        if reads is None:
             loss = loss + encodings.image_BE.sum()
         if looks != "first":
             loss = loss + encodings.see(3 * image + 1).pooled_BD.square().sum()
         loss.backward()
         found[looks] = copy.deepcopy(dict(tower.named_buffers()))
     torch.testing.assert_close(found["both"], found["first"])
+    torch.testing.assert_close(found["turn"], before)
     assert not torch.allclose(found["first"]["stem.1.running_mean"], before["stem.1.running_mean"])
     assert not torch.allclose(
-        found["second"]["stem.1.running_mean"], found["first"]["stem.1.running_mean"]
+        found["alone"]["stem.1.running_mean"], found["first"]["stem.1.running_mean"]
     )
 
 

@@ -8,11 +8,12 @@ from medvlp.train.optim import OptimConfig, build_optimizer, build_schedule, fac
 def test_only_matrices_decay() -> None:
     module = nn.ModuleDict({"linear": nn.Linear(3, 2), "norm": nn.LayerNorm(2)})
     module.scale = nn.Parameter(torch.tensor(1.0))
+    module.bias_2Q = nn.Parameter(torch.ones(2, 5))
     module.frozen = nn.Parameter(torch.ones(4, 4), requires_grad=False)
     decays, others = build_optimizer(module, OptimConfig(weight_decay=0.3)).param_groups
     assert [p.shape for p in decays["params"]] == [torch.Size([2, 3])]
     assert decays["weight_decay"] == 0.3
-    assert len(others["params"]) == 4
+    assert len(others["params"]) == 5
     assert others["weight_decay"] == 0.0
 
 

@@ -80,18 +80,29 @@ def test_a_frozen_part_is_taken_out() -> None:
 
 
 def test_average_in_closed_form() -> None:
-    weight = nn.Parameter(torch.zeros(2))
-    average = Average(EmaConfig(decay=0.9, start=2), {"w.x": weight})
-    values = [1.0, 3.0, 7.0, 2.0]
-    for step, value in enumerate(values, 1):
-        weight.data.fill_(value)
-        average.update({"w.x": weight}, step)
-    expected = 0.9 * (0.9 * 3.0 + 0.1 * 7.0) + 0.1 * 2.0
-    with average.in_place({"w.x": weight}):
-        assert weight.tolist() == pytest.approx([expected] * 2)
-    assert weight.tolist() == [2.0, 2.0]
-    average.put({"w.x": weight})
-    assert weight.tolist() == pytest.approx([expected] * 2)
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    count = named.pop("1.num_batches_tracked")
+    average = Average(EmaConfig(decay=0.9, start=2), module)
+    for step, value in enumerate([1.0, 3.0, 7.0, 2.0], 1):
+        for place, tensor in enumerate(named.values()):
+            tensor.data.fill_(value + place)
+        count.fill_(step)
+        average.update(module, step)
+    expected = [0.9 * (0.9 * 3.0 + 0.1 * 7.0) + 0.1 * 2.0 + place for place in range(6)]
+
+    def found() -> list[float]:
+        assert count == 4
+        return [float(tensor.detach().mean()) for tensor in named.values()]
+
+    with average.in_place(module):
+        assert found() == pytest.approx(expected)
+        weight, bias, gain, shift, mean, variance = expected
+        by_hand = (2 * weight + bias - mean) * gain / variance**0.5 + shift
+        assert module.eval()(torch.ones(1, 2)).tolist()[0] == pytest.approx([by_hand] * 2, rel=1e-5)
+    assert found() == [2.0 + place for place in range(6)]
+    average.put(module)
+    assert found() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("towers", [("text",), ("image", "text")])

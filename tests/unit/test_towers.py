@@ -103,7 +103,9 @@ def test_resnet_and_vit_weights_come_from_a_local_folder(tmp_path):
     ):
         folder = tmp_path / name
         saved.save_pretrained(folder)
-        tower = config_class(pretrained=str(folder)).build(1).eval()
+        tower = config_class(pretrained=str(folder)).build(1)
+        assert all(module.training for module in tower.modules())
+        tower.eval()
         image = torch.rand(2, 1, 32, 32)
         with torch.no_grad():
             mine = tower(image)
@@ -132,7 +134,9 @@ def test_text_weights_come_from_a_local_folder(tmp_path, config, model):
     else:
         saved = model(config(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32)).eval()
     saved.save_pretrained(tmp_path)
-    tower = TextTowerConfig(pretrained=str(tmp_path), pool="cls").build(50, 0).eval()
+    tower = TextTowerConfig(pretrained=str(tmp_path), pool="cls").build(50, 0)
+    assert all(module.training for module in tower.modules())
+    tower.eval()
     ids = torch.randint(1, 50, (2, 6))
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
     with torch.no_grad():

@@ -36,6 +36,7 @@ class FusionConfig:
     """
 
     NEEDS_GRID: ClassVar[str] = "attends to patches"
+    NEEDS_PLACES: ClassVar[str] = "learns where each patch lies"
 
     kind: Literal["fusion"] = "fusion"
     weight: float = 1.0
