@@ -35,6 +35,7 @@ from medvlp.evaluate.leakage.compare import Part, known_samples
 from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import LeakageConfig
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.tasks.answering import AnsweringConfig
 from medvlp.evaluate.tasks.retrieval import RetrievalConfig
 from medvlp.evaluate.tasks.zero_shot import ZeroShotConfig
 from medvlp.models.bundle import save_bundle
@@ -132,9 +133,10 @@ def test_a_copied_report_refuses_tasks_about_reports_only(few, tmp_path):
     # An image's label is not given away by another patient's words ...
     passed = inspect_leaks(study, ZERO_SHOT, LeakageConfig(), [], [])
     assert [(leak.kind, leak.refuses) for leak in passed.leaks] == [("text", False)]
-    # ... the report that is searched for is.
-    with pytest.raises(LeakError, match="have a report that is also in split train"):
-        inspect_leaks(study, RetrievalConfig(), LeakageConfig(), [], [])
+    # ... the report that is searched for is, and what is answered from it.
+    for task in (RetrievalConfig(), AnsweringConfig()):
+        with pytest.raises(LeakError, match="have a report that is also in split train"):
+            inspect_leaks(study, task, LeakageConfig(), [], [])
 
 
 def test_a_prompt_taken_from_an_evaluated_report_is_found(few, tmp_path):
