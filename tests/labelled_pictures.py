@@ -77,7 +77,9 @@ def write_archive(root):
     return root / "manifest"
 
 
-def write_bundle(folder, seed=0, control="none", thresholds=None, labels=("mass", "edema")):
+def write_bundle(
+    folder, seed=0, control="none", thresholds=None, labels=("mass", "edema"), operating=None
+):
     torch.manual_seed(seed)
     image = ResNet2dConfig(depths=(1, 1), widths=(8, 16), stem=8, norm="group")
     text = TextTowerConfig(width=16, depth=1, heads=2, max_tokens=16)
@@ -89,7 +91,10 @@ def write_bundle(folder, seed=0, control="none", thresholds=None, labels=("mass"
         folder, model=model, domain="cxr", preprocess=CxrPreprocessConfig(size=32), image=image,
         text=text, tokenizer=tokenizer, objectives={"labels": (LabelsConfig(), head)},
         names=Names(labels=tuple(labels)), prompts=PROMPTS,
-        calibration=Calibration(prompts=PROMPTS.digest, thresholds=thresholds or {"mass": 0.5}),
+        calibration=Calibration(
+            prompts=PROMPTS.digest, thresholds=thresholds or {"mass": 0.5},
+            operating=operating or {},
+        ),
         provenance={"control": control},
     )  # fmt: skip
     return folder

@@ -229,7 +229,8 @@ def window_items(
         window_s: Length of a window in seconds; the last one ends with the recording.
         stride_s: Seconds between the starts of neighbouring windows.
         labels: Names in the order of `labels_L`: 1 where an interval of that name covers the
-            middle, 0 elsewhere, NaN in a recording without intervals.
+            middle, 0 elsewhere; the sample-wide value or NaN where no interval would tell
+            (`LabelVectors`).
     """
     table = LabelVectors(manifest, labels)
     items = []

@@ -54,6 +54,10 @@ NO_PROBABILITY = ("gloria", "medclip", "medclip-mean")
 """Rules whose scores rank images and say no more: nothing is calibrated, no threshold carries
 over."""
 
+OWN = ("medvlp", "native")
+"""Rules of prompts whose scores a bundle's calibration, thresholds and operating points are about;
+``native`` for the models that it asks by prompts."""
+
 TRANSDUCTIVE = ("gloria",)
 """Rules that standardise scores over the evaluated images."""
 

@@ -20,12 +20,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from medvlp.archive.duplicates.footprint import Footprint, footprint_of
+from medvlp.archive.duplicates.footprint import Footprint, footprint_of, joined
 from medvlp.config import plain
 from medvlp.data.prompts import load_prompts
 from medvlp.data.tokenizer import sentence_id, token_ids
 from medvlp.errors import RunError
 from medvlp.models.bundle import load, save_bundle
+from medvlp.models.bundle_file import read_info
+from medvlp.models.bundle_footprint import read_footprint
 from medvlp.models.lora import add_adapters, merge_adapters
 from medvlp.models.two_tower import TwoTower
 from medvlp.plain_files import read_json
@@ -233,15 +235,33 @@ def _provenance(experiment: Experiment, prepared: Prepared, run: Path) -> dict[s
     }
     told["weights"] = "trained" if experiment.optim.ema is None else "average"
     versions = read_json(run / "versions.json")
-    return {**told, "data": prepared.facts, "versions": versions}
+    return {**told, "data": prepared.facts, "init": _started(experiment), "versions": versions}
+
+
+def _started(experiment: Experiment) -> list[dict[str, Any]]:
+    """The bundle of `init`, and those that it was started from in its turn, as `Started`."""
+    if experiment.init is None:
+        return []
+    info, digest = read_info(experiment.init)
+    kept = experiment.data.footprint and read_footprint(experiment.init) is not None
+    first = {"manifests": info.provenance.get("data", {}).get("manifests", []), "footprint": kept}
+    earlier = [
+        one | {"footprint": kept and one["footprint"]} for one in info.provenance.get("init", [])
+    ]
+    return [{"bundle": digest} | first, *earlier]
 
 
 def _footprint(experiment: Experiment, prepared: Prepared) -> Footprint | None:
-    """Of what was trained on and of what was validated on: neither may be tested on."""
+    """Of what was trained on and of what was validated on: neither may be tested on.
+
+    What the bundle of `init` learnt from is in the weights still.
+    """
     if not experiment.data.footprint:
         return None
     samples = {item.sample for s in prepared.streams for item in (*s.train, *s.valid)}
-    return footprint_of(prepared.manifests, samples)
+    own = footprint_of(prepared.manifests, samples)
+    before = None if experiment.init is None else read_footprint(experiment.init)
+    return own if before is None else joined(own, before)
 
 
 def draw_curves(run: Path) -> None:

@@ -25,7 +25,7 @@ from leaks import (
     xray,
 )
 
-from medvlp.archive.duplicates.footprint import footprint_of
+from medvlp.archive.duplicates.footprint import footprint_of, joined
 from medvlp.cxr.preprocess import CxrPreprocessConfig
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.data.prompts import Prompts, PromptSet
@@ -35,6 +35,7 @@ from medvlp.evaluate.leakage.compare import Part, known_samples
 from medvlp.evaluate.leakage.gate import inspect_leaks
 from medvlp.evaluate.leakage.leak import LeakageConfig
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.tasks.answering import AnsweringConfig
 from medvlp.evaluate.tasks.retrieval import RetrievalConfig
 from medvlp.evaluate.tasks.zero_shot import ZeroShotConfig
 from medvlp.models.bundle import save_bundle
@@ -132,9 +133,10 @@ def test_a_copied_report_refuses_tasks_about_reports_only(few, tmp_path):
     # An image's label is not given away by another patient's words ...
     passed = inspect_leaks(study, ZERO_SHOT, LeakageConfig(), [], [])
     assert [(leak.kind, leak.refuses) for leak in passed.leaks] == [("text", False)]
-    # ... the report that is searched for is.
-    with pytest.raises(LeakError, match="have a report that is also in split train"):
-        inspect_leaks(study, RetrievalConfig(), LeakageConfig(), [], [])
+    # ... the report that is searched for is, and what is answered from it.
+    for task in (RetrievalConfig(), AnsweringConfig()):
+        with pytest.raises(LeakError, match="have a report that is also in split train"):
+            inspect_leaks(study, task, LeakageConfig(), [], [])
 
 
 def test_a_prompt_taken_from_an_evaluated_report_is_found(few, tmp_path):
@@ -234,6 +236,50 @@ def test_a_bundle_alone_tells_what_it_was_trained_on(row, expected, few, footpri
     assert kinds(inspected) == expected
     assert inspected.leaks[0].model == "theirs"
     assert any("near copies of images and of reports" in line for line in inspected.unchecked)
+
+
+@pytest.fixture(scope="module")
+def later(few, tmp_path_factory):
+    """What a run on other data kept of itself, with the traits of the first run."""
+    folder = tmp_path_factory.mktemp("later")
+    second = archive(folder / "second", clean(50, 2, "train"), key=key_of(few))
+    marks = [
+        footprint_of([manifest], set(manifest.samples["sample"]))
+        for manifest in (Manifest.open(second), Manifest.open(few))
+    ]
+    return second, joined(*marks), marks[0]
+
+
+def started(second, *earlier):
+    init = [{"bundle": "", "manifests": m, "footprint": kept} for m, kept in earlier]
+    return {"data": {"manifests": [Manifest.open(second).digest]}, "init": init}
+
+
+def test_what_the_first_of_two_runs_learnt_from_is_found(few, later, tmp_path):
+    second, both, _ = later
+    digest = Manifest.open(few).digest
+    bundle = write_bundle(tmp_path / "theirs", started(second, ([digest], True)), both)
+    one = planted(tmp_path, few, ("x.tif", xray(3), "P4", "T1", "test", "Another."))
+    inspected = found(study_of(one), bundles=[bundle])
+    assert kinds(inspected) == {"patient": 1, "pixels": 1}
+    assert not any("started" in line for line in inspected.unchecked)
+    inspected = found(replace(study_of(few), split="train"), bundles=[bundle])
+    assert kinds(inspected)["training"] == 6
+
+
+def test_a_start_that_tells_nothing_is_told_as_unchecked(few, later, tmp_path):
+    second, _, own = later
+    digest = Manifest.open(few).digest
+    others = archive(tmp_path / "t", clean(100, 2, "test"), key=key_of(few))
+    for name, init, manifests, expected in [
+        ("imported", ([], False), (second,), 1),
+        ("elsewhere", ([digest], False), (second,), 1),
+        ("at-hand", ([digest], False), (second, few), 0),
+    ]:
+        bundle = write_bundle(tmp_path / name, started(second, init), own)
+        unchecked = found(study_of(*manifests, others), bundles=[bundle]).unchecked
+        told = f"of {name}: of 1 of the bundles that it was started from, neither"
+        assert sum(told in line for line in unchecked) == expected
 
 
 def test_a_model_tested_on_what_it_learnt_from_is_found(few, footprinted):

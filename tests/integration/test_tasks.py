@@ -19,8 +19,12 @@ from labelled_pictures import (
 from medvlp.config import plain
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.digest import digest_bytes
+from medvlp.evaluate.predict import Study
+from medvlp.evaluate.rules import RULES
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.scorers import open_scorers
 from medvlp.evaluate.tasks.retrieval import first_right
+from medvlp.evaluate.tasks.zero_shot import ZeroShotConfig
 from medvlp.models.bundle import load
 
 
@@ -115,6 +119,37 @@ def test_a_rule_of_no_probabilities_has_no_calibration(manifest, bundles, tmp_pa
     assert "auroc" in metrics
     assert "accuracy" in metrics
     assert not {m for m in metrics if m.startswith(("brier", "calibration_error", "specificity"))}
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory):
+    """A model whose head knows all labels, and one whose head does not."""
+    root = tmp_path_factory.mktemp("calibrated")
+    taught = {
+        "thresholds": {"mass": 0.2, "edema": 0.3},
+        "operating": {"90": {"mass": 0.4, "edema": 0.6}},
+    }
+    paths = [
+        write_bundle(root / "head", 0, **taught),
+        write_bundle(root / "prompts", 1, labels=("mass",), **taught),
+    ]
+    return open_scorers(paths, "cxr", None), taught
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_validation_taught_holds_for_our_own_scores_alone(rule, manifest, calibrated):
+    scorers, taught = calibrated
+    study = Study(
+        protocol="trial", domain="cxr", manifests=(Manifest.open(manifest),), split="test", seed=0
+    )
+    known = {"medvlp": {"head", "prompts"}, "native": {"prompts"}}.get(rule, set())
+    asked = scorers[:1] if rule == "label-head" else scorers
+    found = ZeroShotConfig(prompts=PROMPTS, rule=rule).predict(study, asked)
+    half = {"mass": 0.5, "edema": 0.5} if rule == "cxr-clip" else {}
+    for one in asked:
+        kept = one.name in known
+        assert found.thresholds[one.name] == (taught["thresholds"] if kept else half)
+        assert found.operating[one.name] == (taught["operating"] if kept else {})
 
 
 def test_a_choice_is_among_all_labels_though_reports_deny_few(manifest, bundles, tmp_path):

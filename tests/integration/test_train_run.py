@@ -203,6 +203,28 @@ def test_averaged_weights_keep_the_running_statistics_that_fit_them(
         assert torch.equal(begun, state[f"model.{name}"])
 
 
+def test_a_bundle_owns_up_to_what_its_start_had_learnt_from(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    short, paths = ["trainer.steps=2", "data.batch_size=4"], []
+    for name, more in [("a", ["data.footprint=false"]), ("b", []), ("c", [])]:
+        init = [f"init={paths[-1]}"] if paths else []
+        train_run(experiment_file, [*short, *more, *init], tmp_path / name)
+        paths.append(tmp_path / name / "bundle")
+    a, b, c = (medvlp.load(path) for path in paths)
+    manifests = a.info.provenance["data"]["manifests"]
+    told = [
+        {"bundle": b.digest, "manifests": manifests, "footprint": True},
+        {"bundle": a.digest, "manifests": manifests, "footprint": False},
+    ]
+    assert [one.info.provenance["init"] for one in (a, b, c)] == [[], told[1:], told]
+    alone, both = read_footprint(paths[1]), read_footprint(paths[2])
+    assert alone is not None
+    assert both is not None
+    assert (both.samples, both.known["file"]) == (2 * alone.samples, 2 * alone.known["file"])
+    assert both.digests["file"].tolist() == alone.digests["file"].tolist()
+
+
 def test_the_supervised_control_learns_without_text(experiment_file: Path, tmp_path: Path) -> None:
     objectives = "objectives=[{kind: clip}, {kind: labels}]"
     run = tmp_path / "run"

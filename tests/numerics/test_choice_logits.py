@@ -30,3 +30,12 @@ def test_a_label_that_was_not_taught_is_never_chosen():
     assert np.exp(logit[:, [1, 3]]).max() == 0
     (one,) = choice_logits(train[taught == 2], label[taught == 2], [other], 1.0)
     assert set(one.argmax(1).tolist()) == {2}
+
+
+def test_a_label_that_nobody_looked_for_is_not_the_choice():
+    rng = np.random.default_rng(2)
+    train, label = clusters(rng, rng.integers(1, 4, 80))
+    unknown = label.copy()
+    unknown[:, 0] = np.nan
+    (known,), (found,) = (choice_logits(train, y, [train], 1.0) for y in (label, unknown))
+    np.testing.assert_array_equal(found, known)

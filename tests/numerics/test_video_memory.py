@@ -43,6 +43,24 @@ def test_a_recording_that_comes_twice_is_one_entry():
     torch.testing.assert_close(memory.entry_SE[1], F.normalize(videos[0] + videos[1], dim=0))
 
 
+def test_a_video_that_is_not_finite_leaves_no_trace():
+    spoilt, sound = Memory(5, 3, 4).double(), Memory(5, 3, 4).double()
+    videos, keys = unit(3, 4), torch.tensor([4, 2, 7])
+    for memory in (spoilt, sound):
+        memory.take(unit(2, 4, seed=1), torch.tensor([2, 9]))
+    bad = videos.clone()
+    bad[1, 2] = torch.nan
+    spoilt.take(bad, keys)
+    sound.take(videos[[0, 2]], keys[[0, 2]])
+    for step in range(2):
+        queries = unit(3, 4, seed=20 + step)
+        found = spoilt.nearest(queries, torch.tensor([1, 2, 3]), 3, 10.0)
+        assert found.isfinite().all()
+        assert torch.equal(found, sound.nearest(queries, torch.tensor([1, 2, 3]), 3, 10.0))
+        for memory in (spoilt, sound):
+            memory.take(unit(2, 4, seed=30 + step), torch.tensor([11, 12]))
+
+
 def filled(config, seed=9):
     objective = config.build(SIZES).double()
     objective.memory.take(unit(6, 4, seed=seed), torch.tensor([1, 2, 7, 4, 5, 9]))
@@ -109,8 +127,8 @@ def test_its_own_recording_is_never_retrieved():
 
 
 def test_silent_samples_enter_in_training_alone():
-    one, silent = clips.encodings(4, 2), ((1, 0), (1, 1), (3, 0), (3, 1), (2, 0))
-    data = clips.batch(4, 2, absent=silent)
+    one, silent = clips.encodings(5, 2), ((1, 0), (1, 1), (3, 0), (3, 1), (2, 0))
+    data = clips.batch(5, 2, absent=silent)
     objective = MemoryConfig(size=10).build(SIZES).double()
     objective.eval()(one, data)
     assert len(objective.memory) == 0

@@ -7,9 +7,11 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from medvlp.data.items import Item
+from medvlp.domain import domains
 from medvlp.evaluate.controls.border import SIDE, fitted, frame, strangers
 from medvlp.evaluate.controls.computed import border_only, computed, random_label
 from medvlp.evaluate.controls.table import BUNDLES, COMPUTED, CONTROLS, UNFIT, told_controls
+from medvlp.evaluate.leakage.leak import WORD_TASKS
 from medvlp.evaluate.metrics.chance import (
     Facts,
     all_positive_f1,
@@ -17,6 +19,7 @@ from medvlp.evaluate.metrics.chance import (
     level,
     row_levels,
 )
+from medvlp.evaluate.protocol import TASKS
 
 
 def item(i, patient, labels=(0.0,)):
@@ -132,6 +135,12 @@ def test_every_control_stands_in_a_table_or_says_why_not():
             assert all(value == "row" for name, value in told.items() if name in models)
             assert all(len(value) > 10 for name, value in told.items() if name not in models)
     assert set(COMPUTED) & set(BUNDLES) == set()
+
+
+def test_tables_of_tasks_name_kinds_that_there_are():
+    kinds = {*TASKS, *(kind for domain in domains().values() for kind in domain.tasks)}
+    assert set(UNFIT) <= kinds
+    assert kinds >= WORD_TASKS
 
 
 def test_hits_by_chance_are_those_of_five_classes_of_two_hundred():

@@ -199,6 +199,35 @@ def test_windows_cover_a_recording_and_take_the_label_of_their_middle(manifest: 
     assert [i.span for i in window_items(manifest, "train", 60.0, 1.0, ())] == [(0.0, 10.0)]
 
 
+def test_a_moment_is_silent_about_what_nobody_annotated(tmp_path: Path) -> None:
+    def interval(sample: str, name: str) -> dict[str, object]:
+        return {"sample": sample, "name": name, "kind": "interval", "geometry": [0.0, 4.0]}
+
+    tables: dict[str, list[dict[str, object]]] = {
+        "samples": [
+            {"sample": s, "domain": "video", "patient": s, "source": s, "sha256": s * 64,
+             "kind": "video", "split": "train", "duration_s": 8.0}
+            for s in "abc"
+        ],
+        "texts": [],
+        "labels": [{"sample": "a", "name": "bleeding", "value": 1.0, "source": "table"}],
+        "regions": [interval("a", "phase:one"), interval("b", "phase:two"), interval("b", "clip")],
+    }  # fmt: skip
+    sources = [{"source": s, "part": 0, "path": str(tmp_path / s)} for s in "abc"]
+    info = {"key_id": "test", "counts": {}}
+    write_manifest(tmp_path / "m", tables, sources, info, key=b"k" * 32)
+    names = ("phase:one", "phase:three", "clip", "tool:hook", "bleeding")
+    items = window_items(Manifest.open(tmp_path / "m"), "train", 4.0, 4.0, names)
+    nan = np.nan
+    # phase:three is in no interval, but its family is; "clip" was annotated in this archive.
+    expected = [
+        [1, 0, 0, nan, 1], [0, 0, 0, nan, 1],
+        [0, 0, 1, nan, nan], [0, 0, 0, nan, nan],
+        [nan] * 5, [nan] * 5,
+    ]  # fmt: skip
+    np.testing.assert_array_equal(np.array([i.labels_L for i in items]), expected)
+
+
 def test_relabelled_items_take_names_that_no_manifest_knows_as_unknown(manifest: Manifest) -> None:
     items = relabel(pairs(manifest), [manifest], ("effusion", "unheard"))
     values = {i.key: i.labels_L for i in items}

@@ -75,6 +75,16 @@ def footprint_of(manifests: Sequence[Manifest], samples: Collection[str]) -> Foo
     )
 
 
+def joined(one: Footprint, other: Footprint) -> Footprint:
+    """The footprint of two sets of samples; a sample that is in both counts twice."""
+    return Footprint(
+        key_ids=tuple(sorted({*one.key_ids, *other.key_ids})),
+        samples=one.samples + other.samples,
+        known={kind: one.known.get(kind, 0) + other.known.get(kind, 0) for kind in KINDS},
+        digests={kind: np.union1d(one.digests[kind], other.digests[kind]) for kind in KINDS},
+    )
+
+
 def of(table: pl.DataFrame, kind: str) -> pl.DataFrame:
     """The traits of one kind."""
     return table.filter(pl.col("kind") == kind)

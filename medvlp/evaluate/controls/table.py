@@ -72,7 +72,7 @@ UNFIT: Mapping[str, Mapping[str, str]] = {
     "temporal-retrieval": _RANKS,
     "order": _RANKS,
     "generation": _WORDS,
-    "answering": {},
+    "vqa": {},
     "grounding": _PLACES,
     "segmentation": _PLACES,
 }

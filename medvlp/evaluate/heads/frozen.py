@@ -142,11 +142,12 @@ def choice_logits(
 
     Args:
         train_ND: Standardised features.
-        label_NL: Exactly one 1 a row. A label that occurs in no row is never chosen.
+        label_NL: Exactly one 1 a row, the rest 0 or unknown. A label that occurs in no row is never
+            chosen.
         others: Standardised features, (M,D) each.
         strength: C, the inverse of the penalty, as scikit-learn has it.
     """
-    choice_N = label_NL.argmax(axis=1)
+    choice_N = (label_NL == 1).argmax(axis=1)
     logits = [np.full((len(other), label_NL.shape[1]), NEVER) for other in others]
     if len(classes := np.unique(choice_N)) == 1:
         for found in logits:

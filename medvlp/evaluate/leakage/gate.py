@@ -124,7 +124,7 @@ def _against(
     """What a model knows of the evaluated split from its training."""
     name = f"training of {model}"
     leaks: list[Leak] = []
-    unchecked: list[str] = []
+    unchecked = list(_untold(training, name))
     own = {manifest.digest for manifest in study.manifests}
     if study.split in ("train", "valid") and training.digests & own:
         leaks.append(_whole(evaluated, name, model))
@@ -158,6 +158,15 @@ def _whole(evaluated: Part, name: str, model: str) -> Leak:
         model=model,
         detail=f"{evaluated.name} itself belongs to the {name}",
     )
+
+
+def _untold(training: Training, name: str) -> Iterator[str]:
+    """What the weights may know from before the training that the bundle tells of."""
+    if training.untold:
+        yield (
+            f"{name}: of {training.untold} of the bundles that it was started from, neither "
+            "manifests nor a footprint are at hand"
+        )
 
 
 def _limits(footprint: Footprint, name: str, study: Study) -> Iterator[str]:

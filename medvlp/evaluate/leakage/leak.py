@@ -24,7 +24,7 @@ FOR_WORDS = frozenset({"text"})
 """Kinds that spoil only tasks whose answers are words: a report that two patients share says
 nothing about an image's label."""
 
-WORD_TASKS = frozenset({"retrieval", "temporal-retrieval", "order", "generation", "answering"})
+WORD_TASKS = frozenset({"retrieval", "temporal-retrieval", "order", "generation", "vqa"})
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -15,21 +15,48 @@ from medvlp.models.bundle_footprint import read_footprint
 
 
 @dataclass(frozen=True, kw_only=True)
+class Started:
+    """A bundle from whose weights another was trained on, by the other's provenance."""
+
+    manifests: frozenset[str]
+    """Digests of those that it was trained on; none where it did not tell."""
+
+    footprint: bool
+    """Whether its footprint is part of the other's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """What is known of a bundle's training data."""
 
     digests: frozenset[str]
-    """Of the manifests, by the bundle's own account."""
+    """Of the manifests, by the bundle's own account, those of earlier runs among them."""
 
     manifests: tuple[Manifest, ...]
     """Those of them that are at hand."""
 
     footprint: Footprint | None
 
+    started: tuple[Started, ...] = ()
+    """The bundles whose weights it started from, one from another."""
+
     @property
     def known(self) -> bool:
         """Whether every manifest is at hand."""
-        return bool(self.digests) and self.digests == {m.digest for m in self.manifests}
+        told = all(one.manifests or not one.footprint for one in self.started)
+        return told and bool(self.digests) and self.digests == self._at_hand
+
+    @property
+    def untold(self) -> int:
+        """Of how many bundles that it started from nothing can be compared."""
+        return sum(
+            not one.footprint and not (one.manifests and one.manifests <= self._at_hand)
+            for one in self.started
+        )
+
+    @property
+    def _at_hand(self) -> frozenset[str]:
+        return frozenset(manifest.digest for manifest in self.manifests)
 
 
 def training_of(
@@ -43,7 +70,12 @@ def training_of(
         named: Manifests that the protocol names as training data.
         given: The evaluation's own manifests, which may be the same.
     """
-    digests = frozenset(provenance.get("data", {}).get("manifests", ()))
+    started = tuple(
+        Started(manifests=frozenset(one["manifests"]), footprint=one["footprint"])
+        for one in provenance.get("init", ())
+    )
+    own = provenance.get("data", {}).get("manifests", ())
+    digests = frozenset(own).union(*(one.manifests for one in started))
     found = {m.digest: m for m in given if m.digest in digests}
     for path in (*named, *_of_run(bundle)):
         manifest = _opened(path)
@@ -51,7 +83,10 @@ def training_of(
         if manifest is not None and (manifest.digest in digests or path in named):
             found.setdefault(manifest.digest, manifest)
     return Training(
-        digests=digests, manifests=tuple(found.values()), footprint=read_footprint(bundle)
+        digests=digests,
+        manifests=tuple(found.values()),
+        footprint=read_footprint(bundle),
+        started=started,
     )
 
 

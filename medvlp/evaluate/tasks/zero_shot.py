@@ -23,7 +23,7 @@ from medvlp.evaluate.metrics.findings import finding_measures
 from medvlp.evaluate.metrics.phases import choice_measures
 from medvlp.evaluate.predict import Predicted, Scorer, Study, predict_labels
 from medvlp.evaluate.predictions import Evidence
-from medvlp.evaluate.rules import HALF, NO_PROBABILITY, TRANSDUCTIVE, RuleName
+from medvlp.evaluate.rules import HALF, NO_PROBABILITY, OWN, TRANSDUCTIVE, RuleName
 
 OF_PROBABILITIES = ("brier_score", "calibration_error", "net_benefit")
 """Beginnings of the names of metrics that mean nothing for scores that are no probabilities."""
@@ -122,21 +122,18 @@ class ZeroShotConfig:
         return self.rule == "label-head"
 
     def _finished(self, found: Predicted, by_head: Collection[str]) -> Predicted:
-        counts, thresholds, rows = dict(found.counts), dict(found.thresholds), found.rows
-        operating = found.operating
+        counts, rows = dict(found.counts), found.rows
         if self.rule == "native":
             counts["models_by_head"] = len(by_head)
-            counts["models_by_prompts"] = len(thresholds) - len(by_head)
-            # What validation taught was about scores by prompts.
-            thresholds = {m: {} if m in by_head else t for m, t in thresholds.items()}
-            operating = {m: {} if m in by_head else t for m, t in operating.items()}
+            counts["models_by_prompts"] = len(found.thresholds) - len(by_head)
         if self.rule in TRANSDUCTIVE:
             counts["transductive"] = 1
-        if self.rule in (*NO_PROBABILITY, *HALF):
-            independent = resolved(self.prompts).mode == "independent"
-            half = self.rule in HALF and independent
-            limits = dict.fromkeys(rows["name"].unique(), 0.5) if half else {}
-            thresholds, operating = dict.fromkeys(thresholds, limits), {}
+        # What validation taught was about probabilities by our own rule.
+        ours = set(found.thresholds) - set(by_head) if self.rule in OWN else set()
+        thresholds = {m: t if m in ours else {} for m, t in found.thresholds.items()}
+        operating = {m: t if m in ours else {} for m, t in found.operating.items()}
+        if self.rule in HALF and resolved(self.prompts).mode == "independent":
+            thresholds = dict.fromkeys(thresholds, dict.fromkeys(rows["name"].unique(), 0.5))
         if self.ensemble:
             rows = pl.concat([rows, mean_of_models(rows)])
         return dataclasses.replace(

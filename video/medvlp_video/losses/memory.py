@@ -147,12 +147,15 @@ class Memory(nn.Module):
         """End a batch: entries grow older, and all ranks' new ones replace their recordings' own.
 
         Args:
-            video_KE: This rank's silent videos, normalised.
+            video_KE: This rank's silent videos, normalised; those not finite are left out.
             recording_K: The recording of each.
         """
+        video_KE, recording_K = gather_rows(video_KE.detach()), gather_rows(recording_K)
+        # The guard skips the update of such a batch; an entry would spoil all later ones.
+        sound_K = video_KE.isfinite().all(1)
         # In an order that does not depend on which rank had which.
-        recording_N, order_N = torch.unique(gather_rows(recording_K), return_inverse=True)
-        video_NE = widened(gather_rows(video_KE.detach())).to(self.entry_SE.dtype)
+        recording_N, order_N = torch.unique(recording_K[sound_K], return_inverse=True)
+        video_NE = widened(video_KE[sound_K]).to(self.entry_SE.dtype)
         new_NE = video_NE.new_zeros(len(recording_N), video_NE.shape[1])
         new_NE = F.normalize(new_NE.index_add(0, order_N, video_NE), dim=1)
         self.batches += 1
