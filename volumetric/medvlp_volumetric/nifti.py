@@ -29,12 +29,13 @@ from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
 from medvlp.domain import Ref
 from medvlp_volumetric.nifti_file import NiftiHeader, Stream, open_nifti
-from medvlp_volumetric.told import NOTHING, Told
+from medvlp_volumetric.told import NOTHING, Affine, Told, affine_of
 from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
 
 SUFFIXES = (".nii", ".nii.gz")
 _STEP = 1 << 17
 """Voxels read at a time: few enough that what is made of them stays near the processor."""
+_NO_PLACE = frozenset({"no_geometry", "bad_affine", "bad_spacing"})
 _FARTHEST = float(np.finfo(np.float32).max)
 
 Scale = tuple[float, float]
@@ -87,6 +88,21 @@ def read_nifti(path: Path, told: Told = NOTHING) -> Volume:
     steps = ("rescaled",) if scale else ()
     history = Provenance(reader="nibabel", files=(path,), steps=steps)
     return Volume.from_whd(values_WHD, header.affine, (*flags, *value_flags(values_WHD)), history)
+
+
+def stated_affine(path: Path) -> Affine | None:
+    """Where a file's header says that its voxels lie; None where it tells nothing to go by.
+
+    Raises:
+        Reject: What else is wrong with the header.
+    """
+    try:
+        with open_nifti(path) as file:
+            return affine_of(file.header.affine)
+    except Reject as verdict:
+        if verdict.code not in _NO_PLACE:
+            raise
+        return None
 
 
 def _joined(first: Scale | None, then: Scale | None) -> Scale | None:

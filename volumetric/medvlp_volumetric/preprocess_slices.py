@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -189,7 +190,8 @@ class CtSlices:
         """
         if not one_picture(paths):
             volume = read_ct(paths, flags)
-            return place(self.placement(volume), regions, lambda files: read_mask(files, volume))
+            drawn = partial(read_mask, volume=volume, flags=flags)
+            return place(self.placement(volume), regions, drawn)
         if regions:
             raise InputError(
                 "a region lies in a picture, and regions here are of volumes",

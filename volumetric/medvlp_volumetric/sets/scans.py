@@ -17,8 +17,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.domain import Ref
 from medvlp_volumetric.arrays import is_array, read_array
 from medvlp_volumetric.grid import same_grid
-from medvlp_volumetric.nifti import read_nifti
-from medvlp_volumetric.nifti_file import open_nifti
+from medvlp_volumetric.nifti import read_nifti, stated_affine
 from medvlp_volumetric.told import (
     NOTHING,
     Affine,
@@ -36,7 +35,6 @@ LABEL = "Reading volumes"
 _LIMITS = Limits(memory_mb=16384)
 """Volumes are read whole: one of 2**30 voxels takes 4 GiB as float32, and masks are made of it."""
 
-_NO_PLACE = frozenset({"no_geometry", "bad_affine", "bad_spacing"})
 _UNTOLD = Told(affine=affine_of_dicom((1.0, 1.0, 1.0)))
 _ALIKE = 0.01
 """Relative difference up to which two tellings of a voxel's size agree."""
@@ -111,14 +109,8 @@ def _as_stored(path: Path) -> tuple[Affine | None, Volume]:
     """A volume with nothing of any table applied, and the affine that its file tells."""
     if is_array(path):
         return None, read_array(path, NOTHING)
-    try:
-        with open_nifti(path) as file:
-            affine = affine_of(file.header.affine)
-    except Reject as verdict:
-        if verdict.code not in _NO_PLACE:
-            raise
-        return None, read_nifti(path, _UNTOLD)
-    return affine, read_nifti(path)
+    affine = stated_affine(path)
+    return affine, read_nifti(path, _UNTOLD if affine is None else NOTHING)
 
 
 def _scaled(volume: Volume, slope: float, intercept: float) -> Volume:
