@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ from medvlp_volumetric.told import (
 from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
 
 LABEL = "Reading volumes"
+
+_DRAWN = re.compile(r"(?:.*_)?(?:seg|segmentations?|masks?)(?:_.*)?", re.IGNORECASE)
+"""A folder of masks, whose files are called as the volumes."""
 
 _LIMITS = Limits(memory_mb=16384)
 """Volumes are read whole: one of 2**30 voxels takes 4 GiB as float32, and masks are made of it."""
@@ -70,6 +74,11 @@ class MaskFacts:
     affine: Affine
     values: tuple[int, ...]
     """All that occur, 0 left out."""
+
+
+def is_drawn(root: Path, path: Path) -> bool:
+    """Whether a file lies in a folder of masks below the root."""
+    return any(_DRAWN.fullmatch(part) for part in path.relative_to(root).parts[:-1])
 
 
 def reading_scans(slope: float = 1.0, intercept: float = 0.0) -> Reading[Scan]:
