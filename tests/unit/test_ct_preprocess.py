@@ -173,7 +173,8 @@ def test_a_stretched_volume_spans_the_window_whatever_its_values_mean():
 def test_arrays_of_the_user_s_own_are_taken_as_canonical():
     values = body().transpose(2, 1, 0)[:, ::-1, ::-1]  # head, back, left
     preprocess = CtPreprocessConfig(shape=(20, 20, 20), spacing_mm=(2, 2, 2)).build()
-    np.testing.assert_array_equal(preprocess.from_array(values, (2, 2, 2)), values)
+    for spacing in ((2, 2, 2), np.array([2.0, 2.0, 2.0])):
+        np.testing.assert_array_equal(preprocess.from_array(values, spacing), values)
     with pytest.raises(InputError):
         preprocess.from_array(values[0])
 

@@ -343,7 +343,8 @@ class CtPreprocess:
             InputError: Another shape, or values that are not finite.
         """
         hu_DHW = np.asarray(array, dtype=np.float32)
-        return self._store(volume_of(hu_DHW, spacing_mm or self.config.spacing_mm))
+        spacing = self.config.spacing_mm if spacing_mm is None else spacing_mm
+        return self._store(volume_of(hu_DHW, spacing))
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
         canonical = volume.canonical()

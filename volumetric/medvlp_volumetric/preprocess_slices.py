@@ -141,7 +141,8 @@ class CtSlices:
         """
         hu_DHW = np.asarray(array, dtype=np.float32)
         hu_DHW = hu_DHW[None] if hu_DHW.ndim == 2 else hu_DHW
-        return self._store(volume_of(hu_DHW, spacing_mm or self._spacing_mm))
+        spacing = self._spacing_mm if spacing_mm is None else spacing_mm
+        return self._store(volume_of(hu_DHW, spacing))
 
     @property
     def _spacing_mm(self) -> tuple[float, float, float]:
