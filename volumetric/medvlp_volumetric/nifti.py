@@ -155,7 +155,9 @@ class NiftiOptions:
     Without one every file is a patient, so give one if patients have several files."""
 
     accept_not_hu: bool = False
-    """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``."""
+    """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``. One of
+    whole values from 0 to 255 is then taken for grey levels if more than 128 of them occur, else
+    for a mask as ever."""
 
     body_part: str = ""
     """What the volumes ought to show, such as CHEST; one that hardly does is flagged, as
@@ -187,7 +189,9 @@ def index_nifti(root: Path, intake: Intake) -> None:
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
     items = ((path,) for path in volumes)
-    told = {"body_part": options.body_part} if options.body_part else {}
+    told: dict[str, Any] = {"body_part": options.body_part} if options.body_part else {}
+    if options.accept_not_hu:
+        told["grey"] = True
     reading = replace(READING, settings=told)
     for (path,), found in intake.read(reading, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
@@ -204,32 +208,39 @@ def index_nifti(root: Path, intake: Intake) -> None:
             raise _not_single(path)
 
 
-def examine_nifti(paths: Sequence[Path], *, body_part: str = "") -> Measured:
+def examine_nifti(paths: Sequence[Path], *, body_part: str = "", grey: bool = False) -> Measured:
     """Read one volume whole, as training will.
 
     Args:
         paths: The file.
         body_part: As in `NiftiOptions`.
+        grey: As in `is_label_map`.
 
     Raises:
         Reject: See `read_nifti`.
         Ignore: See `read_scan`.
     """
-    return measured_volume(paths, read_scan(paths[0]), body_part)
+    return measured_volume(paths, read_scan(paths[0], grey=grey), body_part)
 
 
-def read_scan(path: Path) -> Volume:
+def read_scan(path: Path, told: Told = NOTHING, *, grey: bool = False) -> Volume:
     """A volume that is no mask.
+
+    Args:
+        path: The file.
+        told: As in `read_nifti`.
+        grey: As in `is_label_map`.
 
     Raises:
         Reject: See `read_nifti`.
-        Ignore: ``label_map``: a mask, which unscaled bytes are without being looked at.
+        Ignore: ``label_map``: a mask, which unscaled bytes are without being looked at, unless
+            they may be grey levels.
     """
-    with open_nifti(path) as file:
-        if file.header.dtype == np.uint8 and file.header.scale is None:
+    with open_nifti(path, told.matrix) as file:
+        if file.header.dtype == np.uint8 and file.header.scale is None and not grey:
             raise Ignore("label_map")
-    volume = read_nifti(path)
-    if is_label_map(volume.hu_DHW):
+    volume = read_nifti(path, told)
+    if is_label_map(volume.hu_DHW, grey=grey):
         raise Ignore("label_map")
     return volume
 

@@ -316,7 +316,7 @@ class CtPreprocess:
             Reject: The files make no sound volume of HU.
             Ignore: They hold no volume, or a mask.
         """
-        return self._store(read_ct(paths, flags))
+        return self._store(read_ct(paths, flags, any_scale=self.config.stretch))
 
     def read_in_place(
         self, paths: Sequence[Path], flags: Sequence[str] = ()
@@ -327,7 +327,7 @@ class CtPreprocess:
             Reject: The files make no sound volume of HU.
             Ignore: They hold no volume, or a mask.
         """
-        volume = read_ct(paths, flags)
+        volume = read_ct(paths, flags, any_scale=self.config.stretch)
         return self._store(volume), underlay_of(paths, flags, volume, self.placement(volume))
 
     def from_array(
@@ -383,7 +383,7 @@ class CtPreprocess:
             Ignore: They hold no volume, or a mask.
             InputError: A region does not fit the volume.
         """
-        volume = read_ct(paths, flags)
+        volume = read_ct(paths, flags, any_scale=self.config.stretch)
         drawn = partial(read_mask, volume=volume, flags=flags)
         return place(self.placement(volume), regions, drawn)
 

@@ -29,7 +29,7 @@ from medvlp_volumetric.told import (
     is_to_be_scaled,
     spacing_of,
 )
-from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
+from medvlp_volumetric.values import is_label_map, levels_of, measured_volume, value_flags
 
 LABEL = "Reading volumes"
 
@@ -188,13 +188,10 @@ def examine_mask(paths: Sequence[Path]) -> MaskFacts:
     if not is_label_map(volume.hu_DHW):
         raise Reject("not_a_mask")
     d, h, w = volume.hu_DHW.shape
-    seen = np.zeros(256, bool)
-    for plane in volume.hu_DHW:
-        seen[plane.astype(np.uint8)] = True
     return MaskFacts(
         shape=(d, h, w),
         affine=affine_of(volume.affine_whd),
-        values=tuple(int(value) for value in np.flatnonzero(seen) if value),
+        values=tuple(value for value in levels_of(volume.hu_DHW) if value),
     )
 
 
