@@ -88,6 +88,8 @@ def test_merlin_takes_minus_one_for_not_mentioned(tmp_path):
     root = tmp_path / "merlin"
     for seed, name in enumerate(("AC001", "AC002", "AC003")):
         nifti(root / f"merlin_data/{name}.nii.gz", body(seed), affine())
+        # Its folder comes before that of the volumes.
+        nifti(root / f"masks/{name}.nii.gz", (body(seed) > 0).astype(np.uint8), affine())
     book = Workbook()
     for row in (
         ("study id", "Findings", "Split", "Few Shot"),
@@ -110,7 +112,8 @@ def test_merlin_takes_minus_one_for_not_mentioned(tmp_path):
     sections = found.manifest.texts.filter(pl.col("level") == "section")
     assert sections.height == 2
     assert "no_text" in found.samples[two]["flags"]
-    assert found.codes == [("join", "no_row"), ("row", "empty_report")]
+    ignored = [("ignored", "not_of_the_set")] * 3
+    assert found.codes == [*ignored, ("join", "no_row"), ("row", "empty_report")]
     assert (found.notes["rows_without_image"], found.notes["labels_without_image"]) == (1, 1)
 
 
@@ -205,6 +208,7 @@ def test_inspect_takes_censored_outcomes_for_unknown(tmp_path):
     root = tmp_path / "inspect/full"
     for seed, name in enumerate(("PE1", "PE2", "PE3")):
         nifti(root / f"CTPA/{name}.nii.gz", body(seed), affine())
+        nifti(root / f"CT_seg/{name}.nii.gz", (body(seed) > 0).astype(np.uint8), affine())
     tables = {
         "impressions": ["impression_id\timpressions", "1\tNo embolism.", "2\t", "7\tNone."],
         "labels": ["impression_id\tpe_positive\t1_month_mortality", "1\tTrue\tCensored", "2\tx\tx"],
@@ -228,6 +232,7 @@ def test_inspect_takes_censored_outcomes_for_unknown(tmp_path):
     assert [words for _, words in texts(found, one)] == ["IMPRESSION:\nNo embolism."]
     assert "no_text" in found.samples[two]["flags"]
     assert found.codes == [
+        *[("ignored", "not_of_the_set")] * 3,
         ("join", "no_row"),
         ("row", "bad_labels"),
         ("row", "empty_report"),

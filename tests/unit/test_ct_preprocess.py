@@ -3,9 +3,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 from medvlp.archive.index import index_archive
-from medvlp.archive.verdict import Reject
+from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import plain, validate
 from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.errors import ConfigError, InputError
@@ -17,6 +18,7 @@ from medvlp_volumetric.preprocess import (
 )
 from medvlp_volumetric.read import probe, resolve
 from medvlp_volumetric.resampling import middle, onto_grid, resample
+from medvlp_volumetric.told import Told
 from medvlp_volumetric.values import is_label_map
 
 
@@ -173,7 +175,8 @@ def test_a_stretched_volume_spans_the_window_whatever_its_values_mean():
 def test_arrays_of_the_user_s_own_are_taken_as_canonical():
     values = body().transpose(2, 1, 0)[:, ::-1, ::-1]  # head, back, left
     preprocess = CtPreprocessConfig(shape=(20, 20, 20), spacing_mm=(2, 2, 2)).build()
-    np.testing.assert_array_equal(preprocess.from_array(values, (2, 2, 2)), values)
+    for spacing in ((2, 2, 2), np.array([2.0, 2.0, 2.0])):
+        np.testing.assert_array_equal(preprocess.from_array(values, spacing), values)
     with pytest.raises(InputError):
         preprocess.from_array(values[0])
 
@@ -264,6 +267,53 @@ def test_values_that_are_no_hu_are_flagged_and_masks_known(tmp_path):
     assert read_nifti(save(tmp_path / "m.nii", mask)).flags == ("not_hu",)
     assert is_label_map(mask.astype(np.float32))
     assert not is_label_map(body().astype(np.float32))
+
+
+def test_what_is_no_ct_in_hounsfield_units_is_not_read_as_such(tmp_path):
+    preprocess = CtPreprocessConfig(shape=(4, 4, 4), fit="resize").build()
+    bright = np.where(body() == 1000, 2000, body())
+    twice = save(tmp_path / "twice.nii", (bright - 1024).astype(np.int16))
+    mask = save(tmp_path / "mask.nii", (body() > 0).astype(np.int16))
+    grey = np.clip(body() / 8 + 125, 0, 255).T
+    np.save(tmp_path / "grey.npy", grey)
+    np.save(tmp_path / "hu.npy", body().T)
+    Image.fromarray(grey[9].astype(np.uint8)).save(tmp_path / "grey.png")
+    place = Told(affine=tuple(np.eye(4)[:3].ravel().tolist())).flags
+    refused = [
+        (twice, (), "double_rescale"),
+        (twice, ("no_text",), "double_rescale"),
+        (mask, ("no_text",), "label_map"),
+        (tmp_path / "hu.npy", (), "not_hu"),
+        (tmp_path / "grey.npy", place, "not_hu"),
+        (tmp_path / "grey.png", (), "not_hu"),
+    ]
+    for path, flags, code in refused:
+        with pytest.raises(Verdict) as verdict:
+            preprocess.read([path], flags=flags)
+        assert verdict.value.code == code
+    preprocess.read([twice], flags=("double_rescale",))
+    preprocess.read([tmp_path / "hu.npy"], flags=place)
+    preprocess.read([tmp_path / "grey.png"], flags=("scale=8.0,-1000.0",))
+    # A model of pictures takes any scale, and still no mask.
+    pictures = CtPreprocessConfig(shape=(4, 4, 4), fit="resize", stretch=True).build()
+    pictures.read([tmp_path / "grey.png"])
+    with pytest.raises(Ignore, match="label_map"):
+        pictures.read([mask])
+
+
+def test_grey_levels_are_taken_in_on_wish_and_masks_never(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    grey = np.random.default_rng(0).integers(0, 256, (12, 12, 12))
+    save(source / "bytes.nii", grey.astype(np.uint8))
+    save(source / "words.nii", grey.astype(np.int16) // 2 * 2 + 1)
+    save(source / "organs.nii", (grey % 118).astype(np.uint8))
+    wish = ["options.accept_not_hu=true"]
+    index_archive(source, kind="nifti", out=tmp_path / "m", overrides=wish)
+    (flags,) = pl.read_parquet(tmp_path / "m/samples.parquet")["flags"]
+    assert "not_hu" in flags
+    codes = pl.read_parquet(tmp_path / "m/rejects.parquet")["code"].to_list()
+    assert codes == ["label_map"] * 2
 
 
 def test_resolve_finds_volumes_and_probe_their_size(tmp_path):

@@ -99,7 +99,8 @@ def test_arrays_of_the_user_s_own_are_volumes_or_single_slices():
     (array,) = arrays(3)
     np.testing.assert_array_equal(preprocess.from_array(array), array)
     np.testing.assert_array_equal(preprocess.from_array(array[0]), array[:1])
-    assert preprocess.from_array(array, (8, 2, 2)).shape == (6, 12, 10)
+    for spacing in ((8, 2, 2), np.array([8.0, 2.0, 2.0])):
+        assert preprocess.from_array(array, spacing).shape == (6, 12, 10)
     with pytest.raises(InputError):
         preprocess.from_array(array[None])
 

@@ -5,14 +5,17 @@ import io
 
 import numpy as np
 import pytest
-from minivolumes import affine, body, nifti
+from minivolumes import affine, body, nifti, without_geometry
 
 from medvlp.archive.codes import explain
 from medvlp.archive.verdict import Reject
 from medvlp.data.cache import ArrayCache
 from medvlp.data.flags import flag_with, name_of, values_of, with_values
 from medvlp.data.items import Item
+from medvlp.data.placement import MaskRegion
+from medvlp.errors import InputError
 from medvlp_volumetric.arrays import read_array
+from medvlp_volumetric.preprocess import CtPreprocessConfig
 from medvlp_volumetric.read import read_volume
 from medvlp_volumetric.told import (
     NOTHING,
@@ -103,6 +106,34 @@ def test_geometry_from_dicom_fields_is_the_affine_of_a_file(tmp_path):
     volume = read_volume([path], told.flags)
     assert np.array_equal(volume.hu_DHW, HU)
     np.testing.assert_allclose(volume.affine_whd, wanted)
+
+
+def test_a_mask_lies_where_a_table_says_that_its_volume_lies(tmp_path):
+    """It is drawn on the volume's own file, whose header tells as little."""
+    drawn = np.zeros(body(1).shape, np.uint8)
+    drawn[3:7, 4:8, 2:5] = 1
+    scan = nifti(tmp_path / "scan.nii", (body(1) + 1024).astype(np.int16))
+    np.save(tmp_path / "mask.npy", drawn.T)
+    told = Told(scale=(1.0, -1024.0), affine=affine_of(affine()))
+    contract = CtPreprocessConfig(shape=(12, 18, 20), spacing_mm=(2.5, 0.8, 0.8)).build()
+
+    def laid(mask):
+        placed = contract.regions([scan], told.flags, [MaskRegion(paths=(mask,))])
+        return placed.masks[0]
+
+    wanted = laid(nifti(tmp_path / "placed.nii", drawn, affine()))
+    assert wanted.sum() == drawn.sum()
+    placeless = [
+        nifti(tmp_path / "placeholder.nii", drawn),
+        without_geometry(nifti(tmp_path / "without.nii", drawn)),
+        tmp_path / "mask.npy",
+    ]
+    for mask in placeless:
+        np.testing.assert_array_equal(laid(mask), wanted)
+    elsewhere = nifti(tmp_path / "elsewhere.nii", drawn, affine(position=(-40, -35, 30)))
+    for mask in (elsewhere, nifti(tmp_path / "smaller.nii", drawn[:-1])):
+        with pytest.raises(InputError, match="does not lie on the voxels"):
+            laid(mask)
 
 
 def saved(array, **how) -> bytes:

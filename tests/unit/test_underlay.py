@@ -181,7 +181,7 @@ def test_files_that_tell_no_place_have_no_underlay(tmp_path):
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
     preprocess = CtSlicesConfig(size=(8, 8)).build()
     assert preprocess.read_in_place([tmp_path / "a.png"])[1] is None
-    assert preprocess.read_in_place([tmp_path / "a.npy"])[1] is None
+    assert preprocess.read_in_place([tmp_path / "a.npy"], ["not_hu"])[1] is None
     told = ("affine=-1,0,0,0,0,-1,0,0,0,0,2,0",)
     _, underlay = preprocess.read_in_place([tmp_path / "a.npy"], told)
     np.testing.assert_allclose(underlay.affine_whd, np.diag([-1.0, -1, 2, 1]))

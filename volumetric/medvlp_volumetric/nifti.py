@@ -29,12 +29,13 @@ from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
 from medvlp.domain import Ref
 from medvlp_volumetric.nifti_file import NiftiHeader, Stream, open_nifti
-from medvlp_volumetric.told import NOTHING, Told
+from medvlp_volumetric.told import NOTHING, Affine, Told, affine_of
 from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
 
 SUFFIXES = (".nii", ".nii.gz")
 _STEP = 1 << 17
 """Voxels read at a time: few enough that what is made of them stays near the processor."""
+_NO_PLACE = frozenset({"no_geometry", "bad_affine", "bad_spacing"})
 _FARTHEST = float(np.finfo(np.float32).max)
 
 Scale = tuple[float, float]
@@ -89,6 +90,21 @@ def read_nifti(path: Path, told: Told = NOTHING) -> Volume:
     return Volume.from_whd(values_WHD, header.affine, (*flags, *value_flags(values_WHD)), history)
 
 
+def stated_affine(path: Path) -> Affine | None:
+    """Where a file's header says that its voxels lie; None where it tells nothing to go by.
+
+    Raises:
+        Reject: What else is wrong with the header.
+    """
+    try:
+        with open_nifti(path) as file:
+            return affine_of(file.header.affine)
+    except Reject as verdict:
+        if verdict.code not in _NO_PLACE:
+            raise
+        return None
+
+
 def _joined(first: Scale | None, then: Scale | None) -> Scale | None:
     """Two scales, one after the other, as one."""
     if first is None or then is None:
@@ -139,7 +155,9 @@ class NiftiOptions:
     Without one every file is a patient, so give one if patients have several files."""
 
     accept_not_hu: bool = False
-    """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``."""
+    """Take in volumes whose values cannot be Hounsfield units, with the flag ``not_hu``. One of
+    whole values from 0 to 255 is then taken for grey levels if more than 128 of them occur, else
+    for a mask as ever."""
 
     body_part: str = ""
     """What the volumes ought to show, such as CHEST; one that hardly does is flagged, as
@@ -171,7 +189,9 @@ def index_nifti(root: Path, intake: Intake) -> None:
     texts = {path for path in files if path.suffix.lower() == ".txt"}
     volumes = [path for path in files if is_nifti(path)]
     items = ((path,) for path in volumes)
-    told = {"body_part": options.body_part} if options.body_part else {}
+    told: dict[str, Any] = {"body_part": options.body_part} if options.body_part else {}
+    if options.accept_not_hu:
+        told["grey"] = True
     reading = replace(READING, settings=told)
     for (path,), found in intake.read(reading, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
@@ -188,32 +208,39 @@ def index_nifti(root: Path, intake: Intake) -> None:
             raise _not_single(path)
 
 
-def examine_nifti(paths: Sequence[Path], *, body_part: str = "") -> Measured:
+def examine_nifti(paths: Sequence[Path], *, body_part: str = "", grey: bool = False) -> Measured:
     """Read one volume whole, as training will.
 
     Args:
         paths: The file.
         body_part: As in `NiftiOptions`.
+        grey: As in `is_label_map`.
 
     Raises:
         Reject: See `read_nifti`.
         Ignore: See `read_scan`.
     """
-    return measured_volume(paths, read_scan(paths[0]), body_part)
+    return measured_volume(paths, read_scan(paths[0], grey=grey), body_part)
 
 
-def read_scan(path: Path) -> Volume:
+def read_scan(path: Path, told: Told = NOTHING, *, grey: bool = False) -> Volume:
     """A volume that is no mask.
+
+    Args:
+        path: The file.
+        told: As in `read_nifti`.
+        grey: As in `is_label_map`.
 
     Raises:
         Reject: See `read_nifti`.
-        Ignore: ``label_map``: a mask, which unscaled bytes are without being looked at.
+        Ignore: ``label_map``: a mask, which unscaled bytes are without being looked at, unless
+            they may be grey levels.
     """
-    with open_nifti(path) as file:
-        if file.header.dtype == np.uint8 and file.header.scale is None:
+    with open_nifti(path, told.matrix) as file:
+        if file.header.dtype == np.uint8 and file.header.scale is None and not grey:
             raise Ignore("label_map")
-    volume = read_nifti(path)
-    if is_label_map(volume.hu_DHW):
+    volume = read_nifti(path, told)
+    if is_label_map(volume.hu_DHW, grey=grey):
         raise Ignore("label_map")
     return volume
 

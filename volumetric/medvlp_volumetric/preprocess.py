@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -13,16 +14,20 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from medvlp.archive.pictures import is_picture
 from medvlp.archive.series.geometry import Volume
 from medvlp.config import STRICT
 from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
+from medvlp_volumetric.arrays import is_array
 from medvlp_volumetric.body import body_centre
 from medvlp_volumetric.grid import same_grid
+from medvlp_volumetric.nifti import is_nifti, stated_affine
 from medvlp_volumetric.read import read_ct, read_volume
 from medvlp_volumetric.resampling import about, middle, onto_grid
+from medvlp_volumetric.told import Told, is_placeholder
 from medvlp_volumetric.underlay import underlay_of
 
 Length = Annotated[int, Ge(1)]
@@ -246,9 +251,25 @@ def grey_slice(stored: NDArray[Any], window: Window, at: float) -> NDArray[np.ui
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
 
 
-def read_mask(paths: Sequence[Path], volume: Volume) -> NDArray[np.float32]:
-    """A mask's values in the axes of the volume that it belongs to."""
-    mask = read_volume(paths)
+def read_mask(
+    paths: Sequence[Path], volume: Volume, flags: Sequence[str] = ()
+) -> NDArray[np.float32]:
+    """A mask's values in the axes of the volume that it belongs to.
+
+    Args:
+        paths: The mask's files.
+        volume: In the orientation it is read in.
+        flags: The volume's sample's.
+
+    Raises:
+        Reject: The files make no sound volume.
+        InputError: The mask does not lie on the volume's voxels.
+    """
+    told = Told.of(flags).affine
+    if told is not None and _tells_no_place(paths):
+        mask = read_volume(paths, Told(affine=told).flags)
+    else:
+        mask = read_volume(paths)
     if not same_grid(
         mask.hu_DHW.shape[::-1], mask.affine_whd, volume.hu_DHW.shape[::-1], volume.affine_whd
     ):
@@ -263,6 +284,17 @@ def read_mask(paths: Sequence[Path], volume: Volume) -> NDArray[np.float32]:
     )
     native: NDArray[np.float32] = values_DHW.transpose(np.argsort(axes))
     return native
+
+
+def _tells_no_place(paths: Sequence[Path]) -> bool:
+    """Whether files say as little of where they lie as those of a volume whose place is told.
+
+    Programs that draw on a volume copy its header.
+    """
+    if not is_nifti(paths[0]):
+        return all(is_array(path) or is_picture(path) for path in paths)
+    stated = stated_affine(paths[0])
+    return stated is None or is_placeholder(stated)
 
 
 class CtPreprocess:
@@ -284,7 +316,7 @@ class CtPreprocess:
             Reject: The files make no sound volume of HU.
             Ignore: They hold no volume, or a mask.
         """
-        return self._store(read_ct(paths, flags))
+        return self._store(read_ct(paths, flags, any_scale=self.config.stretch))
 
     def read_in_place(
         self, paths: Sequence[Path], flags: Sequence[str] = ()
@@ -295,7 +327,7 @@ class CtPreprocess:
             Reject: The files make no sound volume of HU.
             Ignore: They hold no volume, or a mask.
         """
-        volume = read_ct(paths, flags)
+        volume = read_ct(paths, flags, any_scale=self.config.stretch)
         return self._store(volume), underlay_of(paths, flags, volume, self.placement(volume))
 
     def from_array(
@@ -311,7 +343,8 @@ class CtPreprocess:
             InputError: Another shape, or values that are not finite.
         """
         hu_DHW = np.asarray(array, dtype=np.float32)
-        return self._store(volume_of(hu_DHW, spacing_mm or self.config.spacing_mm))
+        spacing = self.config.spacing_mm if spacing_mm is None else spacing_mm
+        return self._store(volume_of(hu_DHW, spacing))
 
     def _store(self, volume: Volume) -> NDArray[np.int16]:
         canonical = volume.canonical()
@@ -350,8 +383,9 @@ class CtPreprocess:
             Ignore: They hold no volume, or a mask.
             InputError: A region does not fit the volume.
         """
-        volume = read_ct(paths, flags)
-        return place(self.placement(volume), regions, lambda files: read_mask(files, volume))
+        volume = read_ct(paths, flags, any_scale=self.config.stretch)
+        drawn = partial(read_mask, volume=volume, flags=flags)
+        return place(self.placement(volume), regions, drawn)
 
     def placement(self, volume: Volume) -> Placement:
         """How a volume, in the orientation it is read in, lies on the stored grid."""

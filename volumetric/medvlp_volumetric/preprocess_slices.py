@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -140,7 +141,8 @@ class CtSlices:
         """
         hu_DHW = np.asarray(array, dtype=np.float32)
         hu_DHW = hu_DHW[None] if hu_DHW.ndim == 2 else hu_DHW
-        return self._store(volume_of(hu_DHW, spacing_mm or self._spacing_mm))
+        spacing = self._spacing_mm if spacing_mm is None else spacing_mm
+        return self._store(volume_of(hu_DHW, spacing))
 
     @property
     def _spacing_mm(self) -> tuple[float, float, float]:
@@ -189,7 +191,8 @@ class CtSlices:
         """
         if not one_picture(paths):
             volume = read_ct(paths, flags)
-            return place(self.placement(volume), regions, lambda files: read_mask(files, volume))
+            drawn = partial(read_mask, volume=volume, flags=flags)
+            return place(self.placement(volume), regions, drawn)
         if regions:
             raise InputError(
                 "a region lies in a picture, and regions here are of volumes",

@@ -16,8 +16,10 @@ from medvlp.archive.series.geometry import Volume
 from medvlp.archive.series.grouping import group_series
 from medvlp.archive.series.layout import lay_out
 from medvlp.archive.series.policy import Policy, part_of
+from medvlp.archive.series.qc import read_hu
 from medvlp.archive.series.read import choose, read_headers, read_series
-from medvlp.archive.verdict import Verdict
+from medvlp.archive.verdict import Reject, Verdict
+from medvlp.data.flags import name_of
 from medvlp.errors import InputError
 from medvlp.progress import track
 from medvlp_volumetric.arrays import is_array, read_array, read_stack
@@ -28,7 +30,11 @@ from medvlp_volumetric.nifti import (
     read_scan,
     refuse_not_hu,
 )
-from medvlp_volumetric.told import Told
+from medvlp_volumetric.told import SCALE, Told
+from medvlp_volumetric.values import is_scaled_twice
+
+_SETTLED = frozenset({SCALE, "not_hu", "double_rescale"})
+"""Flags of samples whose scale was told, or accepted as it is."""
 
 
 def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
@@ -54,17 +60,40 @@ def read_volume(paths: Sequence[Path], flags: Iterable[str] = ()) -> Volume:
     return read_series(paths, Policy.of(known), part_of(known), legacy=NO_PREAMBLE in known)
 
 
-def read_ct(paths: Sequence[Path], flags: Sequence[str] = ()) -> Volume:
-    """`read_volume` of what indexing takes in, or has taken in: then its sample's flags say so.
+def read_ct(paths: Sequence[Path], flags: Sequence[str] = (), *, any_scale: bool = False) -> Volume:
+    """`read_volume` of a CT in Hounsfield units, judged as indexing judges it.
+
+    Not every kind of source looks at values, so samples of manifests are judged as well, unless
+    their flags say what was made of the scale.
+
+    Args:
+        paths: The volume's files.
+        flags: The sample's.
+        any_scale: Whether values may mean anything but a mask.
 
     Raises:
-        Reject: The files make no sound volume, or a NIfTI file's values are no Hounsfield units.
+        Reject: The files make no sound volume, or its values are no Hounsfield units
+            (``not_hu``, ``double_rescale``), of which pictures and arrays are suspected that no
+            table knows.
         Ignore: They hold no volume, or a mask.
     """
-    if flags or not _one_nifti(paths):
+    if not _SETTLED.isdisjoint(map(name_of, flags)):
         return read_volume(paths, flags)
-    volume = read_scan(paths[0])
-    refuse_not_hu(volume.flags)
+    told = Told.of(flags)
+    if _one_nifti(paths):
+        volume = read_scan(paths[0], told, grey=any_scale)
+    elif any_scale:
+        return read_volume(paths, flags)
+    elif any(is_array(path) or is_picture(path) for path in paths):
+        if told.affine is None:
+            raise Reject("not_hu", "nobody tells what they show")
+        volume = read_volume(paths, flags)
+    else:
+        return read_hu(paths, Policy.of(flags), part_of(flags), legacy=NO_PREAMBLE in flags)
+    if not any_scale:
+        refuse_not_hu(volume.flags)
+        if is_scaled_twice(volume.hu_DHW):
+            raise Reject("double_rescale")
     return volume
 
 

@@ -14,17 +14,40 @@ from medvlp.archive.measure import Measured, measured
 from medvlp.archive.probe import Probe
 from medvlp.archive.series.bodypart import Facts
 from medvlp.archive.series.geometry import Volume
-from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_code
+from medvlp.archive.series.hounsfield import absent_peaks, count_volume, scale_code, some_of
 from medvlp_volumetric.check import check_volume
 
 _FARTHEST_HU = 70_000
+_MOST_LABELS = 128
+"""Label maps have fewer values (TotalSegmentator's 118), an 8-bit picture of CT has more."""
 
 
-def is_label_map(values: NDArray[np.float32]) -> bool:
-    """Whether the values are a mask's: whole, from 0, and at most 255."""
+def is_label_map(values: NDArray[np.float32], *, grey: bool = False) -> bool:
+    """Whether the values are a mask's: whole, from 0, and at most 255.
+
+    Args:
+        values: Of a whole volume.
+        grey: Whether more than 128 of the 256 values are a picture's grey levels instead.
+    """
     if float(values.min()) < 0 or float(values.max()) > 255:
         return False
-    return bool((values == np.rint(values)).all())
+    if not (values == np.rint(values)).all():
+        return False
+    return not grey or len(levels_of(values)) <= _MOST_LABELS
+
+
+def levels_of(values: NDArray[np.float32]) -> list[int]:
+    """All values that occur in a volume of whole numbers from 0 to 255."""
+    seen = np.zeros(256, bool)
+    for plane in values:
+        seen[plane.astype(np.uint8)] = True
+    return [int(value) for value in np.flatnonzero(seen)]
+
+
+def is_scaled_twice(hu_DHW: NDArray[np.float32]) -> bool:
+    """Whether a volume shows a body only on a scale that is moved; some voxels are asked first."""
+    some = hu_DHW[some_of(hu_DHW.shape)]
+    return bool(scale_code(count_volume(some)) and scale_code(count_volume(hu_DHW)))
 
 
 def value_flags(values: NDArray[np.float32]) -> tuple[str, ...]:

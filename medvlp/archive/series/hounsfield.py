@@ -40,6 +40,8 @@ _ODD = 0.8
 _ALIKE = 0.4
 _COARSE = 5
 _EIGHT_BIT = 255.0
+_EVERY = 4
+_SHORT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,11 @@ def count_volume(hu_DHW: NDArray[np.float32]) -> tuple[int, ...]:
     """The histogram over `HU_EDGES` of a whole volume, plane by plane."""
     planes = (count_hu(plane) for plane in hu_DHW)
     return tuple(sum(column) for column in zip(*planes, strict=True))
+
+
+def some_of(shape: Sequence[int]) -> tuple[slice, ...]:
+    """Which voxels are enough to doubt a scale: every fourth along an axis, more of a short one."""
+    return tuple(slice(None, None, min(_EVERY, max(1, n // _SHORT))) for n in shape)
 
 
 def count_stored(stored: NDArray[Any], slope: float, intercept: float) -> tuple[int, ...]:

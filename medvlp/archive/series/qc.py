@@ -13,14 +13,23 @@ from typing import Any
 
 import numpy as np
 from nibabel import orientations
+from numpy.typing import NDArray
 
 from medvlp.archive.dicom.files import read_planes
-from medvlp.archive.series.grouping import Group, group_series
-from medvlp.archive.series.hounsfield import HuReport, Values, count_hu, is_outside, judge_hu
-from medvlp.archive.series.layout import Layout, Survey, check_kind, settle, survey
+from medvlp.archive.series.geometry import Volume
+from medvlp.archive.series.grouping import Group, Slice, group_series
+from medvlp.archive.series.hounsfield import (
+    HuReport,
+    Values,
+    count_hu,
+    is_outside,
+    judge_hu,
+    some_of,
+)
+from medvlp.archive.series.layout import Layout, Survey, check_kind, lay_out, settle, survey
 from medvlp.archive.series.marks import MARKS
 from medvlp.archive.series.policy import NO_REPAIR, Policy
-from medvlp.archive.series.read import padding_hu, read_headers
+from medvlp.archive.series.read import choose, load, padding_hu, read_headers
 from medvlp.archive.series.spacing import MAX_GAP_MM
 from medvlp.archive.verdict import Reject, Verdict
 
@@ -90,15 +99,51 @@ def describe_series(paths: Sequence[Path]) -> Described:
     return Described(series=tuple((tuple(place[p] for p in f.group.paths), f.qc) for f in found))
 
 
-def measure_file(path: Path) -> Values:
+def measure_file(path: Path, *, legacy: bool = False) -> Values:
     """Decode a file and look at its values.
+
+    Args:
+        path: The file.
+        legacy: Whether files without preamble are taken.
 
     Raises:
         Reject: The file is bad.
     """
-    planes = read_planes(path)
-    low, high = float(planes.min()), float(planes.max())
-    return Values(low=low, high=high, counts=count_hu(planes))
+    return _values_of(read_planes(path, legacy=legacy))
+
+
+def _values_of(pixels: NDArray[np.float32]) -> Values:
+    return Values(low=float(pixels.min()), high=float(pixels.max()), counts=count_hu(pixels))
+
+
+def read_hu(
+    paths: Sequence[Path], policy: Policy = NO_REPAIR, part: int = 0, *, legacy: bool = False
+) -> Volume:
+    """`read_series`, of values that indexing would believe to be Hounsfield units.
+
+    They are judged by some voxels, before padding is set to air; a doubt is settled by all.
+
+    Raises:
+        Reject: See `read_series`; also ``not_hu`` and ``double_rescale``.
+        Ignore: See `read_series`.
+    """
+    group = choose(group_series(read_headers(paths, legacy=legacy), policy), part)
+    layout = lay_out(group, policy)
+    slices, *plane = some_of(layout.shape)
+    looked_at = range(layout.shape[0])[slices]
+    seen: list[Values] = []
+
+    def look(place: int, values_HW: NDArray[np.float32]) -> None:
+        if place in looked_at:
+            seen.append(_values_of(values_HW[tuple(plane)]))
+
+    volume = load(layout, policy, look)
+    if volume.units == "HU" and _report(layout.slices, seen).code:
+        whole = [measure_file(path, legacy=legacy) for path in layout.paths]
+        code = _report(layout.slices, whole).code
+        if code:
+            raise Reject(code)
+    return volume
 
 
 def examine_group(
@@ -139,13 +184,19 @@ def examine_group(
 def _judge(found: Survey, measured: Measured) -> HuReport:
     """Values of the series: each file counts once, in the order of its first slice."""
     paths = dict.fromkeys(item.header.path for item in found.slices)
-    intercepts = sorted({item.plane.intercept for item in found.slices})
-    bits = max(item.header.bits_stored for item in found.slices)
     values = {path: measured(path) for path in paths}
-    report = judge_hu([*values.values()], intercepts, bits)
+    report = _report(found.slices, [*values.values()])
     if _padded(found, values):
         report = replace(report, flags=tuple(dict.fromkeys((*report.flags, "padding_clamped"))))
-    other = {item.plane.marks[_UNITS].upper() for item in found.slices if item.plane.marks}
+    return report
+
+
+def _report(slices: Sequence[Slice], values: Sequence[Values]) -> HuReport:
+    """What values say, and what their headers say of them."""
+    intercepts = sorted({item.plane.intercept for item in slices})
+    bits = max(item.header.bits_stored for item in slices)
+    report = judge_hu(values, intercepts, bits)
+    other = {item.plane.marks[_UNITS].upper() for item in slices if item.plane.marks}
     return replace(report, code="not_hu") if other & OTHER_UNITS else report
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvlp.archive.dicom.files import read_header, read_planes
 from medvlp.archive.dicom.header import Header
@@ -21,8 +22,17 @@ from medvlp.archive.series.repair import fill_missing
 from medvlp.archive.verdict import Ignore, Reject
 
 
-def load(layout: Layout, policy: Policy = NO_REPAIR) -> Volume:
+def load(
+    layout: Layout,
+    policy: Policy = NO_REPAIR,
+    look: Callable[[int, NDArray[np.float32]], None] | None = None,
+) -> Volume:
     """Decode a layout's files, each once, each slice with its own rescale, and repair them.
+
+    Args:
+        layout: Of one volume.
+        policy: Under which it was laid out.
+        look: Is shown each slice, its place and its values as they are decoded.
 
     Raises:
         Reject: A file is bad.
@@ -39,6 +49,8 @@ def load(layout: Layout, policy: Policy = NO_REPAIR) -> Volume:
         planes = read_planes(path, legacy=NO_PREAMBLE in header.flags, header=header)
         for place, item in slices:
             plane_HW = planes[item.frame]
+            if look is not None:
+                look(place, plane_HW)
             if hounsfield:
                 clamped |= clamp_padding(plane_HW, padding_hu(item))
             moved = layout.shear.apply(plane_HW, place, outside) if layout.shear else plane_HW

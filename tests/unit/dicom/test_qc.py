@@ -9,7 +9,9 @@ from medvlp.archive.series.bodypart import Facts, body_part_flags
 from medvlp.archive.series.hounsfield import count_hu
 from medvlp.archive.series.policy import Policy
 from medvlp.archive.series.qc import examine_series
+from medvlp.archive.verdict import Reject
 from medvlp_volumetric.check import check_volume
+from medvlp_volumetric.read import read_ct
 
 AXIAL = [(0, 0, 2.0 * k) for k in range(5)]
 
@@ -41,6 +43,28 @@ def test_a_body_part_in_free_words_stays_out_of_the_record(series):
     (finding,) = examine_series(series(AXIAL, BodyPartExamined="MRS NIGHTINGALE"))
     assert finding.qc["body_part"] is None
     assert "NIGHTINGALE" not in json.dumps(finding.qc)
+
+
+def test_a_series_is_read_as_ct_only_where_indexing_believes_its_values(series):
+    """Air that was scaled twice lies where padding does, which reading sets to air."""
+    rng = np.random.default_rng(0)
+    hu = rng.choice([-1000, -100, 45, 500], size=(5, 40, 40), p=[0.5, 0.1, 0.35, 0.05])
+    for name, stored, code in (
+        ("sound", hu + 1024, ""),
+        ("twice", hu, "double_rescale"),
+        ("picture", np.clip(hu // 8 + 125, 0, 255) + 1024, "not_hu"),
+    ):
+        paths = series(AXIAL, stored.astype(np.int16), folder=name, RescaleIntercept=-1024)
+        (finding,) = examine_series(paths)
+        assert finding.qc["verdict"] == (f"REJECT:{code}" if code else "accept")
+        for flags in ((), ("no_text",), ("part_1",)):
+            if code:
+                with pytest.raises(Reject, match=code):
+                    read_ct(paths, flags)
+            else:
+                assert np.array_equal(read_ct(paths, flags).hu_DHW, hu)
+        if code:
+            read_ct(paths, (code,))
 
 
 def test_refused_kinds_have_records_too(series, dicom):

@@ -31,7 +31,7 @@ from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
 from medvlp_volumetric.nifti import is_nifti, stem
-from medvlp_volumetric.sets.scans import LABEL, Scan, reading_scans, scan_columns
+from medvlp_volumetric.sets.scans import LABEL, Scan, is_drawn, reading_scans, scan_columns
 
 SOURCE = "bimcv-r"
 VOLUMES = 8_069
@@ -67,7 +67,7 @@ def index_bimcv_r(root: Path, intake: Intake) -> None:
     files = list(intake.files())
     reports = _reports(intake, the_file(files, _TABLE), options.language)
     lists = SplitLists(intake, options.lists)
-    volumes = {path: _key(path) for path in files if is_nifti(path)}
+    volumes = {path: _key(path) for path in files if is_nifti(path) and not is_drawn(root, path)}
     compare(intake, "volumes", len(volumes), VOLUMES)
     used: set[Key] = set()
 

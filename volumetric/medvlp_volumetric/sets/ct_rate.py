@@ -39,7 +39,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.config import STRICT
 from medvlp.errors import ArchiveError
 from medvlp_volumetric.nifti import is_nifti, stem
-from medvlp_volumetric.sets.scans import LABEL, Scan, reading_scans, scan_columns
+from medvlp_volumetric.sets.scans import LABEL, Scan, is_drawn, reading_scans, scan_columns
 from medvlp_volumetric.told import Affine, affine_of_dicom, is_placeholder
 
 SOURCE = "ct-rate"
@@ -63,8 +63,6 @@ _COLUMNS = {
 _NO_CHEST = re.compile(r"(?:.*_)?no_chest_(?:train|valid)\.txt")
 _NAME = re.compile(r"((train|valid)_\d+)_([a-z]+)_(\d+)")
 _FOLDER = re.compile(r"(train|valid)(_fixed)?")
-_DRAWN = re.compile(r"(?:.*_)?(?:seg|segmentations?|masks?)(?:_.*)?", re.IGNORECASE)
-"""A folder of masks, whose files are called as the volumes."""
 
 _SECTIONS = {
     "ClinicalInformation_EN": "CLINICAL INFORMATION",
@@ -174,7 +172,7 @@ def _volumes(root: Path, intake: Intake, files: Sequence[Path], first: bool) -> 
     named: dict[Path, _Name] = {}
     for path in filter(is_nifti, files):
         name = _name(stem(path))
-        if name is not None and not _in_folder(root, path, _DRAWN):
+        if name is not None and not is_drawn(root, path):
             named[path] = name
     excluded = _excluded(intake, files)
     lowest: dict[str, int] = {}

@@ -27,7 +27,7 @@ from medvlp.archive.text.document import is_wordless
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
 from medvlp_volumetric.nifti import is_nifti, stem
-from medvlp_volumetric.sets.scans import LABEL, Scan, reading_scans, scan_columns
+from medvlp_volumetric.sets.scans import LABEL, Scan, is_drawn, reading_scans, scan_columns
 
 SOURCE = "inspect-ctpa"
 
@@ -77,7 +77,7 @@ def index_inspect(root: Path, intake: Intake) -> None:
         for name, value in study.labels.items():
             intake.label(sample, name, value, SOURCE)
 
-    volumes = filter(is_nifti, files)
+    volumes = (path for path in files if is_nifti(path) and not is_drawn(root, path))
     reading = reading_scans()
     take_files(intake, volumes, studies, stem, lambda study: reading, accept, LABEL)
     leave_rest(intake)

@@ -28,7 +28,7 @@ from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
 from medvlp_volumetric.nifti import is_nifti, stem
-from medvlp_volumetric.sets.scans import LABEL, Scan, reading_scans, scan_columns
+from medvlp_volumetric.sets.scans import LABEL, Scan, is_drawn, reading_scans, scan_columns
 
 SOURCE = "merlin"
 STUDIES = 25_494
@@ -76,7 +76,7 @@ def index_merlin(root: Path, intake: Intake) -> None:
         inside = path.relative_to(root).as_posix()
         annotations.apply(sample, accession=name, study_uid=name, path=inside)
 
-    volumes = filter(is_nifti, files)
+    volumes = (path for path in files if is_nifti(path) and not is_drawn(root, path))
     reading = reading_scans()
     take_files(intake, volumes, studies, stem, lambda study: reading, accept, LABEL)
     intake.notes["labels_without_image"] += len(labels)

@@ -28,7 +28,7 @@ from medvlp.archive.tables.accounts import (
 )
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.verdict import Reject
-from medvlp_volumetric.sets.scans import LABEL, Scan, reading_scans, scan_columns
+from medvlp_volumetric.sets.scans import LABEL, Scan, is_drawn, reading_scans, scan_columns
 from medvlp_volumetric.told import Affine, affine_of
 
 SOURCE = "rad-chestct"
@@ -71,7 +71,7 @@ def index_rad_chestct(root: Path, intake: Intake) -> None:
     """Index the public part of RAD-ChestCT with its split."""
     options = intake.options(ListOptions)
     files = list(intake.files())
-    volumes = with_suffix(files, (".npz",))
+    volumes = [path for path in with_suffix(files, (".npz",)) if not is_drawn(root, path)]
     rows = _rows(intake, the_file(files, _TABLE), {path.name for path in volumes})
     notes = _Notes(_notes(intake, files))
     lists = SplitLists(intake, options.lists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.domain import Ref
 from medvlp_volumetric.arrays import is_array, read_array
 from medvlp_volumetric.grid import same_grid
-from medvlp_volumetric.nifti import read_nifti
-from medvlp_volumetric.nifti_file import open_nifti
+from medvlp_volumetric.nifti import read_nifti, stated_affine
 from medvlp_volumetric.told import (
     NOTHING,
     Affine,
@@ -29,14 +29,16 @@ from medvlp_volumetric.told import (
     is_to_be_scaled,
     spacing_of,
 )
-from medvlp_volumetric.values import is_label_map, measured_volume, value_flags
+from medvlp_volumetric.values import is_label_map, levels_of, measured_volume, value_flags
 
 LABEL = "Reading volumes"
+
+_DRAWN = re.compile(r"(?:.*_)?(?:seg|segmentations?|masks?)(?:_.*)?", re.IGNORECASE)
+"""A folder of masks, whose files are called as the volumes."""
 
 _LIMITS = Limits(memory_mb=16384)
 """Volumes are read whole: one of 2**30 voxels takes 4 GiB as float32, and masks are made of it."""
 
-_NO_PLACE = frozenset({"no_geometry", "bad_affine", "bad_spacing"})
 _UNTOLD = Told(affine=affine_of_dicom((1.0, 1.0, 1.0)))
 _ALIKE = 0.01
 """Relative difference up to which two tellings of a voxel's size agree."""
@@ -72,6 +74,11 @@ class MaskFacts:
     affine: Affine
     values: tuple[int, ...]
     """All that occur, 0 left out."""
+
+
+def is_drawn(root: Path, path: Path) -> bool:
+    """Whether a file lies in a folder of masks below the root."""
+    return any(_DRAWN.fullmatch(part) for part in path.relative_to(root).parts[:-1])
 
 
 def reading_scans(slope: float = 1.0, intercept: float = 0.0) -> Reading[Scan]:
@@ -111,14 +118,8 @@ def _as_stored(path: Path) -> tuple[Affine | None, Volume]:
     """A volume with nothing of any table applied, and the affine that its file tells."""
     if is_array(path):
         return None, read_array(path, NOTHING)
-    try:
-        with open_nifti(path) as file:
-            affine = affine_of(file.header.affine)
-    except Reject as verdict:
-        if verdict.code not in _NO_PLACE:
-            raise
-        return None, read_nifti(path, _UNTOLD)
-    return affine, read_nifti(path)
+    affine = stated_affine(path)
+    return affine, read_nifti(path, _UNTOLD if affine is None else NOTHING)
 
 
 def _scaled(volume: Volume, slope: float, intercept: float) -> Volume:
@@ -187,13 +188,10 @@ def examine_mask(paths: Sequence[Path]) -> MaskFacts:
     if not is_label_map(volume.hu_DHW):
         raise Reject("not_a_mask")
     d, h, w = volume.hu_DHW.shape
-    seen = np.zeros(256, bool)
-    for plane in volume.hu_DHW:
-        seen[plane.astype(np.uint8)] = True
     return MaskFacts(
         shape=(d, h, w),
         affine=affine_of(volume.affine_whd),
-        values=tuple(int(value) for value in np.flatnonzero(seen) if value),
+        values=tuple(value for value in levels_of(volume.hu_DHW) if value),
     )
 
 
