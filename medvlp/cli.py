@@ -27,10 +27,7 @@ from medvlp.importing import import_weights
 from medvlp.structure import structure
 
 app = typer.Typer(
-    name="medvlp",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+    name="medvlp", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 out = Console()
 err = Console(stderr=True, soft_wrap=True)

@@ -184,7 +184,7 @@ def _source(bundle: Bundle, hit: Hit, manifest: Manifest | None) -> Source | Non
 
 def _flags(manifest: Manifest, sample: str) -> tuple[str, ...]:
     (row,) = manifest.samples.filter(pl.col("sample") == sample).iter_rows(named=True)
-    return tuple(row["flags"])
+    return tuple(row["flags"] or ())
 
 
 def _shown(bundle: Bundle, hit: Hit, array: NDArray[Any] | str) -> Picture | None:

@@ -217,7 +217,7 @@ def _manifest_units(
             remedy="use a bundle of the manifest's domain",
         )
     for row in rows.iter_rows(named=True):
-        paths, flags = manifest.paths(row["source"]), tuple(row["flags"])
+        paths, flags = manifest.paths(row["source"]), tuple(row["flags"] or ())
         for span in _spans(row["duration_s"], window_s, stride_s):
             source = Source(position=0, paths=paths, span=span, flags=flags)
             yield Unit(sample=row["sample"], place=row["source"], source=source)

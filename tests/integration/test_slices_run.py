@@ -188,11 +188,14 @@ def test_the_2d_tower_starts_from_what_was_trained_without_the_slices(
         ("image={kind: resnet3d}", "image.kind=resnet3d takes volumes of one depth"),
         ("image={kind: vit}", "image.kind=vit takes volumes of one depth"),
         ("preprocess={kind: ct}", "image.kind=slices reads where each slice lies"),
-        ("objectives=[{kind: fusion, matching: 0}]", "fusion attends to patches"),
+        (
+            "image.encoder.patch_dropout=0 & objectives=[{kind: fusion, matching: 0}]",
+            "fusion attends to patches",
+        ),
         ("trainer.strategy=fsdp", "image.at_once"),
     ],
 )
 def test_what_cannot_take_such_volumes_is_refused(file, override: str, reason: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_experiment(file, [override])
+        load_experiment(file, override.split(" & "))
     assert reason in str(error.value)

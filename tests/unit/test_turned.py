@@ -104,7 +104,7 @@ def test_a_token_in_front_may_stand_for_the_volume():
     torch.testing.assert_close(features.pooled_BD, tower.norm(tokens)[:, 0])
     kept = tower.train()(x)
     assert kept.tokens_BPD.shape == (2, 4, 20)
-    kept.pooled_BD.sum().backward()
+    kept.pooled_BD[:, 0].sum().backward()  # the sum over all is fixed by the last norm
     assert tower.cls_token.grad.abs().sum() > 0
 
 

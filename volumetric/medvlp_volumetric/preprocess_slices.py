@@ -20,6 +20,7 @@ from medvlp.data.placement import Placed, Placement, Region, place
 from medvlp.data.preprocess import Span
 from medvlp.data.underlay import Underlay
 from medvlp.errors import InputError
+from medvlp_volumetric.masks import read_mask
 from medvlp_volumetric.preprocess import (
     CtAugmentConfig,
     Length,
@@ -30,7 +31,6 @@ from medvlp_volumetric.preprocess import (
     draw_change,
     grey_slice,
     placement_of,
-    read_mask,
     resampled_shape,
     volume_of,
     windowed,

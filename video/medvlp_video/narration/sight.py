@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 MOST_PARTNERS = 256
 """Other steps that a step is compared with."""
 
+_ROUNDING = 1e-6
+"""Cosines of unit vectors in single precision that differ by less are the same."""
+
 LEAST_PARTNERS = 8
 """Below so many, nothing can be said of a step."""
 
@@ -118,7 +121,8 @@ def shares_beaten(image_NE: Floats, text_NE: Floats, steps: Sequence[Shown]) -> 
 
     Mismatched are the step's frames with another step's text, and the other's frames with its
     text, so that a text which resembles everything beats no more than one that resembles little.
-    Equal cosines count half. Other steps at the same time of the same video are left out.
+    Equal cosines, up to rounding, count half. Other steps at the same time of the same video are
+    left out.
 
     Args:
         image_NE: Unit vectors of the steps' frames.
@@ -135,7 +139,8 @@ def shares_beaten(image_NE: Floats, text_NE: Floats, steps: Sequence[Shown]) -> 
         other_M = np.concatenate(
             [text_NE[partner_M] @ image_NE[i], image_NE[partner_M] @ text_NE[i]]
         )
-        beaten = np.mean(other_M < own) + np.mean(other_M == own) / 2
+        equal_M = np.isclose(other_M, own, rtol=0, atol=_ROUNDING)
+        beaten = np.mean((other_M < own) & ~equal_M) + np.mean(equal_M) / 2
         shares.append(float(beaten))
     return shares
 
