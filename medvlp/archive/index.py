@@ -21,7 +21,7 @@ from medvlp.data.keys import KEY, key_id, read_key
 from medvlp.data.manifest import QUALITY, Manifest, write_manifest
 from medvlp.data.paths import absolute, path_to_text
 from medvlp.data.seal import INFO, WITHDRAWN
-from medvlp.data.swap import folders, interrupted, private_folder
+from medvlp.data.swap import check_replaceable, folders, interrupted, private_folder
 from medvlp.digest import digest_plain
 from medvlp.domain import Ref, domains, get_domain
 from medvlp.errors import ArchiveError, ConfigError, DiskError
@@ -76,6 +76,8 @@ def index_archive(
         raise ArchiveError(
             f"{out.name} exists already", remedy="name another --out, or give --replace"
         )
+    if not interrupted(out):
+        check_replaceable(out)
     given = None if key is None else read_key(key)
     _refuse_another_key(out, given, options.project)
     with Turn(out) as turn:

@@ -25,7 +25,7 @@ from medvlp import __version__
 from medvlp.data.keys import KEY, write_key
 from medvlp.data.paths import path_from_text
 from medvlp.data.seal import INFO, KEPT, SOURCES, check_files, seal, tables_digest
-from medvlp.data.swap import BOTH, interrupted, recover, replacing
+from medvlp.data.swap import BOTH, check_replaceable, interrupted, recover, replacing
 from medvlp.data.swap import private_folder as private_folder
 from medvlp.data.tables import SCHEMA_VERSION, TABLES
 from medvlp.digest import digest_file
@@ -214,6 +214,7 @@ def write_manifest(
         raise ManifestError(
             f"{out.name} exists already", remedy="name another --out, or give --replace"
         )
+    check_replaceable(out)
     with replacing(out) as (folder, private):
         _write_private(private, sources, key, private_folder(out))
         for name, data in (private_files or {}).items():

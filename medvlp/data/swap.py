@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from medvlp.data.seal import SOURCES
+from medvlp.data.seal import INFO, SOURCES
+from medvlp.errors import ManifestError
 
 BOTH = "sources.both"
 """In `next`: the sources of the old manifest and of the new one; they serve during the change."""
@@ -73,6 +74,21 @@ def recover(out: Path) -> None:
 def interrupted(out: Path) -> bool:
     """Whether a change of `out` waits to be finished."""
     return (private_folder(out) / _READY).is_dir()
+
+
+def check_replaceable(out: Path) -> None:
+    """See that what is replaced, and so deleted, is a manifest or nothing.
+
+    Raises:
+        ManifestError: `out` is a file, or a folder that holds something else.
+    """
+    if out.is_dir() and ((out / INFO).is_file() or not any(out.iterdir())):
+        return
+    if out.exists():
+        raise ManifestError(
+            f"{out.name} is no manifest, and nothing else is replaced",
+            remedy="name another --out, or move away what is there",
+        )
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,7 +29,7 @@ from medvlp.evaluate.leakage.leak import Leaks, mark
 from medvlp.evaluate.metrics.estimate import Row
 from medvlp.evaluate.predict import Predicted, Scorer, Study, UndecodableError
 from medvlp.evaluate.protocol import TRAINED, Protocol, load_protocol
-from medvlp.evaluate.record import METRICS, PREDICTED, metrics_of, write_study
+from medvlp.evaluate.record import METRICS, PREDICTED, STUDY, metrics_of, write_study
 from medvlp.evaluate.scorers import open_scorers
 from medvlp.train.phantom_data import phantom_manifest
 
@@ -249,9 +249,24 @@ def _interval(row: Row) -> str:
     return f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
+_OURS = frozenset({STUDY, METRICS, "protocol.yaml", "predictions.parquet"})
+"""Files of which an evaluation has one even if it was damaged."""
+
+
 @contextmanager
 def staged(out: Path, name: str) -> Iterator[Path]:
-    """A folder that becomes ``OUT/name`` when everything in it is written."""
+    """A folder that becomes ``OUT/name`` when everything in it is written.
+
+    Raises:
+        InputError: What is there is no evaluation, and would be deleted.
+    """
+    place = out / name
+    found = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    if place.exists() and (found or not place.is_dir()) and _OURS.isdisjoint(found):
+        raise InputError(
+            f"{name} exists in the output folder and holds no evaluation",
+            remedy="name another --out, or move away what is there",
+        )
     out.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
     folder, old = staging / "new", staging / "old"

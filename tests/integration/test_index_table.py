@@ -10,7 +10,7 @@ from medvlp.cli import app, run_guarded
 from medvlp.data.keys import write_key
 from medvlp.data.manifest import Manifest
 from medvlp.data.verify import verify_manifest
-from medvlp.errors import ConfigError
+from medvlp.errors import ConfigError, ManifestError
 
 NAMES = ("Schmidt", "Okafor", "Garcia")
 
@@ -115,6 +115,18 @@ def test_replace_keeps_the_key(hospital, tmp_path):
     before = Manifest.open(tmp_path / "m").samples
     index(hospital, tmp_path / "m", replace=True)
     assert Manifest.open(tmp_path / "m").samples.equals(before)
+
+
+@pytest.mark.parametrize("holds", ["folder", "file"])
+def test_only_a_manifest_is_replaced(hospital, tmp_path, holds):
+    out = tmp_path / "data"
+    kept = out / "archive.dcm" if holds == "folder" else out
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("a hospital's")
+    with pytest.raises(ManifestError, match="data is no manifest"):
+        index(hospital, out, replace=True)
+    assert kept.read_text() == "a hospital's"
+    assert not (tmp_path / "data.private").exists()
 
 
 def test_replace_with_another_key_is_refused(hospital, tmp_path):

@@ -19,9 +19,10 @@ from labelled_pictures import (
 from medvlp.config import plain
 from medvlp.data.manifest import Manifest, write_manifest
 from medvlp.digest import digest_bytes
+from medvlp.errors import InputError
 from medvlp.evaluate.predict import Study
 from medvlp.evaluate.rules import RULES
-from medvlp.evaluate.run import evaluate_protocol
+from medvlp.evaluate.run import evaluate_protocol, staged
 from medvlp.evaluate.scorers import open_scorers
 from medvlp.evaluate.tasks.retrieval import first_right
 from medvlp.evaluate.tasks.zero_shot import ZeroShotConfig
@@ -41,6 +42,19 @@ def bundles(tmp_path_factory):
         write_bundle(root / "blind" / "bundle", 0, "image-blind"),
         write_bundle(root / "labels" / "bundle", 1, "supervised-unimodal"),
     ]
+
+
+def test_what_bears_the_protocol_s_name_and_is_no_evaluation_stays(tmp_path):
+    kept = tmp_path / "trial" / "archive.dcm"
+    kept.parent.mkdir()
+    kept.write_text("a hospital's")
+    with pytest.raises(InputError, match="holds no evaluation"), staged(tmp_path, "trial"):
+        pass
+    assert kept.read_text() == "a hospital's"
+    kept.rename(kept.with_name("study.json"))
+    with staged(tmp_path, "trial") as folder:
+        (folder / "new").write_text("")
+    assert [path.name for path in (tmp_path / "trial").iterdir()] == ["new"]
 
 
 def test_retrieval_ranks_equal_a_plain_loop(manifest, bundles, tmp_path):
