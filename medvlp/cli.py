@@ -22,8 +22,9 @@ from medvlp import __version__
 from medvlp.cache import commands as cache_commands
 from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
-from medvlp.errors import MedvlpError
+from medvlp.errors import InputError, MedvlpError
 from medvlp.importing import import_weights
+from medvlp.outputs import writable
 from medvlp.structure import structure
 
 app = typer.Typer(
@@ -57,9 +58,9 @@ def front(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path(
-        "demo-output"
-    ),
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write to.", callback=writable)
+    ] = Path("demo-output"),
 ) -> None:
     """Phantom archives, training and a report in all three domains, in a few minutes."""
     from medvlp.demo import run_demo
@@ -70,7 +71,9 @@ def demo(
 @app.command()
 def phantom(
     domain: Annotated[str, typer.Argument(help="cxr, volumetric or video.")],
-    folder: Annotated[Path, typer.Option("--out", help="New folder for the archive.")],
+    folder: Annotated[
+        Path, typer.Option("--out", help="New folder for the archive.", callback=writable)
+    ],
     n: Annotated[int, typer.Option("--n", help="Patients.", min=1)] = 100,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same archive.")] = 0,
     settings: Annotated[
@@ -88,7 +91,9 @@ def phantom(
 def index(
     source: Annotated[Path, typer.Argument(help="Folder or table to index.")],
     kind: Annotated[str, typer.Option("--kind", help="dicom, nifti, video, table, nih-cxr14, ...")],
-    manifest: Annotated[Path, typer.Option("--out", help="Manifest folder to write.")],
+    manifest: Annotated[
+        Path, typer.Option("--out", help="Manifest folder to write.", callback=writable)
+    ],
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML with the options below.")
     ] = None,
@@ -102,7 +107,9 @@ def index(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an existing manifest.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the counts as JSON alone.")
+    ] = False,
 ) -> None:
     """Read an archive into a manifest: validated, pseudonymous, split by patient."""
     from medvlp.archive.index import index_archive
@@ -111,9 +118,10 @@ def index(
         source, kind=kind, out=manifest, config=config, overrides=settings or [], key=key,
         replace=replace,
     )  # fmt: skip
-    out.print(summary.table())
     if as_json:
         typer.echo(json.dumps(summary.counts()))
+    else:
+        out.print(summary.table())
 
 
 @app.command()
@@ -123,10 +131,14 @@ def inspect(
         str | None, typer.Option("--source", help="Only this source id of the manifest.")
     ] = None,
     page: Annotated[
-        Path | None, typer.Option("--out", help="Write a page with pictures (HTML).")
+        Path | None,
+        typer.Option("--out", help="Write a page with pictures (HTML).", callback=writable),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write verdicts and quality records as JSON.")
+        Path | None,
+        typer.Option(
+            "--json", help="Write verdicts and quality records as JSON.", callback=writable
+        ),
     ] = None,
     views: Annotated[int, typer.Option("--views", help="Samples to show pictures of.", min=0)] = 12,
     names: Annotated[
@@ -156,9 +168,9 @@ def train(
         Path, typer.Argument(help="Experiment YAML, such as configs/cxr/smoke.yaml.")
     ],
     overrides: Overrides = None,
-    run: Annotated[Path, typer.Option("--out", help="Run folder; an existing run resumes.")] = Path(
-        "runs/latest"
-    ),
+    run: Annotated[
+        Path, typer.Option("--out", help="Run folder; an existing run resumes.", callback=writable)
+    ] = Path("runs/latest"),
 ) -> None:
     """Train a model; the run folder ends with the bundle."""
     from medvlp.train.fit import train_run
@@ -174,13 +186,17 @@ def zeroshot(
     ],
     prompts: Annotated[Path | None, typer.Option("--prompts", help="Prompt file (YAML).")] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Comma-separated labels.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Write the scores as CSV.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write the scores as CSV.", callback=writable)
+    ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write them as JSON lines.")
+        Path | None, typer.Option("--json", help="Write them as JSON lines.", callback=writable)
     ] = None,
     heatmaps: Annotated[
         Path | None,
-        typer.Option("--heatmaps", help="Folder for overlays (CT: also NIfTI, montage)."),
+        typer.Option(
+            "--heatmaps", help="Folder for overlays (CT: also NIfTI, montage).", callback=writable
+        ),
     ] = None,
 ) -> int:
     """Score inputs against prompts, without training."""
@@ -196,7 +212,9 @@ def zeroshot(
 def embed(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     inputs: Annotated[list[Path], typer.Argument(help="A manifest, or files and folders.")],
-    index_dir: Annotated[Path, typer.Option("--out", help="Folder for the index.")],
+    index_dir: Annotated[
+        Path, typer.Option("--out", help="Folder for the index.", callback=writable)
+    ],
 ) -> None:
     """Embed a manifest or files into an index that `search` reads."""
     from medvlp.evaluate.search import embed_inputs
@@ -210,7 +228,7 @@ def search(
     index_dir: Annotated[Path, typer.Option("--index", help="Folder written by embed.")],
     k: Annotated[int, typer.Option("--k", help="Hits to show.", min=1)] = 10,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the hits as JSON.")
+        Path | None, typer.Option("--json", help="Write the hits as JSON.", callback=writable)
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="The index's bundle, where it was moved.")
@@ -218,7 +236,9 @@ def search(
     windows: Annotated[
         bool, typer.Option("--windows", help="Single windows of recordings, not whole moments.")
     ] = False,
-    page: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with pictures.", callback=writable)
+    ] = None,
     names: Annotated[
         bool, typer.Option("--names", help="There, name and link files, which may name patients.")
     ] = False,
@@ -230,6 +250,8 @@ def search(
     from medvlp.evaluate.search import search_index
     from medvlp.report.hits import write_hits
 
+    if page is None and (names or manifest is not None):
+        raise InputError("--names and --manifest are for the page", remedy="give --html FILE")
     search_index(
         query, index_dir, k=k, json_file=json_file, bundle=bundle, console=out,
         windows_only=windows, manifest=manifest,
@@ -259,7 +281,9 @@ def evaluate(
     check: Annotated[
         bool, typer.Option("--check", help="Only compare with the metrics that are there.")
     ] = False,
-    folder: Annotated[Path | None, typer.Option("--out", help="Predictions folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Predictions folder.", callback=writable)
+    ] = None,
 ) -> int:
     """Predict, then compute metrics with intervals and the trivial rows."""
     from medvlp.evaluate.command import Asked, run_evaluate

@@ -122,19 +122,14 @@ def _set(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
     for key in parents:
         node = _child(node, key)
     if isinstance(node, list):
-        node[int(last)] = value
+        node[_place(node, last)] = value
     else:
         node[last] = value
 
 
 def _child(node: Any, key: str) -> Any:
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
-            raise ConfigError(
-                f"override: {key!r} is no index of a list of {len(node)}",
-                remedy="count the list's entries from 0",
-            )
-        return node[int(key)]
+        return node[_place(node, key)]
     child = node.setdefault(key, {})
     if child is None:
         child = node[key] = {}
@@ -144,6 +139,15 @@ def _child(node: Any, key: str) -> Any:
             remedy="drop the part after it",
         )
     return child
+
+
+def _place(node: list[Any], key: str) -> int:
+    if not key.isdecimal() or int(key) >= len(node):
+        raise ConfigError(
+            f"override: {key!r} is no index of a list of {len(node)}",
+            remedy="count the list's entries from 0",
+        )
+    return int(key)
 
 
 def _line(loc: tuple[int | str, ...], message: str, value: Any) -> str:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from medvlp.outputs import writable
+
 
 def verify(
     manifests: Annotated[list[Path], typer.Argument(help="Manifest folders.")],
@@ -28,7 +30,9 @@ def verify(
 
 def rekey(
     manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the renamed manifest.")],
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder for the renamed manifest.", callback=writable)
+    ],
     key: Annotated[
         Path | None, typer.Option("--key", help="Key that rekey wrote for another manifest.")
     ] = None,
@@ -66,7 +70,7 @@ def forget(
 
 def splits(
     manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
-    file: Annotated[Path, typer.Option("--out", help="CSV file to write.")],
+    file: Annotated[Path, typer.Option("--out", help="CSV file to write.", callback=writable)],
     k: Annotated[int, typer.Option("--k", help="Patients that have to share a row.", min=2)] = 5,
     coarsen: Annotated[
         bool, typer.Option("--coarsen", help="Years, wide age bands, no site.")

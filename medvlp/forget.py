@@ -48,14 +48,23 @@ def forget(manifest: Path, people: Sequence[str], places: Sequence[Path]) -> str
         What was taken out of which, and which bundles cannot unlearn.
 
     Raises:
-        InputError: No patient is named, or a place is not there.
+        InputError: No patient is named, a place is not there, or links in it lead elsewhere.
     """
     if not people:
         raise InputError("no patient is named", remedy="write one number or pseudonym a line")
-    _check_places(places)
+    manifest = manifest.resolve()
+    places = _checked(places)
     done = withdraw(manifest, people)
     told = ", ".join(f"{name} {n:,}" for name, n in sorted(done.rows.items()) if n)
-    lines = [f"{manifest.name}: {done.patients} patients withdrawn ({told or 'no row was theirs'})"]
+    lines = [
+        f"{manifest.name}: {done.found} of {done.patients} patients were in it and are withdrawn "
+        f"({told or 'no row was theirs'})"
+    ]
+    if done.found < done.patients:
+        lines.append(
+            f"{done.patients - done.found} are not known here: see that their numbers are spelled "
+            "as in the archive; imports to come will leave them out"
+        )
     held = Opened.of(manifest).withdrawals
     for place in places:
         lines += _clean(place, held, done.old_digests)
@@ -69,9 +78,10 @@ def check_forgotten(manifest: Path, places: Sequence[Path]) -> str:
     digest that a tombstone fits; withdrawn.json itself names nobody.
 
     Raises:
-        InputError: Something of a withdrawn patient is still there.
+        InputError: Something of a withdrawn patient is still there, or a place cannot be searched.
     """
-    _check_places(places)
+    manifest = manifest.resolve()
+    places = _checked(places)
     opened = Opened.of(manifest)
     searched = found = 0
     where: list[str] = []
@@ -94,14 +104,26 @@ def check_forgotten(manifest: Path, places: Sequence[Path]) -> str:
     return f"{searched:,} files searched for {stones:,} withdrawn pseudonyms and digests: 0 found"
 
 
-def _check_places(places: Sequence[Path]) -> None:
-    for place in places:
+def _checked(places: Sequence[Path]) -> list[Path]:
+    """The places themselves, where links to them were named.
+
+    Raises:
+        InputError: One is no folder, is a manifest, or holds links, behind which nothing is found.
+    """
+    found = [place.resolve() for place in places]
+    for place in found:
         if not place.is_dir():
             raise InputError(f"{place.name} is no folder", remedy="name existing folders")
         if (place / "manifest.json").is_file():
             raise InputError(
                 f"{place.name} is a manifest of its own", remedy="run medvlp forget on it by itself"
             )
+        if links := sum(path.is_symlink() for path in place.rglob("*")):
+            raise InputError(
+                f"{place.name} holds {links} symbolic links, and what they lead to would be missed",
+                remedy="name the folders they lead to as well, and take the links away",
+            )
+    return found
 
 
 def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[str]:
@@ -267,6 +289,17 @@ def read_people(file: Path | None, stream: Any) -> list[str]:
     """Patients' numbers or pseudonyms, one a line, from a file or from standard input.
 
     Never from the command line, where every user of the machine could read them.
+
+    Raises:
+        InputError: The file is not there, or is no UTF-8 text.
     """
-    text = stream.read() if file is None else file.read_text(encoding="utf-8")
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        text = stream.read() if file is None else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "the list of patients cannot be read as UTF-8 text",
+            remedy="name a text file with one number or pseudonym a line",
+        ) from error
+    # Spreadsheets begin their text with a mark of the byte order, which is no part of a number.
+    lines = text.removeprefix("\ufeff").splitlines()
+    return [line.strip() for line in lines if line.strip()]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medvlp.outputs import writable
+
 
 def import_weights(
     source: Annotated[Path, typer.Argument(help="File or folder of the weights.")],
@@ -14,7 +16,9 @@ def import_weights(
         str,
         typer.Option("--as", help="clip, siglip, chexzero, colipri, ... (docs/import.md)."),
     ],
-    folder: Annotated[Path, typer.Option("--out", help="Bundle folder to write.")],
+    folder: Annotated[
+        Path, typer.Option("--out", help="Bundle folder to write.", callback=writable)
+    ],
     tokenizer: Annotated[
         Path | None,
         typer.Option("--tokenizer", help="Folder of the tokenizer, where SOURCE holds none."),

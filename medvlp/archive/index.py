@@ -29,6 +29,12 @@ from medvlp.errors import ArchiveError, ConfigError, DiskError
 _UNREAD = ("walk", "ignored")
 """Reject stages that say that nothing of this kind was there to read."""
 
+_REMEDIES = {
+    "missing_file": "check the table's column of paths: they begin in the table's folder",
+    "outside_root": "name what the links lead to, or give --set follow_links=true",
+}
+"""Of codes that may be why nothing was found; by default, the source or the kind is wrong."""
+
 SourceKind = Callable[[Path, Intake], None]
 
 CORE_KINDS: Mapping[str, Ref] = {
@@ -70,6 +76,7 @@ def index_archive(
         get_domain(options.domain)
     # Readings bring back absolute paths, and kinds ask for a path's place under the source.
     source = absolute(source)
+    out = out.resolve()
     if not source.exists():
         raise ArchiveError("the source does not exist", remedy="name an existing folder or file")
     if out.exists() and not replace and not interrupted(out):
@@ -141,11 +148,14 @@ class _Run:
         except Overtaken:
             return self.summary_of_another()
         tables, sources, info, summary = intake.finish()
-        unread = all(stage in _UNREAD for stage, _ in summary.by_code)
+        unread = all(stage in _UNREAD or code in _REMEDIES for stage, code in summary.by_code)
         if not summary.samples and unread and not self.allow_empty:
             raise ArchiveError(
                 f"no sample of kind {self.kind} in the source: {_why(summary)}",
-                remedy="check the source folder and --kind",
+                remedy=next(
+                    (_REMEDIES[code] for _, code in summary.by_code if code in _REMEDIES),
+                    "check the source folder and --kind",
+                ),
             )
         info |= {"kind": self.kind, "key_id": self.pseudonyms.key_id, "job": self.job}
         records = intake.books.records()

@@ -48,6 +48,15 @@ def walk(root: Path, skip: Sequence[Path] = (), *, follow_links: bool = False) -
     return _Walk(root, skip, follow_links).entries()
 
 
+def files_under(path: Path) -> list[Path]:
+    """The regular files in what a user named, sorted, each once; links are followed.
+
+    A root that is a file is itself the one; of what does not exist there is none.
+    """
+    entries = walk(path, follow_links=True)
+    return sorted(e.path for e in entries if e.ignored is None and e.rejected is None)
+
+
 class _Walk:
     """One walk: what was seen, and what is still to be looked at."""
 

@@ -38,7 +38,7 @@ class BadSample:
         """What the training process raises for it."""
         return RunError(
             f"sample {self.sample} cannot be read ({self.reason}), nor can others in its place",
-            remedy="run medvlp verify on the manifest, or index the archive again without the file",
+            remedy="restore its files, or index the archive again without them",
         )
 
 

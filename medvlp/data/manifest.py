@@ -67,7 +67,7 @@ class Manifest:
                 damaged, or has other columns than the schema, or there are files that are none of
                 the manifest's.
         """
-        folder = Path(path)
+        folder = Path(path).resolve()
         info = _read_info(folder)
         for name, schema in TABLES.items():
             _check_table(folder, name, schema, info)

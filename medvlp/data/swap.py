@@ -25,8 +25,12 @@ _READY = "ready"
 
 
 def private_folder(manifest: Path) -> Path:
-    """`OUT.private`, the folder beside `manifest` that only its owner may read."""
-    return manifest.with_name(manifest.name + ".private")
+    """`OUT.private`, the folder beside `manifest` that only its owner may read.
+
+    Beside the folder itself, whatever link leads to it.
+    """
+    real = manifest.resolve()
+    return real.with_name(f"{real.name}.private")
 
 
 def make_private(manifest: Path) -> Path:
@@ -45,6 +49,7 @@ def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
     If the block succeeds, the manifest takes the place of `out`, and the private files those of
     the same names. Files must be synced by the block. Nobody else may write at the same time.
     """
+    out = out.resolve()
     recover(out)
     private = make_private(out)
     stage, following = _stage(out), private / _NEXT
@@ -66,6 +71,7 @@ def replacing(out: Path) -> Iterator[tuple[Path, Path]]:
 
 def recover(out: Path) -> None:
     """Finish or undo a change of `out` that was interrupted; only while nobody else writes."""
+    out = out.resolve()
     if interrupted(out):
         _complete(out)
     _undo(out)
@@ -102,6 +108,7 @@ def sync_folder(folder: Path) -> None:
 
 def folders(out: Path) -> tuple[Path, ...]:
     """All folders that may belong to a manifest: itself, the private one, those of a change."""
+    out = out.resolve()
     return out, private_folder(out), _stage(out), _old(out)
 
 

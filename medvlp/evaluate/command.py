@@ -49,6 +49,10 @@ def run_evaluate(asked: Asked) -> Done:
         raise InputError("--check compares predictions", remedy="give --from-predictions FOLDER")
     if asked.protocol is None or asked.out is None:
         raise InputError("no protocol or no --out is given", remedy="name a YAML file and a folder")
+    if asked.scores and not asked.tables:
+        raise InputError(
+            "--scores says how to read --predictions, and none are given", remedy="leave it out"
+        )
     from medvlp.evaluate.suite.config import is_suite
 
     if is_suite(asked.protocol):
@@ -63,10 +67,10 @@ def run_evaluate(asked: Asked) -> Done:
 
 
 def _again(asked: Asked, folder: Path) -> Done:
-    if asked.protocol or asked.bundles or asked.tables:
+    if asked.protocol or asked.bundles or asked.tables or asked.scores:
         raise InputError(
             "--from-predictions reads the protocol and the models from its folder",
-            remedy="leave the protocol, --bundle and --predictions out",
+            remedy="leave the protocol, --bundle, --predictions and --scores out",
         )
     from medvlp.evaluate.recompute import recompute
 

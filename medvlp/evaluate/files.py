@@ -1,14 +1,11 @@
-"""What zero-shot scoring and search share: the user's own files in, whole files out."""
+"""What zero-shot scoring and search share: the user's own files."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -70,34 +67,3 @@ def _place(source: Source, inputs: Sequence[Path]) -> str:
 def refused(codes: Iterable[str]) -> str:
     """Counts of the reason codes, most frequent first, as ``code 3, other 1``."""
     return ", ".join(f"{code} {count}" for code, count in Counter(codes).most_common())
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name only if the block succeeds."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder that appears under its name only if the block succeeds.
-
-    Raises:
-        InputError: Something stands there already.
-    """
-    if path.exists():
-        raise InputError(f"{path.name} exists already", remedy="name another folder, or remove it")
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

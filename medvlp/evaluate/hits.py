@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medvlp.archive.view import Picture, fit, picture
 from medvlp.data.manifest import Manifest
+from medvlp.data.paths import path_from_text
 from medvlp.domain import get_domain
 from medvlp.errors import InputError
 from medvlp.evaluate.metrics.moments import Moment, propose, spans_of
@@ -174,7 +175,7 @@ def _source(bundle: Bundle, hit: Hit, manifest: Manifest | None) -> Source | Non
             paths = None if manifest is None else manifest.paths(hit.source)
             flags = () if manifest is None else _flags(manifest, hit.sample)
         else:
-            (paths,) = get_domain(bundle.info.domain).resolve.load()(Path(hit.source))
+            (paths,) = get_domain(bundle.info.domain).resolve.load()(path_from_text(hit.source))
     except (InputError, ValueError, KeyError):
         return None
     if paths is None or not all(path.exists() for path in paths):

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from medvlp.archive.verdict import Verdict
+from medvlp.data.dataset import reason
 from medvlp.data.drawn_regions import DrawnRegions
 from medvlp.data.items import Item
 from medvlp.data.manifest import Manifest
@@ -100,7 +101,7 @@ class Regions:
             ) from error
         except (Verdict, OSError) as error:
             raise InputError(
-                f"a region of sample {item.sample} cannot be read ({type(error).__name__})",
+                f"a region of sample {item.sample} cannot be read ({reason(error)})",
                 remedy="restore its files, or index the archive again without them",
             ) from error
         masks = np.zeros((len(self.names), *placed.placement.grid), dtype=bool)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medvlp.archive.verdict import Reject
 from medvlp.config import plain, validate
 from medvlp.data.cache import ArrayCache
+from medvlp.data.dataset import reason
 from medvlp.data.items import Item
 from medvlp.data.manifest import Manifest, Shown
 from medvlp.data.permuted import permute_images
@@ -115,7 +116,7 @@ class Scorer:
                 if isinstance(error, Reject) and error.code == "bad_frame" and item.span:
                     raise UndecodableError([(item.sha256, item.span)]) from error
                 raise InputError(
-                    f"sample {item.sample} cannot be read ({type(error).__name__})",
+                    f"sample {item.sample} cannot be read ({reason(error)})",
                     remedy="restore its files, or index the archive again without them",
                 ) from error
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medvlp.errors import InputError
-from medvlp.evaluate.files import whole_file
 from medvlp.evaluate.protocol import load_protocol
 from medvlp.evaluate.record import METRICS, PREDICTED, STUDY, metrics_of
 from medvlp.evaluate.run import told_lines
+from medvlp.outputs import whole_file
 from medvlp.progress import track
 
 DIFFERENT = 5

@@ -249,7 +249,7 @@ def _interval(row: Row) -> str:
     return f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
-_OURS = frozenset({STUDY, METRICS, "protocol.yaml", "predictions.parquet"})
+_OURS = frozenset({STUDY, METRICS, PREDICTED, "protocol.yaml"})
 """Files of which an evaluation has one even if it was damaged."""
 
 

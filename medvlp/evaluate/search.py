@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from medvlp.archive.verdict import Verdict
 from medvlp.archive.view import Picture
 from medvlp.data.manifest import Manifest
+from medvlp.data.paths import path_from_text, path_to_text
 from medvlp.data.preprocess import Span, model_input, windows
 from medvlp.domain import get_domain
 from medvlp.errors import ConfigError, InputError
@@ -33,8 +34,6 @@ from medvlp.evaluate.files import (
     find_sources,
     open_bundle,
     refused,
-    whole_file,
-    whole_folder,
 )
 from medvlp.evaluate.hits import (
     ITEMS,
@@ -48,6 +47,7 @@ from medvlp.evaluate.hits import (
 )
 from medvlp.models.bundle import Bundle
 from medvlp.models.inputs import Source, chunks, read_each
+from medvlp.outputs import whole_file, whole_folder
 from medvlp.plain_files import read_json
 from medvlp.progress import track
 
@@ -71,7 +71,7 @@ class Unit:
     """Pseudonymous sample id; empty for files outside a manifest."""
 
     place: str
-    """A manifest's opaque source id, or the sample's file or folder; see `as_given`."""
+    """A manifest's opaque source id, or the sample's file or folder, as `path_to_text` gives it."""
 
     source: Source
 
@@ -127,7 +127,7 @@ def embed_inputs(
         pl.DataFrame(rejects, schema=_REJECTS).write_parquet(folder / REJECTS)
         info = {
             "format": FORMAT,
-            "bundle": str(bundle),
+            "bundle": path_to_text(bundle),
             "digest": model.digest,
             "domain": model.info.domain,
             "items": len(kept),
@@ -177,10 +177,10 @@ def search_index(
     if not query.strip():
         raise InputError("the query is blank", remedy="say in words what to look for")
     info = _read_info(index_dir)
-    model = _same_bundle(info, bundle or Path(info["bundle"]))
+    model = _same_bundle(info, bundle or path_from_text(info["bundle"]))
     whole = holds_recordings(index_dir) and not windows_only
     hits = (find_moments if whole else find)(model.embed_text(query)[0], index_dir, k)
-    table = Table("rank", "score", "sample or source", "where")
+    table = Table("rank", "score", Column("sample or source", overflow="fold"), "where")
     for hit in hits:
         place = hit.sample or hit.source
         table.add_row(str(hit.rank), f"{hit.score:.3f}", escape(place), hit.where)
@@ -235,7 +235,7 @@ def _file_units(
             duration_s = None  # reading it gives the reason code
         for span in _spans(duration_s, window_s, stride_s):
             spanned = Source(position=source.position, paths=source.paths, span=span)
-            yield Unit(sample="", place=place, source=spanned)
+            yield Unit(sample="", place=path_to_text(place), source=spanned)
 
 
 def _spans(duration_s: float | None, window_s: float, stride_s: float) -> list[Span | None]:

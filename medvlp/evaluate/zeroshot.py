@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from medvlp.data.prompts import PromptSet, load_prompts, prompts_from_labels
 from medvlp.errors import InputError
-from medvlp.evaluate.files import BATCH, as_given, find_sources, open_bundle, refused, whole_file
+from medvlp.evaluate.files import BATCH, as_given, find_sources, open_bundle, refused
 from medvlp.models.bundle import Bundle
 from medvlp.models.inputs import Source
+from medvlp.outputs import whole_file
 from medvlp.progress import track
 
 NOTHING_READ = 4
@@ -245,7 +246,7 @@ def _show(
     console: Console, asked: Asked, first: Sequence[Row], bad: Sequence[Row], total: int
 ) -> None:
     names = asked.names[:SHOWN_LABELS]
-    table = Table("row", "input", *map(escape, names))
+    table = Table("row", Column("input", overflow="fold"), *map(escape, names))
     for row in first:
         cells = [escape(row.code)] if row.probability_L is None else []
         cells += [_cell(row, i) for i in range(len(names) if not cells else 0)]

@@ -149,7 +149,7 @@ def read_info(folder: Path) -> tuple[BundleInfo, str]:
     Raises:
         BundleError: No bundle, another format, or a file missing, changed or a link.
     """
-    name = folder.name
+    name = _called(folder)
     try:
         values = read_json(folder / INDEX, _LARGEST_INDEX)
         stated, version = values.pop("digest"), values["format"]
@@ -183,21 +183,26 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise BundleError(
-            f"{folder.name}: {WEIGHTS} cannot be read", remedy="copy the bundle again"
+            f"{_called(folder)}: {WEIGHTS} cannot be read", remedy="copy the bundle again"
         ) from error
     return tensors
+
+
+def _called(folder: Path) -> str:
+    """A bundle by its run, for most are called bundle."""
+    return "/".join(folder.absolute().parts[-2:])
 
 
 def _check_file(folder: Path, file: str, digest: str | None) -> None:
     path = own_file(folder, file)
     if path is None or digest is None:
         raise BundleError(
-            f"{folder.name}: {file} is missing, or no file of its own",
+            f"{_called(folder)}: {file} is missing, or no file of its own",
             remedy="copy the bundle again, with files in place of links",
         )
     if digest_file(path) != digest:
         raise BundleError(
-            f"{folder.name}: {file} was changed (its SHA-256 differs)",
+            f"{_called(folder)}: {file} was changed (its SHA-256 differs)",
             remedy="copy the bundle again",
         )
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from medvlp import __version__
 from medvlp.domain import domains
+from medvlp.outputs import write_text
 from medvlp.progress import track
 from medvlp.report import words
 from medvlp.report.cards import data_card, leakage_card, run_card
 from medvlp.report.checklists.fill import filled_checklists
 from medvlp.report.figures.chosen import chosen_figures
 from medvlp.report.folder import ProtocolFolder, find_protocols
-from medvlp.report.page import render, write_text
+from medvlp.report.page import render
 from medvlp.report.pictures import examples
 from medvlp.report.reading import CONTROLS, READING
 from medvlp.report.robustness import robustness_page

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from medvlp.archive.view import Picture
-from medvlp.report.page import render, write_text
+from medvlp.data.paths import path_from_text
+from medvlp.outputs import write_text
+from medvlp.report.page import render
 
 if TYPE_CHECKING:
     from medvlp.evaluate.hits import Hit
@@ -40,7 +42,7 @@ def write_hits(
 def _shown(
     hit: Hit, number: int, picture: Picture | None, page: Path, *, names: bool
 ) -> dict[str, Any]:
-    own = Path(hit.source)
+    own = path_from_text(hit.source)
     file = names and not hit.sample and own.exists()
     return {
         "hit": hit,

@@ -15,8 +15,9 @@ from medvlp.archive.codes import explain
 from medvlp.archive.examine import ACCEPT, Finding
 from medvlp.archive.view import Curve
 from medvlp.data.flags import name_of
+from medvlp.outputs import write_text
 from medvlp.report.canvas import PALETTE, canvas
-from medvlp.report.page import render, write_text
+from medvlp.report.page import render
 
 _MOST_SHOWN = 200
 _ACCEPTED = "It can be used."

@@ -1,9 +1,7 @@
-"""From a template to one self-contained page, written whole or not at all."""
+"""From a template to one self-contained page."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -47,19 +45,3 @@ def clock(time_s: float) -> str:
     whole = int(time_s + 1e-6)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file by `text` in one step."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, encoding="utf-8", suffix=".tmp", delete=False
-    ) as file:
-        staged = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            staged.chmod(0o644)
-            staged.replace(path)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise

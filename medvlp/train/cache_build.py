@@ -21,6 +21,8 @@ from medvlp.train.experiment import Experiment, load_experiment
 from medvlp.train.prepare import Stream, array_cache, open_streams, read_regions
 from medvlp.train.proxy_build import build_proxies
 
+_UNREAD = "unread: "
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -83,7 +85,7 @@ def build_cache(config_path: Path, overrides: Sequence[str], workers: int) -> st
     Raises:
         ConfigError: The experiment keeps neither proxies nor a cache on the disk, or has no
             manifests.
-        RunError: A reading process died.
+        RunError: A reading process died, or nothing could be read.
     """
     experiment = load_experiment(config_path, overrides)
     told = []
@@ -114,10 +116,18 @@ def _fill(filling: Filling, workers: int) -> str:
         raise RunError(
             "a reading process died", remedy="repeat the command; with --workers 0 it shows where"
         ) from error
+    if done and all(what.startswith(_UNREAD) for what in done):
+        raise RunError(
+            f"no array could be read: {_told(done)}",
+            remedy="restore the manifest's files, or index the archive again",
+        )
     files = (file for w in filling.wanted.values() for file in w.cache.files(w.item))
     size = sum(file.stat().st_size for file in files)
-    told = ", ".join(f"{name} {count:,}" for name, count in sorted(done.items()))
-    return f"{filling.folder.name}: {told or 'no entry'}; {size / 1e9:.2f} GB"
+    return f"{filling.folder.name}: {_told(done) or 'no entry'}; {size / 1e9:.2f} GB"
+
+
+def _told(done: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(done.items()))
 
 
 class _Entries(Dataset[str]):
@@ -142,7 +152,7 @@ class _Entries(Dataset[str]):
                 return "kept"
             cache.replace(item, array)
         except Exception as error:
-            return f"unread: {reason(error)}"
+            return f"{_UNREAD}{reason(error)}"
         return "rewritten"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlp.data.cache import ArrayCache
+from medvlp.data.dataset import reason
 from medvlp.data.items import Item
 from medvlp.errors import RunError
 from medvlp.models.bundle import Bundle
@@ -46,6 +47,6 @@ def _stored(
             )
         except Exception as error:
             raise RunError(
-                f"sample {item.sample} cannot be read ({type(error).__name__})",
+                f"sample {item.sample} cannot be read ({reason(error)})",
                 remedy="run medvlp verify on the manifest, or index the archive again without it",
             ) from error

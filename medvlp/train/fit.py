@@ -43,7 +43,7 @@ from medvlp.train.optim import write_table
 from medvlp.train.pace import set_pace
 from medvlp.train.prepare import PairData, Prepared, array_cache, prepare
 from medvlp.train.random_state import RandomState
-from medvlp.train.run_folder import claim, held, record_data
+from medvlp.train.run_folder import beginning, claim, held, record_data
 from medvlp.train.saving import Checkpoints, checkpoint_io, final_state, resume_point
 from medvlp.train.sharded import ShardedStrategy
 from medvlp.train.signals import Stopped, StopSignals, preempted
@@ -87,15 +87,15 @@ def _train(
     experiment = _with_prompts(load_experiment(config_path, overrides), config_path.parent)
     config = experiment.trainer
     check_launch(launched(os.environ), devices=config.devices, nodes=config.nodes)
-    if first:
-        claim(run, experiment)
-    else:
+    new = first and claim(run, experiment)
+    if not first:
         _await(run / "data.json")
     bundle = run / "bundle"
     if bundle.exists():
         return f"{run.name} is complete: {bundle}"
     with held(run) if first else nullcontext():
-        prepared = prepare(experiment, run)
+        with beginning(run, new=new):
+            prepared = prepare(experiment, run)
         if first:
             record_data(run, prepared.facts)
         task = _fit(experiment, prepared, run, signals)

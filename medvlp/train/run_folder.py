@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -15,7 +16,8 @@ from typing import Any
 import yaml
 
 from medvlp.config import plain, read_yaml
-from medvlp.errors import RunError
+from medvlp.errors import MedvlpError, RunError
+from medvlp.outputs import write_text
 from medvlp.plain_files import read_json
 from medvlp.train.experiment import Experiment
 
@@ -24,12 +26,15 @@ _PACKAGES = ("medvlp-platform", "lightning", "numpy", "tokenizers", "torch", "tr
 _MACHINES = ("trainer.devices", "trainer.nodes", "trainer.strategy")
 """What a resumed run may change: samples and batches are the same on any number of devices."""
 
-_BEGUN = {"versions.json", ".versions.json.tmp", ".config.yaml.tmp"}
-"""What a run that was killed before it had claimed its folder may have left."""
+_BEGUN = ("versions.json", ".versions.json.", ".config.yaml.")
+"""How the names begin of what a run killed before it had claimed its folder may have left."""
 
 
-def claim(run: Path, experiment: Experiment) -> None:
+def claim(run: Path, experiment: Experiment) -> bool:
     """Make the folder this experiment's, or find that it is already.
+
+    Returns:
+        Whether it is new.
 
     Raises:
         RunError: It holds something else, or a run of another configuration; how many devices
@@ -38,7 +43,7 @@ def claim(run: Path, experiment: Experiment) -> None:
     stored = run / "config.yaml"
     values = plain(experiment)
     if not stored.is_file():
-        if run.exists() and {path.name for path in run.iterdir()} - _BEGUN:
+        if run.exists() and not all(path.name.startswith(_BEGUN) for path in run.iterdir()):
             raise RunError(
                 f"{run.name} is no run folder and is not empty",
                 remedy="name a new folder with --out",
@@ -46,7 +51,7 @@ def claim(run: Path, experiment: Experiment) -> None:
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / "versions.json", json.dumps(_versions(), indent=1))
         write_text(stored, yaml.safe_dump(values, sort_keys=False))
-        return
+        return True
     found = _differences(read_yaml(stored), json.loads(json.dumps(values)), "")
     differing = [key for key in found if key not in _MACHINES]
     if differing:
@@ -54,6 +59,21 @@ def claim(run: Path, experiment: Experiment) -> None:
             f"{run.name} holds a run of another configuration; differing: {', '.join(differing)}",
             remedy="use the configuration in its config.yaml, or name a new folder with --out",
         )
+    return False
+
+
+@contextmanager
+def beginning(run: Path, *, new: bool) -> Iterator[None]:
+    """Keep no new folder for an experiment that turns out to be unusable before it begins.
+
+    The corrected command would be refused there, as one of another configuration.
+    """
+    try:
+        yield
+    except MedvlpError:
+        if new:
+            shutil.rmtree(run, ignore_errors=True)
+        raise
 
 
 @contextmanager
@@ -94,13 +114,6 @@ def record_data(run: Path, facts: dict[str, Any]) -> None:
             f"{run.name} began with other data; differing: {', '.join(differing)}",
             remedy="restore the manifests, or start a new run with --out",
         )
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 def _versions() -> dict[str, str]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from medvlp.cache import commands
 from medvlp.data.cache_bench import Speed, bench_formats, recommend
+from medvlp.data.seal import SOURCES
+from medvlp.data.swap import private_folder
+from medvlp.errors import ConfigError, RunError
 from medvlp.train.cache_build import build_cache
+from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import train_run
 
 
@@ -84,9 +90,20 @@ def test_the_recommended_format_is_the_one_that_pays(packed_first, packed_size, 
     assert recommend([plain, packed])[0] == form
 
 
-def test_what_has_no_cache_or_no_manifest_is_refused(experiment_file: Path) -> None:
-    from medvlp.errors import ConfigError
+def test_a_cache_of_nothing_is_refused(experiment_file: Path, tmp_path: Path, capsys) -> None:
+    original, *_ = load_experiment(experiment_file).data.manifests
+    manifest = tmp_path / "m"
+    shutil.copytree(original, manifest)
+    shutil.copytree(private_folder(original), private_folder(manifest))
+    sources = private_folder(manifest) / SOURCES
+    rows = pl.read_parquet(sources)
+    rows.with_columns(path=pl.col("path") + ".gone").write_parquet(sources)
+    changes = [f"data.manifests=[{manifest}]", f"data.cache={tmp_path / 'cache'}"]
+    with pytest.raises(RunError, match=r"no array could be read: unread: missing \d"):
+        build_cache(experiment_file, changes, 0)
 
+
+def test_what_has_no_cache_or_no_manifest_is_refused(experiment_file: Path) -> None:
     with pytest.raises(ConfigError, match="names no folder"):
         build_cache(experiment_file, [], 0)
     phantom = ["data.manifests=[]", "data.phantom={n: 2, kind: dicom}", "data.cache=c"]

@@ -30,7 +30,7 @@ from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 import medvlp
 from medvlp.cli import app, run_guarded
-from medvlp.errors import ConfigError, InputError
+from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.run import evaluate_protocol
 from medvlp.models.imports.contracts import CLIP_MEAN, CLIP_STD
 from medvlp.models.imports.run import import_source
@@ -101,6 +101,8 @@ def test_a_preprocessor_file_says_the_contract(clip, tmp_path):
         path.write_text(json.dumps(stated | {"resample": 1}))
         with pytest.raises(ConfigError, match="resample 1"):
             import_source(folder, "clip", tmp_path / "other")
+        with pytest.raises(BundleError, match="bundle exists already"):
+            import_source(folder, "clip", tmp_path / "bundle")
     finally:
         path.unlink()
     contract = bundle.preprocess.config

@@ -10,7 +10,7 @@ from medvlp.cli import app, run_guarded
 from medvlp.data.keys import write_key
 from medvlp.data.manifest import Manifest
 from medvlp.data.verify import verify_manifest
-from medvlp.errors import ConfigError, ManifestError
+from medvlp.errors import ArchiveError, ConfigError, ManifestError
 
 NAMES = ("Schmidt", "Okafor", "Garcia")
 
@@ -52,6 +52,31 @@ def index(hospital, out, *settings, **options):
     return index_archive(
         hospital / "tabelle.csv", kind="table", out=out, overrides=[*SETTINGS, *settings], **options
     )
+
+
+def test_a_manifest_is_where_its_folder_is(hospital, tmp_path, monkeypatch):
+    index(hospital, tmp_path / "real" / "m")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "m")
+    first = Manifest.open(tmp_path / "real" / "m")
+    linked = Manifest.open(tmp_path / "link")
+    assert linked.private == first.private
+    assert linked.paths(first.samples["source"][0])
+    monkeypatch.chdir(first.path)
+    assert Manifest.open(".").digest == first.digest
+    verify_manifest(tmp_path / "link")
+    index(hospital, tmp_path / "link", replace=True)
+    assert (tmp_path / "link").is_symlink()
+    assert Manifest.open(first.path).samples.equals(first.samples)
+    assert not (tmp_path / "link.private").exists()
+
+
+def test_a_table_whose_every_path_is_wrong_makes_no_manifest(hospital, tmp_path):
+    for file in (hospital / "bilder").iterdir():
+        file.rename(hospital / file.name)
+    with pytest.raises(ArchiveError, match="missing_file 12") as refused:
+        index(hospital, tmp_path / "m")
+    assert "column of paths" in refused.value.remedy
+    assert not (tmp_path / "m").exists()
 
 
 def command(*words):

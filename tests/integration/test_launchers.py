@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import medvlp
-from medvlp.errors import ConfigError, RunError
+from medvlp.errors import ConfigError, ManifestError, RunError
 from medvlp.train.experiment import load_experiment
 from medvlp.train.fit import train_run
 from medvlp.train.run_folder import claim
@@ -82,6 +82,18 @@ def test_only_the_number_of_devices_may_change(experiment_file: Path, tmp_path: 
     other = ["trainer.devices=2", "seed=4"]
     with pytest.raises(RunError, match=r"differing: seed;"):
         claim(tmp_path / "run", load_experiment(experiment_file, other))
+
+
+def test_a_run_that_could_not_begin_keeps_no_folder(experiment_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ManifestError):
+        train_run(experiment_file, [f"data.manifests=[{tmp_path / 'mistyped'}]"], run)
+    assert not run.exists()
+    train_run(experiment_file, ["trainer.steps=1"], run)
+    # One that has begun stays, whatever its manifests have become meanwhile.
+    with pytest.raises(RunError, match="another configuration"):
+        train_run(experiment_file, [f"data.manifests=[{tmp_path / 'mistyped'}]"], run)
+    assert (run / "bundle").is_dir()
 
 
 def finish(ranks: list[subprocess.Popen[str]], timeout: float) -> tuple[list[int], list[str]]:

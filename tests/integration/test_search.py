@@ -7,6 +7,7 @@ import json
 import shutil
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -87,6 +88,31 @@ def test_moved_bundle_is_named(tiny_bundle, index, tmp_path):
     assert len(search("edema", index, bundle=copy)[0]) == 3
     with pytest.raises(InputError, match="not the one"):
         search("edema", index, bundle=tiny_bundle("video"))
+
+
+def test_an_index_made_with_relative_paths_is_searched_from_anywhere(
+    tiny_bundle, pictures, tmp_path, monkeypatch
+):
+    copy = shutil.copytree(tiny_bundle("cxr"), tmp_path / "work" / "bundle")
+    shutil.copytree(pictures, tmp_path / "work" / "new")
+    monkeypatch.chdir(copy.parent)
+    embed_inputs(Path("bundle"), [Path("new")], Path("index"))
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    hits, _ = search("edema", Path("work/index"), look=lambda *found: seen.extend(found[1]))
+    assert len(hits) == len(seen) == 3
+    assert all(picture is not None for picture in seen)
+
+
+def test_names_are_shown_whole_in_a_narrow_terminal(tiny_bundle, pictures, tmp_path):
+    folder = tmp_path / ("deep" * 20)
+    shutil.copytree(pictures, folder)
+    embed_inputs(tiny_bundle("cxr"), [folder], tmp_path / "wide")
+    shown = io.StringIO()
+    (hit,) = search_index("edema", tmp_path / "wide", k=1, json_file=None, bundle=None,
+                          console=Console(file=shown, width=80))  # fmt: skip
+    cells = [line.split("│")[3].strip() for line in shown.getvalue().splitlines() if "│" in line]
+    assert "".join(cells) == hit.source
 
 
 def test_wrong_use_is_refused(tiny_bundle, pictures, index, tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from medvlp import cli
 from medvlp.archive.index import index_archive
+from medvlp.domain import get_domain
 
 
 @pytest.fixture
@@ -114,6 +115,44 @@ def test_unknown_kind_and_missing_column(refused, pictures, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.private"]
 
 
+def test_outputs_have_a_place_before_the_work(refused, bundle, pictures, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    picture = pictures / "0.png"
+    for words in (
+        ("zeroshot", bundle, picture, "--csv"),
+        ("zeroshot", bundle, picture, "--heatmaps"),
+        ("embed", bundle, picture, "--out"),
+        ("inspect", picture, "--out"),
+        ("index", pictures, "--kind", "dicom", "--out"),
+        ("splits", pictures, "--out"),
+    ):
+        refused(*words, tmp_path / "file" / "deep" / "x", says=["file is a file"])
+    page = tmp_path / "new" / "folder" / "page.html"
+    code = cli.run_guarded(
+        lambda: cli.app(["inspect", str(picture), "--out", str(page)], standalone_mode=False)
+    )
+    assert code == 0
+    assert page.stat().st_size
+
+
+def test_options_without_effect_are_refused(refused, manifest, bundle, tmp_path):
+    index = tmp_path / "index"
+    for option in ("--names", f"--manifest={manifest}"):
+        refused("search", "edema", "--index", index, option, says=["for the page"])
+    refused("evaluate", "--from-predictions", index, "--scores", says=["--scores out"])
+    refused("evaluate", tmp_path / "p.yaml", "--bundle", bundle, "--out", index, "--scores",
+            says=["--scores says"])  # fmt: skip
+
+
+def test_links_that_lead_out_are_named(refused, pictures, tmp_path):
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "linked").symlink_to(pictures)
+    refused("index", tmp_path / "archive", "--kind", "dicom", "--out", tmp_path / "m",
+            says=["outside_root 1", "follow_links=true"])  # fmt: skip
+    found = get_domain("cxr").resolve.load()(tmp_path / "archive")
+    assert len(found) == 40
+
+
 def test_no_manifest(refused, tmp_path):
     refused("verify", tmp_path, says=["manifest.json"])
 
@@ -122,6 +161,7 @@ def test_wrong_configuration(refused, experiment, tmp_path):
     run = tmp_path / "run"
     refused("train", tmp_path / "absent.yaml", "--out", run, says=["absent.yaml"])
     refused("train", experiment, "data.batchsize=8", "--out", run, says=["data.batchsize"])
+    refused("train", experiment, "objectives.x=3", "--out", run, says=["'x' is no index"])
     refused("train", experiment, "trainer.steps=many", "--out", run, says=["trainer.steps", "many"])
     refused("train", experiment, "data.labels=[oedema]", "--out", run, says=["oedema"])
     assert not (run / "bundle").exists()

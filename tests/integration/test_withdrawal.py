@@ -15,7 +15,7 @@ from medvlp.data.keys import KEY, LINK_BYTES, read_key, write_key
 from medvlp.data.manifest import Manifest
 from medvlp.data.verify import verify_manifest
 from medvlp.errors import InputError, ManifestError, MedvlpError
-from medvlp.forget import check_forgotten, forget
+from medvlp.forget import check_forgotten, forget, read_people
 
 PATIENTS = 30
 GONE = "4711003"
@@ -166,6 +166,45 @@ def test_a_pseudonym_withdraws_as_well(archive, tmp_path):
     forget(tmp_path / "m", [name], [])
     assert name not in Manifest.open(tmp_path / "m").samples["patient"].to_list()
     assert ": 0 found" in check_forgotten(tmp_path / "m", [])
+
+
+def test_a_list_of_patients_is_read_as_spreadsheets_write_it(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    listed = tmp_path / "gone.csv"
+    listed.write_bytes(b"\xef\xbb\xbf4711003\r\n\r\n 4799999 \r\n")
+    assert read_people(listed, None) == [GONE, "4799999"]
+    told = forget(tmp_path / "m", read_people(listed, None), [])
+    assert "1 of 2 patients were in it" in told
+    assert "1 are not known here" in told
+    assert "4799999" not in told
+    assert Manifest.open(tmp_path / "m").samples.height == PATIENTS * 2 - 2
+    listed.write_bytes("M\u00fcller".encode("latin-1"))
+    for file in (listed, tmp_path / "absent"):
+        with pytest.raises(InputError, match="UTF-8"):
+            read_people(file, None)
+
+
+def test_links_are_followed_to_a_place_and_refused_within(archive, tmp_path):
+    index(archive, tmp_path / "m")
+    places = made_from(Manifest.open(tmp_path / "m"), tmp_path)
+    links = [tmp_path / f"to-{place.name}" for place in places]
+    for link, place in zip(links, places, strict=True):
+        link.symlink_to(place)
+    inner = places[0] / "more"
+    inner.symlink_to(places[1])
+    for call in (lambda: forget(tmp_path / "m", [GONE], links),
+                 lambda: check_forgotten(tmp_path / "m", links)):  # fmt: skip
+        with pytest.raises(InputError, match="1 symbolic links"):
+            call()
+    assert Manifest.open(tmp_path / "m").samples.height == PATIENTS * 2
+    inner.unlink()
+    (tmp_path / "to-m").symlink_to(tmp_path / "m")
+    forget(tmp_path / "to-m", [GONE], links)
+    assert np.load(places[1] / "embeddings.npy").shape == (58,)
+    assert ": 0 found" in check_forgotten(tmp_path / "m", places)
+    assert ": 0 found" in check_forgotten(tmp_path / "to-m", links)
+    assert all(link.is_symlink() for link in links)
+    assert not (tmp_path / "to-m.private").exists()
 
 
 def test_a_withdrawal_holds_for_every_manifest_that_takes_the_key(archive, tmp_path):

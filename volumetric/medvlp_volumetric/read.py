@@ -19,6 +19,7 @@ from medvlp.archive.series.policy import Policy, part_of
 from medvlp.archive.series.qc import read_hu
 from medvlp.archive.series.read import choose, read_headers, read_series
 from medvlp.archive.verdict import Reject, Verdict
+from medvlp.archive.walk import files_under
 from medvlp.data.flags import name_of
 from medvlp.errors import InputError
 from medvlp.progress import track
@@ -141,7 +142,7 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     """
     if path.is_file() and is_picture(path):
         return [(path,)]
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = files_under(path)
     volumes = [(file,) for file in files if is_nifti(file)]
     candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]
     headers = _readable(candidates)

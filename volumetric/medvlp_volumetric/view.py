@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.view import Curve, Picture, View, fit, picture, tile, to_bytes
-from medvlp_volumetric.nifti import is_nifti, refuse_not_hu
 from medvlp_volumetric.read import one_picture, read_ct
-from medvlp_volumetric.values import measured_volume
 
 _COLUMNS = 6
 _SLICES = 24
@@ -29,12 +27,12 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
     """A volume, turned to the canonical orientation but not resampled, or a picture of a slice.
 
     Raises:
-        Reject: The files make no sound volume.
-        Ignore: They hold no volume.
+        Reject: The files make no sound volume of HU.
+        Ignore: They hold no volume, or a mask.
     """
     if one_picture(paths):
         return _single(paths[0])
-    stored = _as_indexed(paths, flags)
+    stored = read_ct(paths, flags)
     volume = stored.canonical()
     depth_mm, row_mm, column_mm = volume.spacing_mm
     depth, rows, columns = volume.hu_DHW.shape
@@ -51,14 +49,6 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
         pictures=(_sheet(volume), _section(volume, 1, "coronal"), _section(volume, 2, "sagittal")),
         curves=(_histogram(volume.hu_DHW),),
     )
-
-
-def _as_indexed(paths: Sequence[Path], flags: Sequence[str]) -> Volume:
-    """`read_ct`, with the doubts about a NIfTI file's values that only indexing has."""
-    volume = read_ct(paths, flags)
-    if is_nifti(paths[0]) and not flags:
-        refuse_not_hu(measured_volume(paths, volume).probe.flags)
-    return volume
 
 
 def _single(path: Path) -> View:

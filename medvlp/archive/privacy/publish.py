@@ -33,6 +33,7 @@ def publish(
     """
     if out.exists():
         raise ManifestError(f"{out.name} exists already", remedy="name another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the log says that it was written
     with Turn(path) as turn:
         turn.take()
         opened = Opened.of(path)

@@ -30,6 +30,11 @@ class Withdrawn:
     """What a withdrawal took out of a manifest."""
 
     patients: int
+    """How many were named."""
+
+    found: int
+    """How many of them the manifest or its readings knew."""
+
     rows: Counter[str]
     """Rows of each table, lines of other files, and stored readings."""
 
@@ -103,7 +108,9 @@ class _Withdrawal:
             remarks={"withdrawn": str(len(self.patients))},
         )
         gone["readings"] = ledger.forget(paths, theirs.items, self._named_in, buried)
-        return Withdrawn(len(self.patients), gone, frozenset(log))
+        known = {row["patient"] for row in samples}
+        known |= self.patients & {self.opened.pseudonyms.patient(raw) for raw in theirs.patients}
+        return Withdrawn(len(self.patients), len(known), gone, frozenset(log))
 
     def _names(
         self, tables: dict[str, list[Row]], sources: list[Row], samples: list[Row], files: set[Path]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from medvlp import __version__
 from medvlp.digest import digest_plain
 from medvlp.errors import ConfigError
-from medvlp.evaluate.files import whole_file
 from medvlp.evaluate.metrics.estimate import Estimate, clustered, estimate, found_measures
 from medvlp.evaluate.protocol import Protocol
 from medvlp.evaluate.record import PREDICTED, measures_in
@@ -25,6 +24,7 @@ from medvlp.evaluate.suite.join import join_cells
 from medvlp.evaluate.suite.plan import Cell, Plan, make_plan
 from medvlp.evaluate.suite.processes import run_apart
 from medvlp.evaluate.suite.ranks import Column, mean_ranks
+from medvlp.outputs import whole_file
 from medvlp.progress import track
 
 INDEX = "suite.json"

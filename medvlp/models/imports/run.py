@@ -12,7 +12,7 @@ import torch
 from medvlp.config import one_of_kinds, override, plain, validate
 from medvlp.data.prompts import load_prompts
 from medvlp.domain import Domain, get_domain
-from medvlp.errors import ConfigError
+from medvlp.errors import BundleError, ConfigError
 from medvlp.models.bounded import IMPOSSIBLE, Bounded
 from medvlp.models.bundle import load, save_bundle
 from medvlp.models.image2d import CORE_ENCODERS
@@ -95,8 +95,10 @@ def import_source(
         ConfigError: The kind is not known, a file cannot be used, or not every tensor has its
             place; nothing is written then.
         InputError: There is no tokenizer, or the known answer is none.
-        BundleError: Something that is no bundle stands at `out`.
+        BundleError: Something stands at `out`.
     """
+    if out.exists():
+        raise BundleError(f"{out.name} exists already", remedy="name another --out")
     chosen = kind_of(kind)
     source = Source(path)
     recipe = chosen.read(source)

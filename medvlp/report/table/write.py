@@ -11,7 +11,7 @@ from typing import Any
 
 from medvlp.errors import InputError
 from medvlp.evaluate.published import Published
-from medvlp.report.page import write_text
+from medvlp.outputs import write_text
 from medvlp.report.table.collect import Entry, Heading, HeadToHead, Line, head_to_head
 
 FIELDS = (

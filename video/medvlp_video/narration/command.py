@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medvlp.outputs import writable
+
 
 def narrate(
     transcripts: Annotated[
@@ -15,7 +17,9 @@ def narrate(
             help="Folder of transcripts (JSON, VTT, SRT, CSV), or NAME=FOLDER for each recogniser."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the texts.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="New folder for the texts.", callback=writable)
+    ],
     titles: Annotated[
         Path | None, typer.Option("--titles", help="Table of video, title and abstract.")
     ] = None,

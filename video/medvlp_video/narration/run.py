@@ -23,8 +23,9 @@ from medvlp.archive.verdict import Verdict
 from medvlp.config import override, plain, read_yaml, validate
 from medvlp.digest import digest_file, digest_plain
 from medvlp.errors import ConfigError, InputError
-from medvlp.evaluate.files import refused, whole_folder
+from medvlp.evaluate.files import refused
 from medvlp.models.pretrained import shards
+from medvlp.outputs import whole_folder
 from medvlp.progress import track
 from medvlp_video.narration.captions import Captioner
 from medvlp_video.narration.lexicon import load_lexicon

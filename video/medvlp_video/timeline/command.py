@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from medvlp.outputs import writable
+
 
 def timeline(
     video: Annotated[
@@ -16,7 +18,9 @@ def timeline(
     ],
     bundle: Annotated[Path, typer.Option("--bundle", help="Bundle folder.")],
     prompts: Annotated[Path, typer.Option("--prompts", help="Phases as an exclusive prompt file.")],
-    folder: Annotated[Path, typer.Option("--out", help="New folder for the timeline.")],
+    folder: Annotated[
+        Path, typer.Option("--out", help="New folder for the timeline.", callback=writable)
+    ],
     rate: Annotated[
         float, typer.Option("--fps", help="Frames looked at in a second.", min=0.001, max=240)
     ] = 1.0,

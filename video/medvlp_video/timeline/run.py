@@ -16,8 +16,9 @@ from medvlp.archive.stage.child import Limits
 from medvlp.archive.verdict import Reject
 from medvlp.config import validate
 from medvlp.data.prompts import load_prompts
-from medvlp.evaluate.files import open_bundle, whole_folder
+from medvlp.evaluate.files import open_bundle
 from medvlp.models.bundle import Bundle
+from medvlp.outputs import whole_folder
 from medvlp.progress import progress_bar
 from medvlp.report.page import clock as shown_time
 from medvlp_video.timeline.apart import ApartReader

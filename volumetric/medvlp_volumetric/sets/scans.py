@@ -18,7 +18,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.domain import Ref
 from medvlp_volumetric.arrays import is_array, read_array
 from medvlp_volumetric.grid import same_grid
-from medvlp_volumetric.nifti import read_nifti, stated_affine
+from medvlp_volumetric.nifti import read_nifti, refuse_not_hu, stated_affine
 from medvlp_volumetric.told import (
     NOTHING,
     Affine,
@@ -42,8 +42,6 @@ _LIMITS = Limits(memory_mb=16384)
 _UNTOLD = Told(affine=affine_of_dicom((1.0, 1.0, 1.0)))
 _ALIKE = 0.01
 """Relative difference up to which two tellings of a voxel's size agree."""
-
-_UNUSABLE = ("not_hu", "double_rescale")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +149,7 @@ def scan_columns(
         Reject: ``not_hu``, ``double_rescale``, or ``no_geometry`` where nobody tells any.
     """
     seen = scan.measured.probe.flags
-    for code in _UNUSABLE:
-        if code in seen:
-            raise Reject(code)
+    refuse_not_hu(seen)
     own = scan.affine
     if own is None and affine is None:
         raise Reject("no_geometry")

@@ -1,0 +1,67 @@
+"""What a command writes: files and folders that appear under their names whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from medvlp.errors import InputError
+
+
+def writable(path: Path | None) -> Path | None:
+    """See before the work that an output has a place; its missing folders are made with it.
+
+    For options of commands, as their callback.
+
+    Raises:
+        InputError: What should be a folder above it is a file.
+    """
+    if path is not None:
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise InputError(
+                f"{path.name} cannot be written: {above.name} is a file, and no folder",
+                remedy="name another place",
+            )
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that appears under its name only if the block succeeds."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a text in the place of a file in one step."""
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder that appears under its name only if the block succeeds.
+
+    Raises:
+        InputError: Something stands there already.
+    """
+    if path.exists():
+        raise InputError(f"{path.name} exists already", remedy="name another folder, or remove it")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
