@@ -59,7 +59,11 @@ class Domain:
     """``--kind`` word -> source kind: ``(root, intake) -> None``."""
 
     probe: Ref
-    """``(paths) -> Probe``: shape, spacing, rate and duration of one sample's files."""
+    """``(paths) -> Probe``: shape, spacing, rate and duration of one sample's files, which are
+    judged as this domain's kinds judge them. One of CT takes ``accept_not_hu``, too."""
+
+    recordings: bool = False
+    """Whether samples last: `medvlp embed` cuts them into windows."""
 
     resolve: Ref
     """``(path) -> list[tuple[Path, ...]]``: the samples in what a user names to a command."""

@@ -17,7 +17,7 @@ from medvlp.digest import digest_file, digest_plain, nothing
 from medvlp.domain import Ref, get_domain
 from medvlp.errors import InputError
 
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +46,35 @@ class Measured:
         }
 
 
-def measuring(domain: str, *, burned_in: str = "hold") -> Reading[Measured]:
+def measuring(
+    domain: str, *, burned_in: str = "hold", accept_not_hu: bool = False
+) -> Reading[Measured]:
     """The reading of what a path names, a file or a folder, as one sample of a domain.
 
     Args:
         domain: The domain's name.
         burned_in: ``hold`` or ``allow``, as in `IndexConfig.burned_in`.
+        accept_not_hu: Of a domain of CT: take in what cannot be Hounsfield units, with a flag.
     """
+    more = {"accept_not_hu": True} if accept_not_hu else {}
     return Reading(
         read=Ref("medvlp.archive.measure:measure"),
         result=Measured,
         version=_VERSION,
-        settings={"domain": domain, "burned_in": burned_in},
+        settings={"domain": domain, "burned_in": burned_in, **more},
     )
 
 
-def measure(paths: Sequence[Path], *, domain: str, burned_in: str = "hold") -> Measured:
+def measure(
+    paths: Sequence[Path], *, domain: str, burned_in: str = "hold", **more: bool
+) -> Measured:
     """Find the one sample in a file or folder, probe it and digest its files.
 
     Args:
         paths: The file or folder.
         domain: The domain's name.
         burned_in: As in `measuring`.
+        more: What the domain's `probe` takes.
 
     Raises:
         Reject: ``no_sample``, ``several_samples``, ``burned_in_risk``, or what the domain says of
@@ -82,7 +89,7 @@ def measure(paths: Sequence[Path], *, domain: str, burned_in: str = "hold") -> M
         raise Reject("no_sample") from None
     if len(samples) != 1:
         raise Reject("several_samples", f"{len(samples)} samples")
-    probe = reads.probe.load()(samples[0])
+    probe = reads.probe.load()(samples[0], **more)
     flags = (*probe.flags, *allowed(probe.burned_in, burned_in))
     return measured(samples[0], replace(probe, flags=flags))
 

@@ -145,3 +145,12 @@ def public_options(config: IndexConfig) -> dict[str, Any]:
     }
     del values["workers"], values["engine"]
     return values
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TableOptions:
+    """Settings of the kind ``table``: ``--set options.accept_not_hu=true``."""
+
+    accept_not_hu: bool = False
+    """Of CT alone: take in volumes whose values cannot be Hounsfield units, with the flag
+    ``not_hu``; masks stay out."""

@@ -226,16 +226,24 @@ def _manifest_units(
 def _file_units(
     files: Sequence[Path], domain: str, window_s: float, stride_s: float
 ) -> Iterator[Unit]:
-    probe = get_domain(domain).probe.load()
     sources = find_sources(files, domain)
     for source, place in zip(sources, as_given(sources, files), strict=True):
-        try:
-            duration_s = probe(source.paths).duration_s
-        except Verdict:
-            duration_s = None  # reading it gives the reason code
+        duration_s = _duration_s(source, domain)
         for span in _spans(duration_s, window_s, stride_s):
             spanned = Source(position=source.position, paths=source.paths, span=span)
             yield Unit(sample="", place=path_to_text(place), source=spanned)
+
+
+def _duration_s(source: Source, domain: str) -> float | None:
+    """How long a recording lasts; None of what does not, or cannot be read."""
+    reads = get_domain(domain)
+    if not reads.recordings:
+        return None
+    try:
+        found: float | None = reads.probe.load()(source.paths).duration_s
+    except Verdict:
+        return None  # reading it gives the reason code
+    return found
 
 
 def _spans(duration_s: float | None, window_s: float, stride_s: float) -> list[Span | None]:

@@ -222,7 +222,7 @@ def test_reports_of_a_second_table_are_joined(hospital, tmp_path):
         (["--set", "columns.labels=[Befund]"], "something else than 1, 0, -1"),
         (["--set", "domain=knee"], "domain 'knee' is not installed"),
         (["--set", "colums.path=Datei"], "colums"),
-        (["--set", "options.x=1"], "takes no options"),
+        (["--set", "options.x=1"], "options: x"),
         (["--set", "reports=nowhere.csv"], "nowhere.csv is neither"),
         (["--set", "split.fractions.train=0.9"], "add up to 1"),
         (["--kind", "tabel"], "kind 'tabel' is unknown"),

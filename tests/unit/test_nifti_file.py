@@ -9,7 +9,7 @@ import pytest
 from catalogue.nifti import AFFINE, body, nifti, packed
 
 from medvlp.archive.verdict import Reject
-from medvlp_volumetric.nifti import examine_nifti, probe_nifti, read_nifti
+from medvlp_volumetric.nifti import examine_nifti, read_nifti
 
 TYPES = ("u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8")
 
@@ -43,7 +43,7 @@ def test_a_rotation_in_the_quaternion_alone(tmp_path, turn):
     image.set_qform(affine, code=1)
     (tmp_path / "a.nii").write_bytes(image.to_bytes())
     np.testing.assert_allclose(read_nifti(tmp_path / "a.nii").affine_whd, affine, atol=1e-4)
-    assert probe_nifti(tmp_path / "a.nii").spacing_mm == pytest.approx((2.5, 0.8, 0.7), abs=1e-5)
+    assert read_nifti(tmp_path / "a.nii").spacing_mm == pytest.approx((2.5, 0.8, 0.7), abs=1e-5)
 
 
 def test_units_become_millimetres(tmp_path):

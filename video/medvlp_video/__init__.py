@@ -22,6 +22,7 @@ DOMAIN = Domain(
         "video": Ref("medvlp_video.source:index_video"),
     },
     probe=Ref("medvlp_video.read:probe"),
+    recordings=True,
     resolve=Ref("medvlp_video.read:resolve"),
     view=Ref("medvlp_video.view:view"),
     recording=Ref("medvlp_video.recordings:recording"),

@@ -17,7 +17,6 @@ from pydantic.dataclasses import dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured
-from medvlp.archive.probe import Probe
 from medvlp.archive.series.geometry import Provenance, Volume
 from medvlp.archive.stage.child import Limits
 from medvlp.archive.stage.reading import Reading
@@ -47,20 +46,6 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
 def is_nifti(path: Path) -> bool:
     """Whether the name says NIfTI."""
     return path.name.lower().endswith(SUFFIXES)
-
-
-def probe_nifti(path: Path) -> Probe:
-    """Shape (D,H,W) and spacing of the array as `read_nifti` gives it, from the header.
-
-    Raises:
-        Reject: See `read_nifti`; the voxels themselves are not looked at.
-    """
-    with open_nifti(path) as file:
-        file.check_size()
-        header = file.header
-    w, h, d = header.shape_WHD
-    dx, dy, dz = (float(x) for x in np.linalg.norm(header.affine[:3, :3], axis=0))
-    return Probe(shape=(d, h, w), spacing_mm=(dz, dy, dx), reader="nibabel", flags=header.flags)
 
 
 def read_nifti(path: Path, told: Told = NOTHING) -> Volume:

@@ -14,7 +14,6 @@ from medvlp.archive.pictures import is_picture
 from medvlp.archive.probe import Probe, probe_picture
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.series.grouping import group_series
-from medvlp.archive.series.layout import lay_out
 from medvlp.archive.series.policy import Policy, part_of
 from medvlp.archive.series.qc import read_hu
 from medvlp.archive.series.read import choose, read_headers, read_series
@@ -26,13 +25,12 @@ from medvlp.progress import track
 from medvlp_volumetric.arrays import is_array, read_array, read_stack
 from medvlp_volumetric.nifti import (
     is_nifti,
-    probe_nifti,
     read_nifti,
     read_scan,
     refuse_not_hu,
 )
 from medvlp_volumetric.told import SCALE, Told
-from medvlp_volumetric.values import is_scaled_twice
+from medvlp_volumetric.values import is_scaled_twice, probe_volume
 
 _SETTLED = frozenset({SCALE, "not_hu", "double_rescale"})
 """Flags of samples whose scale was told, or accepted as it is."""
@@ -98,28 +96,37 @@ def read_ct(paths: Sequence[Path], flags: Sequence[str] = (), *, any_scale: bool
     return volume
 
 
-def probe(paths: Sequence[Path]) -> Probe:
-    """Shape (slices, rows, columns) and spacing, from headers alone; a picture is decoded.
+def probe(paths: Sequence[Path], *, accept_not_hu: bool = False) -> Probe:
+    """Shape (slices, rows, columns), spacing and flags; the files are read whole, and judged.
+
+    Args:
+        paths: The volume's files, or a picture of a slice.
+        accept_not_hu: Whether values that cannot be Hounsfield units get a flag, and are not
+            refused.
 
     Raises:
-        Reject: The files make no sound volume.
-        Ignore: They hold no volume.
+        Reject: The files make no sound volume, or one that is no CT.
+        Ignore: They hold no volume, or a mask.
     """
-    if _one_nifti(paths):
-        return probe_nifti(paths[0])
     if one_picture(paths):
         found = probe_picture(paths[0])
         return replace(found, shape=(1, *found.shape))
-    group = choose(group_series(read_headers(paths)))
-    layout = lay_out(group)
-    return Probe(
-        shape=layout.shape,
-        spacing_mm=layout.spacing_mm,
-        modality=group.header.modality,
-        reader="pydicom",
-        flags=unstated_flags(group.header),
-        burned_in=risk_of(group.header),
-    )
+    if _one_nifti(paths):
+        return probe_volume(read_ct(paths, any_scale=accept_not_hu))
+    header = choose(group_series(read_headers(paths))).header
+    found = probe_volume(_series(paths, accept_not_hu=accept_not_hu))
+    flags = tuple(dict.fromkeys((*unstated_flags(header), *found.flags)))
+    return replace(found, modality=header.modality, flags=flags, burned_in=risk_of(header))
+
+
+def _series(paths: Sequence[Path], *, accept_not_hu: bool) -> Volume:
+    try:
+        return read_ct(paths)
+    except Reject as verdict:
+        if not accept_not_hu or verdict.code not in _SETTLED:
+            raise
+        volume = read_volume(paths)
+        return replace(volume, flags=(*volume.flags, verdict.code))
 
 
 def _one_nifti(paths: Sequence[Path]) -> bool:

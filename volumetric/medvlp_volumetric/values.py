@@ -64,19 +64,29 @@ def value_flags(values: NDArray[np.float32]) -> tuple[str, ...]:
 
 
 def measured_volume(paths: Sequence[Path], volume: Volume, body_part: str = "") -> Measured:
-    """Size, scale, digest and flags of a volume, its histogram among them.
+    """What `probe_volume` finds, and the digest of the volume's files.
+
+    Args:
+        paths: Its files.
+        volume: As it was read from them.
+        body_part: As in `probe_volume`.
+    """
+    return measured(paths, probe_volume(volume, body_part))
+
+
+def probe_volume(volume: Volume, body_part: str = "") -> Probe:
+    """Size, scale, fingerprint and flags of a volume, its histogram among them.
 
     Flags: those of the volume, ``double_rescale``, ``no_air_peak``, ``no_tissue_peak``, and, where
     it ought to show a body part, those of `medvlp_volumetric.check`.
 
     Args:
-        paths: Its files.
-        volume: As it was read from them.
+        volume: As it was read.
         body_part: What it ought to show; empty if anything.
     """
     d, h, w = volume.hu_DHW.shape
     axial = volume.canonical().hu_DHW
-    found = Probe(
+    return Probe(
         shape=(d, h, w),
         spacing_mm=volume.spacing_mm,
         modality="CT",
@@ -85,7 +95,6 @@ def measured_volume(paths: Sequence[Path], volume: Volume, body_part: str = "") 
         fingerprint=fingerprint(axial[len(axial) // 2]),
         flags=(*volume.flags, *_value_flags(volume, body_part)),
     )
-    return measured(paths, found)
 
 
 def _value_flags(volume: Volume, body_part: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.measure import Measured, measuring
+from medvlp.archive.options import TableOptions
 from medvlp.archive.tables.accounts import give_text
 from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.tables.columns import UserTable
@@ -69,6 +70,11 @@ def index_table(root: Path, intake: Intake) -> None:
     if intake.domain is None:
         raise ConfigError("kind table needs a domain", remedy="add --set domain=cxr or another")
     domain = get_domain(intake.domain)
+    options = intake.options(TableOptions)
+    if options.accept_not_hu and "CT" not in domain.modalities:
+        raise ConfigError(
+            f"options.accept_not_hu is for CT, not for {domain.name}", remedy="leave it out"
+        )
     table = UserTable(root, intake.config.columns, _FIELDS, required=("patient",))
     if not {"path", "text"} & set(table.column):
         raise ConfigError(
@@ -82,7 +88,9 @@ def index_table(root: Path, intake: Intake) -> None:
     lines = list(_lines(intake, table))
     with_files = {line.path: line for line in lines if line.path is not None}
     items = ((path,) for path in with_files)
-    reading = measuring(domain.name, burned_in=intake.config.burned_in)
+    reading = measuring(
+        domain.name, burned_in=intake.config.burned_in, accept_not_hu=options.accept_not_hu
+    )
     for (path,), found in intake.read(reading, items, "Reading files"):
         _take_file(intake, domain, beside, with_files[path], found)
     for line in lines:
