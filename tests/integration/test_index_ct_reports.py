@@ -38,6 +38,9 @@ def rad(tmp_path_factory):
     np.savez_compressed(root / "tst00003.npz", ct=stored + 2)
     np.savez_compressed(root / "trn00004.npz", ct=stored.astype(object))
     np.savez_compressed(root / "trn00005.npz", ct=stored + 3)
+    # A mask of a volume's own name, in a folder that comes first.
+    (root / "masks").mkdir()
+    np.savez_compressed(root / "masks/trn00001.npz", ct=(stored > 0).astype(np.int16))
     head = "VolumeAcc_DEID,NoteAcc_DEID,MRN_DEID,final_spacing,Set_Assigned,Subset_Assigned"
     rows = [
         "trn00001.npz,AA1,MRN1,0.8,train,imgtrain",
@@ -67,6 +70,7 @@ def test_rad_volumes_are_turned_to_the_axes_of_all_others(rad):
 def test_rad_rows_and_labels_are_accounted_for(rad):
     assert set(rad.samples) == {"trn00001.npz", "tst00003.npz"}
     assert rad.codes == [
+        ("ignored", "not_of_the_set"),
         ("join", "no_row"),
         ("join", "no_row"),
         ("read", "bad_datatype"),
@@ -183,6 +187,8 @@ def test_bimcv_joins_volumes_by_the_numbers_in_their_names(tmp_path, language, s
     ]
     for seed, name in enumerate(names):
         nifti(root / name, body(seed), affine())
+    first = root / "CT0/segmentations" / names[0].rsplit("/", 1)[1]
+    nifti(first, (body(0) > 0).astype(np.uint8), affine())
     told = "\"['pleural effusion', 'nodule']\""
     rows = [
         "PatientID,ReportID,Report,Labels,path,Report_en",
@@ -200,7 +206,9 @@ def test_bimcv_joins_volumes_by_the_numbers_in_their_names(tmp_path, language, s
     assert texts(found, names[1]) == [(source, words)]
     assert found.labels("nodule") == dict.fromkeys(names[:2], 1.0)
     assert "no_text" in found.samples[names[2]]["flags"]
-    assert found.codes == [("join", "no_row"), ("row", "empty_report")]
+    assert found.codes == [
+        ("ignored", "not_of_the_set"), ("join", "no_row"), ("row", "empty_report"),
+    ]  # fmt: skip
     assert found.notes["reports_without_study"] == 1
 
 
