@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from minivolumes import affine, body, nifti
 
+from medvlp.archive.duplicates.across import compare_manifests
 from medvlp.archive.index import index_archive
 from medvlp.data.manifest import Manifest
 from medvlp.errors import ConfigError
@@ -41,6 +42,7 @@ def test_what_is_no_ct_stays_out_and_copies_are_found(archive, tmp_path):
     assert sorted(manifest.rejects["code"]) == ["double_rescale", "label_map", "not_hu"]
     assert manifest.samples.height == 3
     assert manifest.duplicates.height == 1
+    assert compare_manifests([manifest.path]).compared == 3
     rows = {row["kind"]: row for row in manifest.samples.iter_rows(named=True)}
     assert rows["nifti"]["spacing_mm"] == pytest.approx([2.5, 0.8, 0.8], abs=1e-5)
     (series,) = manifest.samples.filter(modality="CT", reader="pydicom").iter_rows(named=True)

@@ -9,9 +9,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medvlp.archive.duplicates.across import compare_manifests
+from medvlp.archive.duplicates.footprint import footprint_of
 from medvlp.archive.index import index_archive
 from medvlp.cli import app
 from medvlp.data.keys import KEY
+from medvlp.data.manifest import Manifest
 from medvlp.errors import ManifestError
 
 
@@ -71,6 +73,23 @@ def test_copies_between_manifests_are_counted(one, tmp_path):
     blind = compare_manifests([one, two])
     assert (blind.compared, blind.near) == (0, 0)
     assert 0 < blind.exact <= 6
+
+
+def test_published_sets_are_compared_by_what_they_show(one, tmp_path):
+    root = tmp_path / "object-CXR"
+    (root / "train").mkdir(parents=True)
+    (root / "dev").mkdir()
+    for seed in (0, 1, 60):
+        Image.fromarray(picture(seed)).save(root / "train" / f"{seed}.jpg", quality=90)
+    Image.fromarray(picture(61)).save(root / "dev" / "61.jpg")
+    (root / "train.csv").write_text("image_name,annotation\n0.jpg,\n1.jpg,\n60.jpg,\n")
+    (root / "dev.csv").write_text("image_name,annotation\n61.jpg,\n")
+    index_archive(root, kind="object-cxr", out=tmp_path / "b", key=one.parent / "ma.private" / KEY)
+    found = compare_manifests([one, tmp_path / "b"])
+    assert (found.samples, found.compared) == (12, 12)
+    assert (found.exact, found.near, found.other_patient) == (0, 2, 4)
+    manifest = Manifest.open(tmp_path / "b")
+    assert footprint_of([manifest], manifest.samples["sample"]).known["pixels"] == 4
 
 
 def test_manifests_that_share_nothing_pass(one, tmp_path):

@@ -13,6 +13,7 @@ from medvlp.archive.duplicates.find import image_copies
 from medvlp.archive.privacy.stored import StoredReadings
 from medvlp.archive.spool import item_from_text
 from medvlp.data.manifest import Manifest, open_all
+from medvlp.data.paths import path_from_text
 from medvlp.data.tables import TEXT_ONLY
 from medvlp.digest import digest_plain
 from medvlp.domain import get_domain
@@ -154,10 +155,16 @@ def prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:
         return
     facts: dict[tuple[Path, ...], tuple[str, str]] = {}
     for item, result in StoredReadings(manifest.private):
-        if found := _pixels(result):
-            facts[item_from_text(item)] = found
+        told = _told(result)
+        if found := _pixels(told):
+            # An item may be a folder, whose sample is made of the files that were found there.
+            files = tuple(map(path_from_text, told.get("paths", ())))
+            facts[files or item_from_text(item)] = found
     for sample, source in manifest.samples.select("sample", "source").iter_rows():
         paths = manifest.paths(source)
+        if paths in facts:
+            yield {"sample": sample, "digest": facts[paths][0], "fingerprint": facts[paths][1]}
+            continue
         parts = [facts[path,] for path in paths if (path,) in facts]
         if paths and len(parts) == len(paths):
             digests = [digest for digest, _ in parts]
@@ -166,9 +173,15 @@ def prints(manifest: Manifest) -> Iterator[Mapping[str, str]]:
             yield {"sample": sample, "digest": digest, "fingerprint": shown}
 
 
-def _pixels(result: Any) -> tuple[str, str] | None:
-    """Digest and fingerprint in the JSON of a reading, if it is of pixels."""
-    told = result.get("result", {}) if isinstance(result, dict) else {}
+def _told(result: Any) -> Mapping[str, Any]:
+    """What a reading found, as plain values; of published sets, what it measured."""
+    told: Any = result.get("result") if isinstance(result, dict) else None
+    inner = told.get("measured", told) if isinstance(told, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _pixels(told: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Digest and fingerprint, if a reading was of pixels."""
     pixels = told.get("pixels") or told.get("probe") or {}
     digest = pixels.get("digest") or pixels.get("pixels_digest")
     return (digest, pixels.get("fingerprint") or "") if digest else None
