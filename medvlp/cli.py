@@ -24,7 +24,7 @@ from medvlp.custody import forget, rekey, splits, verify
 from medvlp.domain import domains
 from medvlp.errors import InputError, MedvlpError
 from medvlp.importing import import_weights
-from medvlp.outputs import writable
+from medvlp.outputs import writable, writable_file
 from medvlp.structure import structure
 
 app = typer.Typer(
@@ -132,12 +132,12 @@ def inspect(
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--out", help="Write a page with pictures (HTML).", callback=writable),
+        typer.Option("--out", help="Write a page with pictures (HTML).", callback=writable_file),
     ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="Write verdicts and quality records as JSON.", callback=writable
+            "--json", help="Write verdicts and quality records as JSON.", callback=writable_file
         ),
     ] = None,
     views: Annotated[int, typer.Option("--views", help="Samples to show pictures of.", min=0)] = 12,
@@ -187,10 +187,11 @@ def zeroshot(
     prompts: Annotated[Path | None, typer.Option("--prompts", help="Prompt file (YAML).")] = None,
     labels: Annotated[str | None, typer.Option("--labels", help="Comma-separated labels.")] = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write the scores as CSV.", callback=writable)
+        Path | None, typer.Option("--csv", help="Write the scores as CSV.", callback=writable_file)
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write them as JSON lines.", callback=writable)
+        Path | None,
+        typer.Option("--json", help="Write them as JSON lines.", callback=writable_file),
     ] = None,
     heatmaps: Annotated[
         Path | None,
@@ -228,7 +229,7 @@ def search(
     index_dir: Annotated[Path, typer.Option("--index", help="Folder written by embed.")],
     k: Annotated[int, typer.Option("--k", help="Hits to show.", min=1)] = 10,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the hits as JSON.", callback=writable)
+        Path | None, typer.Option("--json", help="Write the hits as JSON.", callback=writable_file)
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option("--bundle", help="The index's bundle, where it was moved.")
@@ -237,7 +238,8 @@ def search(
         bool, typer.Option("--windows", help="Single windows of recordings, not whole moments.")
     ] = False,
     page: Annotated[
-        Path | None, typer.Option("--html", help="Write a page with pictures.", callback=writable)
+        Path | None,
+        typer.Option("--html", help="Write a page with pictures.", callback=writable_file),
     ] = None,
     names: Annotated[
         bool, typer.Option("--names", help="There, name and link files, which may name patients.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medvlp.outputs import writable
+from medvlp.outputs import writable, writable_file
 
 
 def verify(
@@ -70,7 +70,7 @@ def forget(
 
 def splits(
     manifest: Annotated[Path, typer.Argument(help="Manifest folder.")],
-    file: Annotated[Path, typer.Option("--out", help="CSV file to write.", callback=writable)],
+    file: Annotated[Path, typer.Option("--out", help="CSV file to write.", callback=writable_file)],
     k: Annotated[int, typer.Option("--k", help="Patients that have to share a row.", min=2)] = 5,
     coarsen: Annotated[
         bool, typer.Option("--coarsen", help="Years, wide age bands, no site.")

@@ -48,7 +48,7 @@ def forget(manifest: Path, people: Sequence[str], places: Sequence[Path]) -> str
         What was taken out of which, and which bundles cannot unlearn.
 
     Raises:
-        InputError: No patient is named, a place is not there, or links in it lead elsewhere.
+        InputError: No patient is named, a place is not there, or links in it lead out of all.
     """
     if not people:
         raise InputError("no patient is named", remedy="write one number or pseudonym a line")
@@ -57,7 +57,7 @@ def forget(manifest: Path, people: Sequence[str], places: Sequence[Path]) -> str
     done = withdraw(manifest, people)
     told = ", ".join(f"{name} {n:,}" for name, n in sorted(done.rows.items()) if n)
     lines = [
-        f"{manifest.name}: {done.found} of {done.patients} patients were in it and are withdrawn "
+        f"{manifest.name}: {done.found} of {done.patients} patients are known and withdrawn "
         f"({told or 'no row was theirs'})"
     ]
     if done.found < done.patients:
@@ -118,12 +118,20 @@ def _checked(places: Sequence[Path]) -> list[Path]:
             raise InputError(
                 f"{place.name} is a manifest of its own", remedy="run medvlp forget on it by itself"
             )
-        if links := sum(path.is_symlink() for path in place.rglob("*")):
+        if away := [path for path in place.rglob("*") if _leads_away(path, found)]:
             raise InputError(
-                f"{place.name} holds {links} symbolic links, and what they lead to would be missed",
-                remedy="name the folders they lead to as well, and take the links away",
+                f"{place.name} holds {len(away)} links to what would be missed",
+                remedy="name the folders they lead to as well, or take the links away",
             )
     return found
+
+
+def _leads_away(path: Path, places: Sequence[Path]) -> bool:
+    """Whether a link leads out of all places, so that nobody looks there."""
+    if not path.is_symlink():
+        return False
+    real = path.resolve()
+    return real.exists() and not any(real.is_relative_to(place) for place in places)
 
 
 def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[str]:

@@ -18,16 +18,32 @@ def writable(path: Path | None) -> Path | None:
     For options of commands, as their callback.
 
     Raises:
-        InputError: What should be a folder above it is a file.
+        InputError: What should be a folder above it is none, or does not take anything.
     """
     if path is not None:
-        above = next(folder for folder in path.absolute().parents if folder.exists())
-        if not above.is_dir():
+        places = [folder for folder in path.absolute().parents if os.path.lexists(folder)]
+        if places and not places[0].is_dir():
             raise InputError(
-                f"{path.name} cannot be written: {above.name} is a file, and no folder",
+                f"{path.name} cannot be written: {places[0].name} is no folder",
                 remedy="name another place",
             )
+        if places and not os.access(places[0], os.W_OK | os.X_OK):
+            raise InputError(
+                f"{path.name} cannot be written: nobody like you may write in {places[0].name}",
+                remedy="name another place, or have its rights changed",
+            )
     return path
+
+
+def writable_file(path: Path | None) -> Path | None:
+    """`writable`, of an output that is a file.
+
+    Raises:
+        InputError: See `writable`; or a folder stands there.
+    """
+    if path is not None and path.is_dir():
+        raise InputError(f"{path.name or path} is a folder", remedy="name a file")
+    return writable(path)
 
 
 @contextmanager

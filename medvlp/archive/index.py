@@ -26,7 +26,7 @@ from medvlp.digest import digest_plain
 from medvlp.domain import Ref, domains, get_domain
 from medvlp.errors import ArchiveError, ConfigError, DiskError
 
-_UNREAD = ("walk", "ignored")
+_UNREAD = ("walk", "ignored", "row")
 """Reject stages that say that nothing of this kind was there to read."""
 
 _REMEDIES = {
@@ -148,14 +148,11 @@ class _Run:
         except Overtaken:
             return self.summary_of_another()
         tables, sources, info, summary = intake.finish()
-        unread = all(stage in _UNREAD or code in _REMEDIES for stage, code in summary.by_code)
+        unread = all(stage in _UNREAD for stage, _ in summary.by_code)
         if not summary.samples and unread and not self.allow_empty:
             raise ArchiveError(
                 f"no sample of kind {self.kind} in the source: {_why(summary)}",
-                remedy=next(
-                    (_REMEDIES[code] for _, code in summary.by_code if code in _REMEDIES),
-                    "check the source folder and --kind",
-                ),
+                remedy=_REMEDIES.get(_chief(summary), "check the source folder and --kind"),
             )
         info |= {"kind": self.kind, "key_id": self.pseudonyms.key_id, "job": self.job}
         records = intake.books.records()
@@ -255,6 +252,11 @@ def _told_key(out: Path) -> str | None:
         return str(json.loads((out / INFO).read_text(encoding="utf-8"))["key_id"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _chief(summary: Summary) -> str:
+    """The most frequent code."""
+    return max(summary.by_code, key=summary.by_code.__getitem__, default=("", ""))[1]
 
 
 def _why(summary: Summary) -> str:

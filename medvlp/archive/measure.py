@@ -10,6 +10,7 @@ from typing import Any
 from medvlp.archive.dicom.burned_in import allowed
 from medvlp.archive.probe import Probe
 from medvlp.archive.stage.answer import Alive
+from medvlp.archive.stage.child import Limits
 from medvlp.archive.stage.reading import Reading
 from medvlp.archive.verdict import Reject
 from medvlp.data.paths import PathText
@@ -18,6 +19,9 @@ from medvlp.domain import Ref, get_domain
 from medvlp.errors import InputError
 
 _VERSION = 5
+
+_LIMITS = Limits(memory_mb=16384)
+"""A domain may read a volume whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ def measuring(
         read=Ref("medvlp.archive.measure:measure"),
         result=Measured,
         version=_VERSION,
+        limits=_LIMITS,
         settings={"domain": domain, "burned_in": burned_in, **more},
     )
 

@@ -48,13 +48,28 @@ def walk(root: Path, skip: Sequence[Path] = (), *, follow_links: bool = False) -
     return _Walk(root, skip, follow_links).entries()
 
 
-def files_under(path: Path) -> list[Path]:
-    """The regular files in what a user named, sorted, each once; links are followed.
+def linked_folders(root: Path) -> list[Path]:
+    """Links to folders below a folder, and behind such links, that lead to something new.
 
-    A root that is a file is itself the one; of what does not exist there is none.
+    Not those to what lies below the root or behind another link, nor to what holds the root.
     """
-    entries = walk(path, follow_links=True)
-    return sorted(e.path for e in entries if e.ignored is None and e.rejected is None)
+    real = os.path.realpath(root)
+    known, waiting, found = [real], [root], []
+    while waiting:
+        for folder, names, _ in os.walk(waiting.pop()):
+            for path in (Path(folder, name) for name in sorted(names)):
+                target = os.path.realpath(path)
+                if not path.is_symlink() or _within(real, target):
+                    continue
+                if not any(_within(target, place) for place in known):
+                    known.append(target)
+                    waiting.append(path)
+                    found.append(path)
+    return found
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 class _Walk:
@@ -101,7 +116,7 @@ class _Walk:
     def _linked(self, path: Path) -> str | None:
         """Why a link is not followed, if it is not."""
         target = os.path.realpath(path)
-        if target == self._real_root or target.startswith(self._real_root + os.sep):
+        if _within(target, self._real_root):
             return "link"
         return None if self._follow else "outside_root"
 

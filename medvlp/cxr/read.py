@@ -15,7 +15,6 @@ from medvlp.archive.dicom.pixels import stored_digest
 from medvlp.archive.duplicates.fingerprint import fingerprint
 from medvlp.archive.pictures import is_picture, read_grey
 from medvlp.archive.probe import Probe, probe_picture
-from medvlp.archive.walk import files_under
 from medvlp.errors import InputError
 
 
@@ -27,7 +26,7 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     """
     if path.is_file():
         return [(path,)]
-    found = [p for p in files_under(path) if _may_be_xray(p)]
+    found = sorted(p for p in path.rglob("*") if _may_be_xray(p))
     if not found:
         raise InputError(
             "the input holds no DICOM, PNG, JPEG or TIFF file"
@@ -39,7 +38,8 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
 
 
 def _may_be_xray(path: Path) -> bool:
-    return (is_picture(path) or may_be_dicom(path)) and not path.name.startswith(".")
+    may_be = is_picture(path) or may_be_dicom(path)
+    return may_be and path.is_file() and not path.name.startswith(".")
 
 
 def probe(paths: Sequence[Path]) -> Probe:

@@ -14,6 +14,11 @@ def absolute(path: Path | str) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
+def with_parent(path: Path) -> str:
+    """A path's last two parts: what messages call a bundle, for most are called ``bundle``."""
+    return str(Path(*absolute(path).parts[-2:]))
+
+
 def path_to_text(path: Path | str) -> str:
     """An absolute path as text; a name that is no valid text becomes ``bytes:<hexadecimal>``."""
     text = str(absolute(path))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medvlp.archive.verdict import Verdict
 from medvlp.data.no_image import CORE_PREPROCESS
+from medvlp.data.paths import with_parent
 from medvlp.data.preprocess import Preprocess, contract_digest, model_input
 from medvlp.data.prompts import PromptSet
 from medvlp.data.tokenizer import encode_padded, load_tokenizer
@@ -369,7 +370,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Bundle:
     try:
         return _assemble(folder, info, digest, torch.device(device))
     except (ConfigError, InputError) as error:
-        raise BundleError(f"{folder.name}: {error.message}", remedy=error.remedy) from error
+        raise BundleError(f"{with_parent(folder)}: {error.message}", remedy=error.remedy) from error
 
 
 def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device) -> Bundle:
@@ -377,14 +378,14 @@ def _assemble(folder: Path, info: BundleInfo, digest: str, device: torch.device)
     contract = config_of(info.preprocess, CORE_PREPROCESS, domain.preprocess, "preprocess")
     if contract_digest(contract) != info.contract:
         raise BundleError(
-            f"{folder.name} was trained with another preprocessing contract than the installed "
-            f"one of kind {info.preprocess['kind']}",
+            f"{with_parent(folder)} was trained with another preprocessing contract than the "
+            f"installed one of kind {info.preprocess['kind']}",
             remedy=f"install medvlp {info.medvlp}, or train again",
         )
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) != info.vocab_size or tokenizer.pad_token_id != info.pad_id:
         raise BundleError(
-            f"{folder.name}: the tokenizer has {len(tokenizer)} tokens, the model expects "
+            f"{with_parent(folder)}: the tokenizer has {len(tokenizer)} tokens, the model expects "
             f"{info.vocab_size}",
             remedy="copy the bundle again",
         )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from medvlp import __version__
 from medvlp.archive.duplicates.footprint import Footprint
 from medvlp.config import STRICT, plain, validate
+from medvlp.data.paths import with_parent
 from medvlp.data.preprocess import contract_digest
 from medvlp.data.prompts import PromptSet
 from medvlp.data.relations import NO_NAMES, Names
@@ -110,7 +111,8 @@ def save_bundle(
     """
     if folder.exists() and not (folder / INDEX).is_file():
         raise BundleError(
-            f"{folder.name} exists and is no bundle", remedy="name another folder, or move it away"
+            f"{with_parent(folder)} exists and is no bundle",
+            remedy="name another folder, or move it away",
         )
     trained = dict(objectives or {})
     info = BundleInfo(
@@ -149,7 +151,7 @@ def read_info(folder: Path) -> tuple[BundleInfo, str]:
     Raises:
         BundleError: No bundle, another format, or a file missing, changed or a link.
     """
-    name = _called(folder)
+    name = with_parent(folder)
     try:
         values = read_json(folder / INDEX, _LARGEST_INDEX)
         stated, version = values.pop("digest"), values["format"]
@@ -183,26 +185,21 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise BundleError(
-            f"{_called(folder)}: {WEIGHTS} cannot be read", remedy="copy the bundle again"
+            f"{with_parent(folder)}: {WEIGHTS} cannot be read", remedy="copy the bundle again"
         ) from error
     return tensors
-
-
-def _called(folder: Path) -> str:
-    """A bundle by its run, for most are called bundle."""
-    return "/".join(folder.absolute().parts[-2:])
 
 
 def _check_file(folder: Path, file: str, digest: str | None) -> None:
     path = own_file(folder, file)
     if path is None or digest is None:
         raise BundleError(
-            f"{_called(folder)}: {file} is missing, or no file of its own",
+            f"{with_parent(folder)}: {file} is missing, or no file of its own",
             remedy="copy the bundle again, with files in place of links",
         )
     if digest_file(path) != digest:
         raise BundleError(
-            f"{_called(folder)}: {file} was changed (its SHA-256 differs)",
+            f"{with_parent(folder)}: {file} was changed (its SHA-256 differs)",
             remedy="copy the bundle again",
         )
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from medvlp.archive.duplicates.footprint import KINDS, Footprint
+from medvlp.data.paths import with_parent
 from medvlp.errors import BundleError
 from medvlp.plain_files import own_file
 
@@ -57,5 +58,5 @@ def read_footprint(folder: Path) -> Footprint | None:
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(
-            f"{folder.name}: {FOOTPRINT} cannot be read", remedy="copy the bundle again"
+            f"{with_parent(folder)}: {FOOTPRINT} cannot be read", remedy="copy the bundle again"
         ) from error

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from medvlp.config import validate
+from medvlp.data.paths import with_parent
 from medvlp.data.tokenizer import sentence_id, token_ids
 from medvlp.domain import Domain, Ref
 from medvlp.errors import BundleError
@@ -34,9 +35,9 @@ def modules_of(
     # Weights are drawn only to be overwritten: the caller's random state is none of ours.
     with torch.random.fork_rng(devices=[]), Bounded(weights), _description(folder):
         model, objectives = drawn(info, domain, channels, tokenizer)
-    fill(model, weights_under(weights, "model."), folder.name)
+    fill(model, weights_under(weights, "model."), with_parent(folder))
     for name, objective in objectives.items():
-        fill(objective, weights_under(weights, f"objectives.{name}."), folder.name)
+        fill(objective, weights_under(weights, f"objectives.{name}."), with_parent(folder))
     return model, objectives
 
 
@@ -63,7 +64,8 @@ def _description(folder: Path) -> Iterator[None]:
         yield
     except IMPOSSIBLE as error:
         raise BundleError(
-            f"{folder.name}: no model can be built from its {INDEX}", remedy="copy the bundle again"
+            f"{with_parent(folder)}: no model can be built from its {INDEX}",
+            remedy="copy the bundle again",
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from medvlp.archive.stage.child import Children
 from medvlp.archive.verdict import Verdict
+from medvlp.archive.walk import linked_folders
 from medvlp.data.no_image import NoImage, no_image_error
 from medvlp.data.preprocess import Preprocess, ReadsInPlace, Span
 from medvlp.data.underlay import Underlay
@@ -163,4 +165,18 @@ def _sources(position: int, one: Any, resolve: Resolve) -> list[Source]:
             f"input {position + 1} is a {type(one).__name__}, neither a path nor a NumPy array",
             remedy="pass paths, NumPy arrays, or items of a manifest",
         )
-    return [Source(position=position, paths=paths) for paths in resolve(Path(one))]
+    return [Source(position=position, paths=paths) for paths in _resolved(Path(one), resolve)]
+
+
+def _resolved(path: Path, resolve: Resolve) -> list[tuple[Path, ...]]:
+    """The samples in a path, and behind links to folders below it, which was named by the user."""
+    found: list[tuple[Path, ...]] = []
+    for link in linked_folders(path):
+        with suppress(InputError):
+            found += resolve(link)
+    try:
+        return resolve(path) + found
+    except InputError:
+        if not found:
+            raise
+        return found

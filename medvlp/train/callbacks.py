@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medvlp.data.batch import Batch
+from medvlp.outputs import write_text
 from medvlp.progress import progress_bar
 from medvlp.train.experiment import TrainerConfig
 
@@ -211,6 +212,4 @@ def keep_rows(file: Path, columns: Sequence[str], start: int) -> None:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-    temporary.replace(file)
+    write_text(file, text.getvalue())

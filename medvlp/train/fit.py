@@ -96,9 +96,9 @@ def _train(
     with held(run) if first else nullcontext():
         with beginning(run, new=new):
             prepared = prepare(experiment, run)
-        if first:
-            record_data(run, prepared.facts)
-        task = _fit(experiment, prepared, run, signals)
+            if first:
+                record_data(run, prepared.facts)
+            task = _fit(experiment, prepared, run, signals)
         if task is None:
             return ""
         _export(experiment, prepared, task, run)

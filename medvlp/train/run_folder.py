@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ _PACKAGES = ("medvlp-platform", "lightning", "numpy", "tokenizers", "torch", "tr
 _MACHINES = ("trainer.devices", "trainer.nodes", "trainer.strategy")
 """What a resumed run may change: samples and batches are the same on any number of devices."""
 
-_BEGUN = ("versions.json", ".versions.json.", ".config.yaml.")
-"""How the names begin of what a run killed before it had claimed its folder may have left."""
+_BEGUN = re.compile(r"versions\.json|\.(versions\.json|config\.yaml)\.partial-\d+")
+"""What a run that was killed before it had claimed its folder may have left."""
 
 
 def claim(run: Path, experiment: Experiment) -> bool:
@@ -43,7 +44,7 @@ def claim(run: Path, experiment: Experiment) -> bool:
     stored = run / "config.yaml"
     values = plain(experiment)
     if not stored.is_file():
-        if run.exists() and not all(path.name.startswith(_BEGUN) for path in run.iterdir()):
+        if run.exists() and not all(_BEGUN.fullmatch(path.name) for path in run.iterdir()):
             raise RunError(
                 f"{run.name} is no run folder and is not empty",
                 remedy="name a new folder with --out",
@@ -64,15 +65,15 @@ def claim(run: Path, experiment: Experiment) -> bool:
 
 @contextmanager
 def beginning(run: Path, *, new: bool) -> Iterator[None]:
-    """Keep no new folder for an experiment that turns out to be unusable before it begins.
+    """Keep no new folder for an experiment that turns out to be unusable before its first step.
 
     The corrected command would be refused there, as one of another configuration.
     """
     try:
         yield
     except MedvlpError:
-        if new:
-            shutil.rmtree(run, ignore_errors=True)
+        if new and not (run / "metrics.csv").exists():
+            shutil.rmtree(run.resolve(), ignore_errors=True)
         raise
 
 

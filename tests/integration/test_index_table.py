@@ -70,6 +70,18 @@ def test_a_manifest_is_where_its_folder_is(hospital, tmp_path, monkeypatch):
     assert not (tmp_path / "link.private").exists()
 
 
+def test_a_row_s_folder_does_not_reach_through_links(hospital, tmp_path):
+    (hospital / "one").mkdir()
+    picture(hospital / "one" / "a.png", 1)
+    (hospital / "one" / "prior").symlink_to(hospital / "bilder")
+    (hospital / "short.csv").write_text("path,patient\none,p1\n")
+    index_archive(hospital / "short.csv", kind="table", out=tmp_path / "m",
+                  overrides=["domain=cxr"])  # fmt: skip
+    manifest = Manifest.open(tmp_path / "m")
+    (row,) = manifest.samples.iter_rows(named=True)
+    assert [path.name for path in manifest.paths(row["source"])] == ["a.png"]
+
+
 def test_a_table_whose_every_path_is_wrong_makes_no_manifest(hospital, tmp_path):
     for file in (hospital / "bilder").iterdir():
         file.rename(hospital / file.name)

@@ -90,6 +90,14 @@ def test_a_run_that_could_not_begin_keeps_no_folder(experiment_file: Path, tmp_p
     with pytest.raises(ManifestError):
         train_run(experiment_file, mistyped, run)
     assert not run.exists()
+    with pytest.raises(ConfigError, match="towre"):
+        train_run(experiment_file, ["optim.freeze=[{part: towre}]"], run)
+    assert not run.exists()
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "latest").symlink_to(tmp_path / "scratch")
+    with pytest.raises(ManifestError):
+        train_run(experiment_file, mistyped, tmp_path / "latest")
+    assert not (tmp_path / "latest" / "config.yaml").exists()
     # One that was claimed before stays, whatever has become of its manifests meanwhile.
     claim(run, load_experiment(experiment_file, mistyped))
     with pytest.raises(ManifestError):

@@ -14,6 +14,7 @@ from PIL import Image
 from medvlp import cli
 from medvlp.archive.index import index_archive
 from medvlp.domain import get_domain
+from medvlp.models.inputs import expand
 
 
 @pytest.fixture
@@ -126,7 +127,12 @@ def test_outputs_have_a_place_before_the_work(refused, bundle, pictures, tmp_pat
         ("index", pictures, "--kind", "dicom", "--out"),
         ("splits", pictures, "--out"),
     ):
-        refused(*words, tmp_path / "file" / "deep" / "x", says=["file is a file"])
+        refused(*words, tmp_path / "file" / "deep" / "x", says=["file is no folder"])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dead").symlink_to(tmp_path / "gone")
+    for words in (("zeroshot", bundle, picture, "--csv"), ("inspect", picture, "--json")):
+        refused(*words, tmp_path / "folder", says=["folder is a folder"])
+        refused(*words, tmp_path / "dead" / "x", says=["dead is no folder"])
     page = tmp_path / "new" / "folder" / "page.html"
     code = cli.run_guarded(
         lambda: cli.app(["inspect", str(picture), "--out", str(page)], standalone_mode=False)
@@ -149,8 +155,14 @@ def test_links_that_lead_out_are_named(refused, pictures, tmp_path):
     (tmp_path / "archive" / "linked").symlink_to(pictures)
     refused("index", tmp_path / "archive", "--kind", "dicom", "--out", tmp_path / "m",
             says=["outside_root 1", "follow_links=true"])  # fmt: skip
-    found = get_domain("cxr").resolve.load()(tmp_path / "archive")
-    assert len(found) == 40
+    resolve = get_domain("cxr").resolve.load()
+    assert len(expand(tmp_path / "archive", resolve)) == 40
+    # Once, whatever further links lead there, or back to where the search began.
+    (tmp_path / "archive" / "again").symlink_to(pictures)
+    (tmp_path / "archive" / "up").symlink_to(tmp_path)
+    Image.new("L", (8, 8)).save(tmp_path / "archive" / "own.png")
+    (tmp_path / "archive" / "other-name.png").symlink_to(tmp_path / "archive" / "own.png")
+    assert len(expand(tmp_path / "archive", resolve)) == 42
 
 
 def test_no_manifest(refused, tmp_path):

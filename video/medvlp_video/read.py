@@ -8,6 +8,7 @@ file numbers are seconds) and ``frames@RATE`` (numbers at RATE a second).
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from medvlp.archive.probe import Probe
 from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
-from medvlp.archive.walk import files_under
 from medvlp.data.proxy_files import SUFFIX
 from medvlp.digest import nothing
 from medvlp.errors import InputError
@@ -130,10 +130,9 @@ def _tree(path: Path) -> list[tuple[Path, ...]]:
     if not path.is_dir():
         return []
     found: list[tuple[Path, ...]] = []
-    folders: dict[Path, list[Path]] = {}
-    for file in files_under(path):
-        folders.setdefault(file.parent, []).append(file)
-    for here in folders.values():
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        here = sorted(Path(folder, name) for name in names)
         found += [(file,) for file in here if is_video(file)]
         frames = tuple(file for file in here if file.suffix.lower() in FRAME_SUFFIXES)
         found += [frames] if frames else []

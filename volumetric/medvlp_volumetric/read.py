@@ -18,7 +18,6 @@ from medvlp.archive.series.policy import Policy, part_of
 from medvlp.archive.series.qc import read_hu
 from medvlp.archive.series.read import choose, read_headers, read_series
 from medvlp.archive.verdict import Reject, Verdict
-from medvlp.archive.walk import files_under
 from medvlp.data.flags import name_of
 from medvlp.errors import InputError
 from medvlp.progress import track
@@ -112,7 +111,10 @@ def probe(paths: Sequence[Path], *, accept_not_hu: bool = False) -> Probe:
         found = probe_picture(paths[0])
         return replace(found, shape=(1, *found.shape))
     if _one_nifti(paths):
-        return probe_volume(read_ct(paths, any_scale=accept_not_hu))
+        found = probe_volume(read_ct(paths, any_scale=accept_not_hu))
+        if not accept_not_hu:
+            refuse_not_hu(found.flags)
+        return found
     header = choose(group_series(read_headers(paths))).header
     found = probe_volume(_series(paths, accept_not_hu=accept_not_hu))
     flags = tuple(dict.fromkeys((*unstated_flags(header), *found.flags)))
@@ -149,7 +151,7 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     """
     if path.is_file() and is_picture(path):
         return [(path,)]
-    files = files_under(path)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     volumes = [(file,) for file in files if is_nifti(file)]
     candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]
     headers = _readable(candidates)

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.series.geometry import Volume
 from medvlp.archive.view import Curve, Picture, View, fit, picture, tile, to_bytes
+from medvlp_volumetric.nifti import is_nifti, refuse_not_hu
 from medvlp_volumetric.read import one_picture, read_ct
+from medvlp_volumetric.values import probe_volume
 
 _COLUMNS = 6
 _SLICES = 24
@@ -33,6 +35,9 @@ def view(paths: Sequence[Path], *, flags: Sequence[str] = ()) -> View:
     if one_picture(paths):
         return _single(paths[0])
     stored = read_ct(paths, flags)
+    if is_nifti(paths[0]) and not flags:
+        # A doubt that some voxels leave is settled as indexing settles it.
+        refuse_not_hu(probe_volume(stored).flags)
     volume = stored.canonical()
     depth_mm, row_mm, column_mm = volume.spacing_mm
     depth, rows, columns = volume.hu_DHW.shape

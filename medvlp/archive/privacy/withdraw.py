@@ -33,7 +33,8 @@ class Withdrawn:
     """How many were named."""
 
     found: int
-    """How many of them the manifest or its readings knew."""
+    """How many of them are known: by the manifest, its readings, a file's name, or an earlier
+    withdrawal."""
 
     rows: Counter[str]
     """Rows of each table, lines of other files, and stored readings."""
@@ -108,9 +109,15 @@ class _Withdrawal:
             remarks={"withdrawn": str(len(self.patients))},
         )
         gone["readings"] = ledger.forget(paths, theirs.items, self._named_in, buried)
-        known = {row["patient"] for row in samples}
-        known |= self.patients & {self.opened.pseudonyms.patient(raw) for raw in theirs.patients}
+        known = {row["patient"] for row in samples} | self._known(theirs.patients, sources)
         return Withdrawn(len(self.patients), len(known), gone, frozenset(log))
+
+    def _known(self, read: Iterable[str], sources: Iterable[Row]) -> set[str]:
+        """Who is known by readings, by a file's name, or by an earlier withdrawal."""
+        called = set().union(*(_words(row["path"]) for row in sources))
+        numbers = {*read, *(raw for raw in self.raw if self._telling(raw) and raw in called)}
+        before = {name for name in self.patients if self.opened.withdrawals.holds_name(name)}
+        return before | self.patients & {self.opened.pseudonyms.patient(raw) for raw in numbers}
 
     def _names(
         self, tables: dict[str, list[Row]], sources: list[Row], samples: list[Row], files: set[Path]
@@ -133,8 +140,12 @@ class _Withdrawal:
 
     def _named_in(self, path: str) -> bool:
         """Whether a path names one of the patients by number."""
-        words = set(path.replace("\\", "/").replace(".", "/").replace("_", "/").split("/"))
-        return not words.isdisjoint({raw for raw in self.raw if len(raw) > 3})
+        return any(self._telling(raw) for raw in self.raw & _words(path))
+
+    @staticmethod
+    def _telling(number: str) -> bool:
+        """Whether a number in a path is hardly there by chance."""
+        return len(number) > 3
 
     def _older(self, names: Iterable[str]) -> set[str]:
         """What they were called before the key was rotated."""
@@ -195,3 +206,7 @@ def _studies(samples: list[Row], tables: dict[str, list[Row]]) -> set[str]:
     ids = {row["sample"] for row in samples}
     others = {row["study"] for row in tables["samples"] if row["sample"] not in ids}
     return {row["study"] for row in samples} - others
+
+
+def _words(path: str) -> set[str]:
+    return set(path.replace("\\", "/").replace(".", "/").replace("_", "/").split("/"))

@@ -330,7 +330,10 @@ def start_apart(module: str) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
     try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return path.stat().st_size
     except OSError:
         return 0
