@@ -24,7 +24,7 @@ from medvlp.archive.verdict import Ignore, Reject
 from medvlp.config import validate
 from medvlp.data.sections import Headings, load_headings
 from medvlp.data.splits import assign_splits, subsets
-from medvlp.data.tables import LEVELS, TEXT_ONLY
+from medvlp.data.tables import LEVELS, NO_PATIENT_ID, TEXT_ONLY
 from medvlp.data.text import report_nodes, text_row
 from medvlp.data.views import view_word
 from medvlp.errors import ConfigError
@@ -192,7 +192,7 @@ class Intake(Filing):
             "age_band": age_band(age),
             "split": None,
             "source_split": source_split,
-            "flags": sorted({*flags, *(() if person else ("no_patient_id",))}),
+            "flags": sorted({*flags, *(() if person else (NO_PATIENT_ID,))}),
         }
         self.cover(paths)
         if fingerprint != "" and kind != TEXT_ONLY:

@@ -9,9 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from medvlp.data.tables import DUPLICATE_KINDS, SPLITS
+from medvlp.data.tables import DUPLICATE_KINDS, NO_PATIENT_ID, PATIENT_IS_IMAGE, SPLITS
 
 _COPIES = "duplicates_"
+
+_NAMELESS = frozenset({PATIENT_IS_IMAGE, NO_PATIENT_ID})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class Summary:
     ignored: int
     samples: int
     textless: int
+    nameless: int
+    """Samples that count as patients of their own, for nothing names the patient."""
     by_split: Mapping[tuple[str, str], int]
     """Samples of each (domain, split)."""
 
@@ -54,15 +58,17 @@ class Summary:
         notes: Mapping[str, int],
     ) -> Summary:
         """The summary of a ledger's counts and a manifest's rows."""
-        textless = 0
+        textless = nameless = 0
         by_split: Counter[tuple[str, str]] = Counter()
         for row in samples:
             by_split[row["domain"], row["split"]] += 1
             textless += "no_text" in row["flags"]
+            nameless += not _NAMELESS.isdisjoint(row["flags"])
         return cls(
             **counts,
             samples=by_split.total(),
             textless=textless,
+            nameless=nameless,
             by_split=by_split,
             copies={k: n for k, n in notes.items() if k.startswith(_COPIES)},
             notes={k: n for k, n in notes.items() if not k.startswith(_COPIES)},
@@ -89,6 +95,12 @@ class Summary:
         table.add_section()
         table.add_row("samples", f"{self.samples:,}")
         table.add_row("samples without text", f"{self.textless:,}")
+        if self.nameless:
+            advice = (
+                "each counts as a patient of its own, and [bold]two of one person may fall into "
+                "training and test[/bold]; see patient_is_image in docs/verdicts.md"
+            )
+            table.add_row("samples without patient", f"{self.nameless:,}; {advice}")
         for domain in sorted({domain for domain, _ in self.by_split}):
             split = (f"{s} {self.by_split.get((domain, s), 0):,}" for s in SPLITS)
             table.add_row(f"  {domain}", ", ".join(split))

@@ -12,6 +12,12 @@ TEXT_ONLY = "report"
 NO_INFORMATION = "no_information"
 """The flag of an image whose pixels all have one value."""
 
+PATIENT_IS_IMAGE = "patient_is_image"
+"""The flag where nothing names patients, so that each image counts as a patient of its own."""
+
+NO_PATIENT_ID = "no_patient_id"
+"""The flag of an image that should name its patient and does not."""
+
 LEVELS = ("report", "section", "sentence", "procedure", "phase", "step", "clip")
 """Text-node levels: the radiology tree, then the surgical tree."""
 

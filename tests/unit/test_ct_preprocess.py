@@ -345,6 +345,7 @@ def test_a_nifti_tree_becomes_a_manifest(tmp_path):
         source, kind="nifti", out=tmp_path / "m", overrides=["options.patient_pattern=^([^/]+)/"]
     )
     assert summary.counts() == {"found": 11, "accepted": 8, "quarantined": 2, "ignored": 1}
+    assert summary.nameless == 0
     samples = pl.read_parquet(tmp_path / "m/samples.parquet")
     assert samples["patient"].n_unique() == 2
     assert samples["shape"].to_list() == [[20, 20, 20]] * 4
@@ -361,7 +362,10 @@ def test_nifti_volumes_are_compared_with_the_body_part_that_they_ought_to_show(t
     chest[8:30, 8:30, 8:36] = -850
     save(source / "chest.nii", chest)
     save(source / "head.nii", body((40, 40, 40)))
-    index_archive(source, kind="nifti", out=tmp_path / "m", overrides=["options.body_part=chest"])
+    summary = index_archive(
+        source, kind="nifti", out=tmp_path / "m", overrides=["options.body_part=chest"]
+    )
+    assert summary.nameless == 2  # no pattern tells whose they are
     flags = pl.read_parquet(tmp_path / "m/samples.parquet")["flags"]
     assert sorted("no_lung_air" in one for one in flags) == [False, True]
 

@@ -97,7 +97,9 @@ def test_bad_spans_and_unknown_videos_are_listed_by_row(archive):
     assert info["notes"]["rows_refused"] == 6
     assert info["notes"]["rows_unmatched"] == 1
     flags = {row["shape"][0]: row["flags"] for row in tables["samples"]}
-    assert flags == {30: ["rows_refused"], 10: ["no_text"]}
+    assert flags == {
+        30: ["patient_is_image", "rows_refused"], 10: ["no_text", "patient_is_image"],
+    }  # fmt: skip
 
 
 def test_intervals_boxes_and_patients_come_from_tables_with_the_users_columns(archive):

@@ -16,7 +16,7 @@ from medvlp.archive.measure import Measured
 from medvlp.archive.stage.reading import Item, Reading
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.config import STRICT
-from medvlp.data.tables import LEVELS
+from medvlp.data.tables import LEVELS, PATIENT_IS_IMAGE
 from medvlp_video.check import Trial, looking, trying
 from medvlp_video.fast import has_decord
 from medvlp_video.folder import FRAME_SUFFIXES
@@ -115,6 +115,8 @@ def _take_in(
     flags = ["rows_refused"] if intake.notes["rows_refused"] > bad else []
     about = next(iter(rows.get("videos", ())), None)
     cell = about.get if about is not None else lambda name: None
+    if not cell("patient"):
+        flags.append(PATIENT_IS_IMAGE)
     frames = is_frames(paths)
     sample = intake.accept(
         paths,

@@ -26,6 +26,7 @@ from medvlp.archive.text.plaintext import read_text
 from medvlp.archive.text.reports import ReportIndex, load_reports
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import STRICT
+from medvlp.data.tables import PATIENT_IS_IMAGE
 from medvlp.domain import Ref
 from medvlp_volumetric.nifti_file import NiftiHeader, Stream, open_nifti
 from medvlp_volumetric.told import NOTHING, Affine, Told, affine_of
@@ -276,6 +277,9 @@ def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found
     match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
     if options.patient_pattern and match is None:
         raise Reject("no_patient")
+    columns = found.columns
+    if match is None:
+        columns["flags"] = (*columns["flags"], PATIENT_IS_IMAGE)
     return intake.accept(
         [path],
         kind="nifti",
@@ -283,7 +287,7 @@ def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found
         patient=match[1] if match else inside,
         study=inside,
         identity=inside,
-        **found.columns,
+        **columns,
         identifiers=(name,),
     )
 

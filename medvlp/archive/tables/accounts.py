@@ -25,9 +25,6 @@ K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 T = TypeVar("T")
 
-PATIENT_IS_IMAGE = "patient_is_image"
-"""Flag where a set names no patients, so that each image counts as a patient of its own."""
-
 Cells = Mapping[str, str]
 Numbered = tuple[int, Cells]
 

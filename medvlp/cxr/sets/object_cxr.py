@@ -12,7 +12,6 @@ from pathlib import Path
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
-    PATIENT_IS_IMAGE,
     compare,
     leave_rest,
     number,
@@ -23,6 +22,7 @@ from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.verdict import Reject
 from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
 from medvlp.data.regions import fault_of
+from medvlp.data.tables import PATIENT_IS_IMAGE
 from medvlp.errors import ArchiveError
 
 SOURCE = "object-cxr"

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
-    PATIENT_IS_IMAGE,
     Cells,
     compare,
     leave_rest,
@@ -25,6 +24,7 @@ from medvlp.archive.tables.accounts import (
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.verdict import Reject
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
+from medvlp.data.tables import PATIENT_IS_IMAGE
 
 SOURCE = "rsna-pneumonia"
 PNEUMONIA = "Pneumonia"

@@ -16,7 +16,6 @@ import numpy as np
 from medvlp.archive.intake import Intake
 from medvlp.archive.pictures import read_grey
 from medvlp.archive.tables.accounts import (
-    PATIENT_IS_IMAGE,
     compare,
     leave_rest,
     table_rows,
@@ -27,6 +26,7 @@ from medvlp.archive.verdict import Reject
 from medvlp.cxr.sets.siim_rle import decode_rle, is_empty
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
 from medvlp.data.regions import mask_runs
+from medvlp.data.tables import PATIENT_IS_IMAGE
 from medvlp.errors import ArchiveError
 
 SOURCE = "siim-acr"

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.tables.accounts import PATIENT_IS_IMAGE, compare, leave_rest, with_suffix
+from medvlp.archive.tables.accounts import compare, leave_rest, with_suffix
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.cxr.sets.tbx11k_tables import Marks, coco_marks, list_splits, simplified_marks
 from medvlp.cxr.sets.xrays import PICTURES, Xray, take_images
+from medvlp.data.tables import PATIENT_IS_IMAGE
 
 SOURCE = "tbx11k"
 WITHHELD = "labels_withheld"

@@ -16,7 +16,6 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
-    PATIENT_IS_IMAGE,
     Cells,
     compare,
     leave_rest,
@@ -31,6 +30,7 @@ from medvlp.archive.verdict import Reject
 from medvlp.config import STRICT
 from medvlp.cxr.sets.vindr_fusion import Box, Fusion, agreed, fused_boxes
 from medvlp.cxr.sets.xrays import DICOM_SUFFIXES, Xray, take_images
+from medvlp.data.tables import PATIENT_IS_IMAGE
 
 SOURCE = "vindr-cxr"
 CLASSES = (

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from medvlp.archive.intake import Intake
-from medvlp.archive.tables.accounts import PATIENT_IS_IMAGE
 from medvlp.archive.tables.lists import SplitLists
 from medvlp.archive.verdict import Ignore, Reject, Verdict
+from medvlp.data.tables import PATIENT_IS_IMAGE
 from medvlp_volumetric.nifti import is_nifti
 from medvlp_volumetric.sets.scans import (
     LABEL,

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from medvlp.archive.intake import Intake
 from medvlp.archive.tables.accounts import (
-    PATIENT_IS_IMAGE,
     compare,
     give_text,
     leave_rest,
@@ -27,6 +26,7 @@ from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.tables.lists import ListOptions, SplitLists
 from medvlp.archive.text.plaintext import Text
 from medvlp.archive.verdict import Reject
+from medvlp.data.tables import PATIENT_IS_IMAGE
 from medvlp_volumetric.nifti import is_nifti, stem
 from medvlp_volumetric.sets.scans import LABEL, Scan, is_drawn, reading_scans, scan_columns
 
