@@ -53,9 +53,14 @@ class Columns:
     label_separator: str = "|"
     """What stands between the names in `label_list`."""
 
+    names: tuple[str, ...] = ()
+    """Columns of what must not stay in the row's report: names of the patient and of physicians,
+    further numbers, addresses. Those that are called so, such as PatientName or Nachname, are known
+    without being named here."""
+
     def named(self) -> dict[str, str]:
         """The single columns that the user named: field -> column."""
-        skip = ("labels", "label_separator")
+        skip = ("labels", "label_separator", "names")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -203,6 +203,37 @@ def test_texts_without_pixels(tmp_path):
     ]
 
 
+def test_names_in_a_table_s_columns_do_not_stay_in_its_reports(hospital, tmp_path):
+    lines = ["Datei;PatNr;Befund;Patienten-Name;Prénom;Arzt"]
+    for i, (name, given) in enumerate(zip(NAMES, ("Anna", "Bea", "Cleo"), strict=True)):
+        told = f"{name} has edema, says Brandt. {given} knows."
+        lines.append(f"bilder/{name}_{i}.png;p{i};{told};{name};{given};Brandt")
+    (hospital / "n.csv").write_text("\n".join(lines))
+    settings = ["domain=cxr", "columns.path=Datei", "columns.patient=PatNr", "columns.text=Befund"]
+
+    def texts(out, *more):
+        index_archive(hospital / "n.csv", kind="table", out=out, overrides=[*settings, *more])
+        rows = Manifest.open(out).texts.filter(pl.col("level") == "report")
+        return set(rows["text"])
+
+    assert texts(tmp_path / "a") == {"___ has edema, says Brandt. ___ knows."}
+    named = texts(tmp_path / "b", "columns.names=[Arzt]")
+    assert named == {"___ has edema, says ___. ___ knows."}
+    with pytest.raises(ConfigError, match="no column 'Arztt'"):
+        texts(tmp_path / "c", "columns.names=[Arztt]")
+    # Beside pictures that a table names, a second table brings reports and the names in them.
+    (hospital / "paths.csv").write_text(
+        "path,patient,accession\nbilder/Schmidt_0.png,p,A1\nbilder/Okafor_1.png,q,A2\n"
+    )
+    (hospital / "ris.csv").write_text(
+        'accession,text,last_name\nA1,Meier has edema.,"Meier, Jo"\nA2,Meier has edema.,Other\n'
+    )
+    index_archive(hospital / "paths.csv", kind="table", out=tmp_path / "d",
+                  overrides=["domain=cxr", "reports=ris.csv"])  # fmt: skip
+    rows = Manifest.open(tmp_path / "d").texts.filter(pl.col("level") == "report")
+    assert sorted(rows["text"]) == ["Meier has edema.", "___ has edema."]
+
+
 def test_reports_of_a_second_table_are_joined(hospital, tmp_path):
     (hospital / "ris.csv").write_text(
         "accession,text\nACC900,Edema.\nACC901,Mass.\nACC901,No mass.\nACC902,\nZZ,Unmatched.\n,x\n"

@@ -23,6 +23,9 @@ _WORDS: Mapping[str, frozenset[str]] = {
 }
 _PARTICLES, _TITLES, _ALSO_WORDS = (_WORDS[k] for k in ("particles", "titles", "also_words"))
 _CAPITALISED, _GENERIC_PLACES = (_WORDS[k] for k in ("capitalised", "generic_places"))
+NAME_COLUMNS = _WORDS["columns"]
+"""What columns of names are called in hospitals' tables, without case and marks."""
+
 _OPENERS = _WORDS["openers"] | _CAPITALISED
 
 _SHORT = "short number"

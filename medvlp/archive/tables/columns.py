@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from medvlp.archive.options import Columns
+from medvlp.archive.privacy.fold import fold
+from medvlp.archive.privacy.identifiers import NAME_COLUMNS
 from medvlp.archive.tables.tablefile import open_table
 from medvlp.errors import ConfigError
 
@@ -21,7 +24,7 @@ class UserTable:
         columns: What the user calls the columns.
         fields: The fields that are looked for; the others are left alone.
         required: Those without which the table is of no use.
-        optional: Those whose column, though named, may stand in another of the user's tables.
+        optional: Those whose columns, though named, may stand in another of the user's tables.
 
     Raises:
         ArchiveError: The file is no readable table.
@@ -43,13 +46,14 @@ class UserTable:
         self.refused = file.refused
         if "labels" in fields:
             self._check(columns.labels)
+        self._names = self._of_names(optional) if "names" in fields else []
         named = {
             field: name
             for field, name in columns.named().items()
             if field in fields and (field not in optional or name in self.frame.columns)
         }
         self._check(named.values())
-        single = [field for field in fields if field != "labels"]
+        single = [field for field in fields if field not in ("labels", "names")]
         free = {field: field for field in single if field in self.frame.columns}
         self.column = {**free, **named}
         for field in required:
@@ -59,17 +63,32 @@ class UserTable:
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Row numbers from 1, and the cells of the mapped fields (None where there is none).
 
+        The field ``names`` has the cells of all such columns, in the forms that `scrub` knows.
+
         Rows in `refused` (number -> code) are left out; list them with `list_refused`.
         """
         place = {field: self.frame.columns.index(name) for field, name in self.column.items()}
         for number, cells in enumerate(self.frame.iter_rows(), start=1):
             if number not in self.refused:
-                yield number, {field: _cell(cells[i]) for field, i in place.items()}
+                row = {field: _cell(cells[i]) for field, i in place.items()}
+                if self._names:
+                    row["names"] = [_person(str(v)) for i in self._names if (v := _cell(cells[i]))]
+                yield number, row
 
     def list_refused(self, reject_row: Callable[[Path, int, str], None]) -> None:
         """Hand every row that cannot be believed to `Intake.reject_row`."""
         for number, code in self.refused.items():
             reject_row(self.path, number, code)
+
+    def _of_names(self, optional: Collection[str]) -> list[int]:
+        """Where the columns are that `Columns.names` lists or that are called by `NAME_COLUMNS`."""
+        if "names" not in optional:
+            self._check(self.columns.names)
+        return [
+            place
+            for place, name in enumerate(self.frame.columns)
+            if name in self.columns.names or _bare(name) in NAME_COLUMNS
+        ]
 
     def _check(self, names: Iterable[str]) -> None:
         for name in names:
@@ -81,6 +100,17 @@ class UserTable:
         return ConfigError(
             f"{self.path.name} has no column {name!r} (columns there: {there})", remedy=remedy
         )
+
+
+def _bare(column: str) -> str:
+    return re.sub(r"[^a-z]", "", fold(column).text)
+
+
+def _person(cell: str) -> str:
+    """A name as DICOM writes it; dates, numbers and addresses as they stand."""
+    if "^" in cell or any(character.isdigit() for character in cell):
+        return cell
+    return re.sub(r"[\s,;]+", "^", cell) + "^"
 
 
 def _cell(cell: Any) -> Any:

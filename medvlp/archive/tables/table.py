@@ -22,7 +22,7 @@ from medvlp.errors import ArchiveError, ConfigError
 
 _FIELDS = (
     "path", "patient", "study", "study_uid", "accession", "series", "text", "date", "modality",
-    "view", "laterality", "sex", "age", "site", "scanner", "split", "label_list", "labels",
+    "view", "laterality", "sex", "age", "site", "scanner", "split", "label_list", "labels", "names",
 )  # fmt: skip
 _LABEL_VALUES = {
     "1": 1.0, "1.0": 1.0, "true": 1.0, "yes": 1.0,
@@ -75,7 +75,8 @@ def index_table(root: Path, intake: Intake) -> None:
         raise ConfigError(
             f"options.accept_not_hu is for CT, not for {domain.name}", remedy="leave it out"
         )
-    table = UserTable(root, intake.config.columns, _FIELDS, required=("patient",))
+    elsewhere = ("names",) if intake.config.reports else ()
+    table = UserTable(root, intake.config.columns, _FIELDS, ("patient",), elsewhere)
     if not {"path", "text"} & set(table.column):
         raise ConfigError(
             f"{root.name} has neither a path nor a text column "
@@ -178,7 +179,10 @@ def _common(cells: Mapping[str, Any]) -> dict[str, Any]:
         "view": cells.get("view"),
         "laterality": cells.get("laterality"),
         "source_split": cells.get("split"),
-        "identifiers": [c for f in ("study_uid", "accession") if (c := cells.get(f))],
+        "identifiers": [
+            *(c for f in ("study_uid", "accession") if (c := cells.get(f))),
+            *cells.get("names", ()),
+        ],
     }
 
 

@@ -33,7 +33,7 @@ from medvlp.domain import Ref
 from medvlp.errors import ArchiveError, ConfigError
 from medvlp.progress import track
 
-_FIELDS = ("text", "accession", "study_uid", "status", "version", "issued", "patient")
+_FIELDS = ("text", "accession", "study_uid", "status", "version", "issued", "patient", "names")
 _JOINS = ("accession", "study_uid")
 _READING = Reading(
     read=Ref("medvlp.archive.text.report_files:read_report_file"), result=Told, version=1
@@ -285,9 +285,9 @@ def _add_tables(intake: Intake, index: ReportIndex, tables: list[Path], *, folde
 
 
 def _add_table(intake: Intake, index: ReportIndex, path: Path) -> None:
-    table = UserTable(
-        path, intake.config.columns, _FIELDS, required=("text",), optional=("patient",)
-    )
+    # The source may be a table as well, and hold these columns itself.
+    optional = ("patient", "names") if intake.root.is_file() else ("patient",)
+    table = UserTable(path, intake.config.columns, _FIELDS, ("text",), optional)
     if not any(name in table.column for name in _JOINS):
         raise ConfigError(
             f"{path.name} has no column accession or study_uid to join on "
@@ -319,6 +319,7 @@ def _from_row(cells: dict[str, Any]) -> Document:
         issued=seconds_of(cells.get("issued")),
         version=version_of(cells.get("version")),
         flags=(*flags, *text.flags),
+        identifiers=tuple(cells.get("names", ())),
     )
 
 
