@@ -226,10 +226,10 @@ def test_names_in_a_table_s_columns_do_not_stay_in_its_reports(hospital, tmp_pat
         "path,patient,accession\nbilder/Schmidt_0.png,p,A1\nbilder/Okafor_1.png,q,A2\n"
     )
     (hospital / "ris.csv").write_text(
-        'accession,text,last_name\nA1,Meier has edema.,"Meier, Jo"\nA2,Meier has edema.,Other\n'
+        'accession,told,last_name\nA1,Meier has edema.,"Meier, Jo"\nA2,Meier has edema.,Other\n'
     )
     index_archive(hospital / "paths.csv", kind="table", out=tmp_path / "d",
-                  overrides=["domain=cxr", "reports=ris.csv"])  # fmt: skip
+                  overrides=["domain=cxr", "reports=ris.csv", "columns.text=told"])  # fmt: skip
     rows = Manifest.open(tmp_path / "d").texts.filter(pl.col("level") == "report")
     assert sorted(rows["text"]) == ["Meier has edema.", "___ has edema."]
 

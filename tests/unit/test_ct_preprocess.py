@@ -8,6 +8,7 @@ from PIL import Image
 from medvlp.archive.index import index_archive
 from medvlp.archive.verdict import Ignore, Reject, Verdict
 from medvlp.config import plain, validate
+from medvlp.data.manifest import Manifest
 from medvlp.data.preprocess import contract_digest, model_input
 from medvlp.errors import ConfigError, InputError
 from medvlp_volumetric.nifti import read_nifti
@@ -353,6 +354,24 @@ def test_a_nifti_tree_becomes_a_manifest(tmp_path):
     assert texts.filter(pl.col("level") == "report").height == 4
     codes = set(pl.read_parquet(tmp_path / "m/rejects.parquet")["code"])
     assert codes == {"label_map", "not_hu", "inflate"}
+
+
+def test_a_name_that_two_volumes_bear_brings_neither_a_report(tmp_path):
+    source = tmp_path / "in"
+    for number, place in enumerate(("p1/ct", "p2/ct", "p3/only")):
+        (source / place).parent.mkdir(parents=True)
+        save(source / f"{place}.nii.gz", body() + np.int16(number))
+    (source / "p3/masks").mkdir()
+    save(source / "p3/masks/only.nii.gz", (body() > 0).astype(np.uint8))
+    (source / "p2/ct.txt").write_text("FINDINGS: CT of p2 beside it.")
+    (source / "r.csv").write_text("accession,text\nct,Whose is it?\nonly,An only CT.\n")
+    index_archive(source, kind="nifti", out=tmp_path / "m", overrides=["reports=r.csv"])
+    manifest = Manifest.open(tmp_path / "m")
+    top = manifest.texts.filter(pl.col("level") == "report").join(manifest.samples, on="sample")
+    told = {manifest.paths(r["source_right"])[0].parent.name: r["text"]
+            for r in top.iter_rows(named=True)}  # fmt: skip
+    assert told == {"p2": "FINDINGS: CT of p2 beside it.", "p3": "An ___ CT."}
+    assert manifest.info["notes"]["names_repeated"] == 2
 
 
 def test_nifti_volumes_are_compared_with_the_body_part_that_they_ought_to_show(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,7 @@ def index_nifti(root: Path, intake: Intake) -> None:
 
     A report is the table's or folder's row of the file's name (without suffix) as accession
     number or study, or a .txt file of that name beside the volume; annotation tables go by the same
-    name or by ``path``. Masks are ignored.
+    name or by ``path``. A name that several volumes bear belongs to none. Masks are ignored.
     """
     options = intake.options(NiftiOptions)
     reports = load_reports(intake)
@@ -179,15 +180,24 @@ def index_nifti(root: Path, intake: Intake) -> None:
     if options.accept_not_hu:
         told["grey"] = True
     reading = replace(READING, settings=told)
+    sound: list[tuple[Path, Measured]] = []
     for (path,), found in intake.read(reading, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
             if isinstance(found, Verdict):
                 raise found
             if not options.accept_not_hu:
                 refuse_not_hu(found.probe.flags)
-            sample = _accept(root, intake, options, path, found)
-            _attach_report(intake, reports, sample, path, texts)
-            name, inside = stem(path), _inside(root, path)
+            sound.append((path, found))
+    # Masks are often called as their volumes; two volumes of one name are told apart by neither.
+    called = Counter(stem(path) for path, _ in sound)
+    if repeated := sum(count for count in called.values() if count > 1):
+        intake.notes["names_repeated"] = repeated
+    for path, found in sound:
+        with intake.judge([path], "read"):
+            name = stem(path) if called[stem(path)] == 1 else None
+            sample = _accept(root, intake, options, path, found, name)
+            _attach_report(intake, reports, sample, path, name, texts)
+            inside = _inside(root, path)
             annotations.apply(sample, accession=name, study_uid=name, path=inside)
     for path in intake.files():
         with intake.judge([path], "read"):
@@ -272,8 +282,10 @@ def _inside(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path != root else path.name
 
 
-def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found: Measured) -> str:
-    inside, name = _inside(root, path), stem(path)
+def _accept(
+    root: Path, intake: Intake, options: NiftiOptions, path: Path, found: Measured, name: str | None
+) -> str:
+    inside = _inside(root, path)
     match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
     if options.patient_pattern and match is None:
         raise Reject("no_patient")
@@ -288,15 +300,19 @@ def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found
         study=inside,
         identity=inside,
         **columns,
-        identifiers=(name,),
+        identifiers=(name,) if name else (),
     )
 
 
 def _attach_report(
-    intake: Intake, reports: ReportIndex | None, sample: str, path: Path, texts: set[Path]
+    intake: Intake,
+    reports: ReportIndex | None,
+    sample: str,
+    path: Path,
+    name: str | None,
+    texts: set[Path],
 ) -> None:
-    name = stem(path)
-    beside = path.with_name(f"{name}.txt")
+    beside = path.with_name(f"{stem(path)}.txt")
     if reports is not None and reports.attach(sample, name=name):
         return
     if beside in texts:

@@ -14,7 +14,7 @@ from medvlp.archive.tables.accounts import give_text
 from medvlp.archive.tables.annotations import Annotations
 from medvlp.archive.tables.columns import UserTable
 from medvlp.archive.text.document import checked_text
-from medvlp.archive.text.reports import ReportIndex, load_reports
+from medvlp.archive.text.reports import OF_REPORTS, ReportIndex, load_reports
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.digest import digest_bytes
 from medvlp.domain import Domain, get_domain
@@ -75,7 +75,7 @@ def index_table(root: Path, intake: Intake) -> None:
         raise ConfigError(
             f"options.accept_not_hu is for CT, not for {domain.name}", remedy="leave it out"
         )
-    elsewhere = ("names",) if intake.config.reports else ()
+    elsewhere = OF_REPORTS if intake.config.reports else ()
     table = UserTable(root, intake.config.columns, _FIELDS, ("patient",), elsewhere)
     if not {"path", "text"} & set(table.column):
         raise ConfigError(
@@ -136,7 +136,7 @@ def _take_file(
         identity = "\x1f".join(str(cells.get(f)) for f in ("patient", "study", "path"))
         sample = intake.accept(
             found.paths,
-            kind=_kind(line.path, domain),
+            kind=_kind(found.paths, domain),
             identity=f"table\x1f{identity}",
             **{**found.columns, "modality": modality},
             **_common(cells),
@@ -215,10 +215,10 @@ def _attach_report(intake: Intake, reports: ReportIndex | None, sample: str, lin
         )
 
 
-def _kind(path: Path, domain: Domain) -> str:
-    if path.is_dir():
+def _kind(paths: Sequence[Path], domain: Domain) -> str:
+    if len(paths) > 1 or paths[0].is_dir():
         return "series" if domain.dicom_unit == "series" else "frames"
-    return _SUFFIX_KINDS.get(path.suffix.lower(), "dicom")
+    return _SUFFIX_KINDS.get(paths[0].suffix.lower(), "dicom")
 
 
 def _labels(table: UserTable) -> list[Labels]:

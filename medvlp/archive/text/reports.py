@@ -33,7 +33,10 @@ from medvlp.domain import Ref
 from medvlp.errors import ArchiveError, ConfigError
 from medvlp.progress import track
 
-_FIELDS = ("text", "accession", "study_uid", "status", "version", "issued", "patient", "names")
+OF_REPORTS = ("text", "accession", "study_uid", "names")
+"""Fields whose columns may stand in the user's table of images or in that of reports."""
+
+_FIELDS = (*OF_REPORTS, "status", "version", "issued", "patient")
 _JOINS = ("accession", "study_uid")
 _READING = Reading(
     read=Ref("medvlp.archive.text.report_files:read_report_file"), result=Told, version=1
@@ -286,7 +289,7 @@ def _add_tables(intake: Intake, index: ReportIndex, tables: list[Path], *, folde
 
 def _add_table(intake: Intake, index: ReportIndex, path: Path) -> None:
     # The source may be a table as well, and hold these columns itself.
-    optional = ("patient", "names") if intake.root.is_file() else ("patient",)
+    optional = ("patient", *OF_REPORTS) if intake.root.is_file() else ("patient",)
     table = UserTable(path, intake.config.columns, _FIELDS, ("text",), optional)
     if not any(name in table.column for name in _JOINS):
         raise ConfigError(
