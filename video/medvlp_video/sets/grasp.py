@@ -48,7 +48,7 @@ class GraspOptions(ListOptions):
     """Settings of the kind."""
 
     validation: Literal["fold1", "fold2"] | None = None
-    """The half of the training cases that is kept for validation; by default some are drawn."""
+    """The half of the training cases that is kept for validation; by default none."""
 
     synthetic_text: bool = True
     """Write sentences made from phases and steps, with the source ``synthetic:labels``."""

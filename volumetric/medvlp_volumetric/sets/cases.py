@@ -2,7 +2,7 @@
 
 A mask is a file for one organ, or one for all, in which each organ has its value. Every organ that
 is drawn becomes a region of kind ``mask`` and a label 1; one whose mask is empty, a label 0. One
-organ has one name in all sets: TotalSegmentator's.
+organ has one name in all sets, TotalSegmentator's; what a set draws as one has a name of its own.
 """
 
 from __future__ import annotations
