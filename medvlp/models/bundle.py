@@ -26,11 +26,7 @@ from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.losses.fusion.decoder import TextDecoder
 from medvlp.losses.fusion.objective import FusionObjective
 from medvlp.losses.objective import AnsweringObjective
-from medvlp.models.bundle_file import (
-    BundleInfo,
-    read_info,
-    save_bundle,
-)
+from medvlp.models.bundle_file import BundleInfo, read_info, save_bundle
 from medvlp.models.described import config_of, modules_of
 from medvlp.models.heatmap import Heatmap, text_heatmaps
 from medvlp.models.inputs import Input, Source, chunks, expand, read, read_each, read_in_place

@@ -9,12 +9,13 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from medvlp.cli import app, run_guarded
+from medvlp.cli import app
 from medvlp.data.manifest import Manifest
 from medvlp.errors import InputError
 from medvlp.evaluate.brought.table import read_brought
 from medvlp.evaluate.recompute import DIFFERENT, recompute
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.guarded import run_guarded
 
 PROMPTS = {
     "mode": "independent",

@@ -29,9 +29,10 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 import medvlp
-from medvlp.cli import app, run_guarded
+from medvlp.cli import app
 from medvlp.errors import BundleError, ConfigError, InputError
 from medvlp.evaluate.run import evaluate_protocol
+from medvlp.guarded import run_guarded
 from medvlp.models.imports.contracts import CLIP_MEAN, CLIP_STD
 from medvlp.models.imports.run import import_source
 from medvlp.train.fit import train_run

@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 from medvlp.archive.index import index_archive
-from medvlp.cli import app, run_guarded
+from medvlp.cli import app
 from medvlp.data.keys import write_key
 from medvlp.data.manifest import Manifest
 from medvlp.data.verify import verify_manifest
 from medvlp.errors import ArchiveError, ConfigError, ManifestError
+from medvlp.guarded import run_guarded
 
 NAMES = ("Schmidt", "Okafor", "Garcia")
 

@@ -18,10 +18,11 @@ import medvlp
 from medvlp.archive.intake import Intake
 from medvlp.archive.options import IndexConfig
 from medvlp.archive.privacy.pseudonyms import Pseudonyms
-from medvlp.cli import _add_domain_commands, app, run_guarded
+from medvlp.cli import _add_domain_commands, app
 from medvlp.data.tokenizer import save_tokenizer, train_tokenizer
 from medvlp.doctor import write_clip
 from medvlp.errors import ArchiveError, ConfigError, InputError
+from medvlp.guarded import run_guarded
 from medvlp.models.inputs import Source, read
 from medvlp_video.narration.captions import _PROMPT, usable
 from medvlp_video.narration.lexicon import load_lexicon

@@ -13,12 +13,13 @@ from PIL import Image
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from medvlp.archive.index import index_archive
-from medvlp.cli import app, run_guarded
+from medvlp.cli import app
 from medvlp.data.manifest import Manifest
 from medvlp.data.structure.extract import load_extractor
 from medvlp.data.tokenizer import save_tokenizer, train_tokenizer
 from medvlp.data.verify import verify_manifest
 from medvlp.errors import ConfigError, ManifestError
+from medvlp.guarded import run_guarded
 from medvlp.models.triple_reader import TripleReader, parse_answer
 from medvlp.structured import Asked, structure_manifest
 

@@ -294,7 +294,7 @@ def test_a_folder_that_a_killed_run_had_just_made_is_taken_up(
     run = tmp_path / "run"
     run.mkdir()
     (run / "versions.json").write_text("{")
-    (run / ".config.yaml.tmp").write_text("dom")
+    (run / ".config.yaml.partial-4711").write_text("dom")
     assert train_run(experiment_file, ["trainer.steps=2"], run).startswith("Bundle")
     assert not (run / ".uncalibrated").exists()
 

@@ -14,6 +14,7 @@ from PIL import Image
 from medvlp import cli
 from medvlp.archive.index import index_archive
 from medvlp.domain import get_domain
+from medvlp.guarded import run_guarded
 from medvlp.models.inputs import expand
 
 
@@ -23,7 +24,7 @@ def refused(capsys):
 
     def check(*args, says, code=2):
         capsys.readouterr()
-        returned = cli.run_guarded(lambda: cli.app([*map(str, args)], standalone_mode=False))
+        returned = run_guarded(lambda: cli.app([*map(str, args)], standalone_mode=False))
         shown = capsys.readouterr().err
         assert returned == code, shown
         assert shown.startswith("medvlp: ")
@@ -134,7 +135,7 @@ def test_outputs_have_a_place_before_the_work(refused, bundle, pictures, tmp_pat
         refused(*words, tmp_path / "folder", says=["folder is a folder"])
         refused(*words, tmp_path / "dead" / "x", says=["dead is no folder"])
     page = tmp_path / "new" / "folder" / "page.html"
-    code = cli.run_guarded(
+    code = run_guarded(
         lambda: cli.app(["inspect", str(picture), "--out", str(page)], standalone_mode=False)
     )
     assert code == 0
@@ -204,7 +205,7 @@ def test_label_prompts_and_bundle(refused, bundle, pictures, tmp_path):
 def test_unreadable_input_is_exit_4(bundle, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     args = ["zeroshot", str(bundle), str(tmp_path / "broken.png")]
-    assert cli.run_guarded(lambda: cli.app(args, standalone_mode=False)) == 4
+    assert run_guarded(lambda: cli.app(args, standalone_mode=False)) == 4
     assert "not_a_picture" in capsys.readouterr().out
 
 

@@ -155,7 +155,7 @@ def test_no_room_for_two_checkpoints_is_said_before_training(tmp_path: Path) -> 
 LIMITED = """
 import resource, sys, torch
 from pathlib import Path
-from medvlp.cli import run_guarded
+from medvlp.guarded import run_guarded
 from medvlp.train.checkpoint_io import SafeCheckpointIO
 last = Path(sys.argv[1])
 io = SafeCheckpointIO({last: last.with_name("previous.safetensors")})

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from medvlp import cli
 from medvlp.errors import InputError
+from medvlp.guarded import run_guarded
 
 COMMANDS = (
     "demo", "phantom", "index", "verify", "train", "zeroshot", "embed", "search", "evaluate",
@@ -76,7 +76,7 @@ def test_wrong_use_is_one_line(args, says):
 
 
 def test_user_error_says_what_and_remedy(capsys):
-    code = cli.run_guarded(raiser(InputError("label 'x' [of 3]\nis unknown", remedy="see labels")))
+    code = run_guarded(raiser(InputError("label 'x' [of 3]\nis unknown", remedy="see labels")))
     shown = capsys.readouterr().err
     assert code == 2
     assert shown == "medvlp: label 'x' [of 3] is unknown; remedy: see labels\n"
@@ -84,7 +84,7 @@ def test_user_error_says_what_and_remedy(capsys):
 
 def test_paths_of_archive_files_are_not_shown(capsys):
     path = "/archive/DOE_JANE_19700101/1.dcm"
-    code = cli.run_guarded(raiser(PermissionError(errno.EACCES, "Permission denied", path)))
+    code = run_guarded(raiser(PermissionError(errno.EACCES, "Permission denied", path)))
     shown = capsys.readouterr().err
     assert code == 3
     assert "DOE" not in shown
@@ -101,7 +101,7 @@ def test_paths_of_archive_files_are_not_shown(capsys):
     ],
 )
 def test_full_disk_is_named(error, capsys):
-    assert cli.run_guarded(raiser(error)) == 3
+    assert run_guarded(raiser(error)) == 3
     assert "the disk is full; remedy: make room" in capsys.readouterr().err
 
 
@@ -112,22 +112,22 @@ def test_full_disk_is_named_behind_another_error(capsys):
         except OSError as error:
             raise ValueError("writer closed") from error
 
-    assert cli.run_guarded(action) == 3
+    assert run_guarded(action) == 3
     assert "the disk is full" in capsys.readouterr().err
 
 
 def test_memory_and_internal_errors(capsys):
-    assert cli.run_guarded(raiser(MemoryError())) == 3
+    assert run_guarded(raiser(MemoryError())) == 3
     assert "out of memory" in capsys.readouterr().err
-    assert cli.run_guarded(raiser(KeyError("DOE^JANE"))) == 1
+    assert run_guarded(raiser(KeyError("DOE^JANE"))) == 1
     shown = capsys.readouterr().err
     assert "KeyError at test_cli.py" in shown
     assert "DOE" not in shown
 
 
 def test_exit_codes_pass_through():
-    assert cli.run_guarded(lambda: None) == 0
-    assert cli.run_guarded(lambda: 4) == 4
+    assert run_guarded(lambda: None) == 0
+    assert run_guarded(lambda: 4) == 4
 
 
 def test_interrupt_is_one_line():

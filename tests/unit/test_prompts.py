@@ -75,7 +75,7 @@ def test_the_digest_sees_words_mode_and_order():
 
 
 def test_an_empty_prompt_file_at_the_command_line(tmp_path, capfd):
-    from medvlp.cli import run_guarded
+    from medvlp.guarded import run_guarded
 
     file = write(tmp_path, "")
     assert run_guarded(lambda: load_prompts(file)) == 2
