@@ -92,8 +92,10 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize(
     "name",
     [
-        *(pytest.param(name, marks=pytest.mark.soak) for name in ("surgvlp", "hecvl", "ophclip")),
-        "peskavlp",
+        *(
+            pytest.param(name, marks=pytest.mark.soak)
+            for name in ("surgvlp", "hecvl", "peskavlp", "ophclip")
+        ),
         "surgclip",
     ],
 )

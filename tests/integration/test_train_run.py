@@ -248,12 +248,13 @@ def test_a_smoke_run_writes_its_own_phantom_and_repeats(
 ) -> None:
     config = Path(__file__).resolve().parents[2] / "configs" / domain / "smoke.yaml"
     short = [
-        f"data.phantom.settings=[{settings}]", "data.phantom.n=7", "data.batch_size=2",
-        "trainer.steps=2", "optim.warmup_steps=1", "trainer.log_every=1",
+        "data.batch_size=2", "trainer.steps=2", "optim.warmup_steps=1", "trainer.log_every=1",
     ]  # fmt: skip
+    made = [f"data.phantom.settings=[{settings}]", "data.phantom.n=7"]
     runs = [tmp_path / "one", tmp_path / "two"]
-    for run in runs:
-        train_run(config, short, run)
+    train_run(config, [*short, *made], runs[0])
+    found = ["data.phantom=null", f"data.manifests=[{runs[0] / 'phantom/manifest'}]"]
+    train_run(config, [*short, *found], runs[1])
     assert read_losses(runs[0]) == read_losses(runs[1])
     assert medvlp.load(runs[0] / "bundle").prompts is not None
 
