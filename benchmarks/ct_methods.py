@@ -5,7 +5,7 @@
 Writes a phantom archive and its manifest, trains every method with every seed from
 `configs/volumetric/study.yaml`, evaluates all of them on the protocols in
 `configs/evaluate/ct-study/`, and prints one table. Run again after a stop, it goes on with what is
-missing. It takes up to three hours on two cores, so it is no part of `make bench`.
+missing. It takes an hour and a half on two cores, so it is no part of `make bench`.
 
 Three families, each with its own tower, so that within a family the objectives alone differ: slices
 (mean of the slices, or RadCLIP's attention), a residual network (VELVET-Med, objective by
