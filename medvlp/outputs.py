@@ -29,7 +29,7 @@ def writable(path: Path | None) -> Path | None:
             )
         if places and not os.access(places[0], os.W_OK | os.X_OK):
             raise InputError(
-                f"{path.name} cannot be written: nobody like you may write in {places[0].name}",
+                f"{path.name} cannot be written: no right to write in {places[0].name}",
                 remedy="name another place, or have its rights changed",
             )
     return path
