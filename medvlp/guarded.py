@@ -49,6 +49,8 @@ def _unexpected(error: Exception) -> int:
         return _fail("the disk is full", "make room and repeat the command", 3)
     if _no_memory(error):
         return _fail("out of memory", "use a smaller batch or smaller images", 3)
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
+        return _fail("a link leads back to itself", "check the paths given", 3)
     if isinstance(error, OSError):
         # An operating-system message quotes the path, and a hospital's path can name a patient.
         what = error.strerror or type(error).__name__

@@ -142,6 +142,11 @@ def test_outputs_have_a_place_before_the_work(refused, bundle, pictures, tmp_pat
     assert page.stat().st_size
 
 
+def test_a_link_that_leads_to_itself(refused, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    refused("verify", tmp_path / "loop", says=["leads back to itself"], code=3)
+
+
 def test_options_without_effect_are_refused(refused, manifest, bundle, tmp_path):
     index = tmp_path / "index"
     for option in ("--names", f"--manifest={manifest}"):
