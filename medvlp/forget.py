@@ -120,18 +120,18 @@ def _checked(places: Sequence[Path]) -> list[Path]:
             )
         if away := [path for path in place.rglob("*") if _leads_away(path, found)]:
             raise InputError(
-                f"{place.name} holds {len(away)} links to what would be missed",
+                f"{place.name} holds {len(away)} links to files, or to what would be missed",
                 remedy="name the folders they lead to as well, or take the links away",
             )
     return found
 
 
 def _leads_away(path: Path, places: Sequence[Path]) -> bool:
-    """Whether a link leads out of all places, so that nobody looks there."""
+    """Whether a link leads out of all places, where nobody looks, or to another folder's file."""
     if not path.is_symlink():
         return False
     real = path.resolve()
-    return real.exists() and not any(real.is_relative_to(place) for place in places)
+    return real.is_file() or not any(real.is_relative_to(place) for place in places)
 
 
 def _clean(place: Path, held: Withdrawals, digests: frozenset[str]) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _staged(folder: Path, change: Callable[[Path], str]) -> str:
     for left in (stage, old):
         shutil.rmtree(left, ignore_errors=True)
     try:
-        shutil.copytree(folder, stage)
+        shutil.copytree(folder, stage, symlinks=True)
         line = change(stage)
         folder.rename(old)
         stage.rename(folder)

@@ -21,15 +21,17 @@ def writable(path: Path | None) -> Path | None:
         InputError: What should be a folder above it is none, or does not take anything.
     """
     if path is not None:
-        places = [folder for folder in path.absolute().parents if os.path.lexists(folder)]
-        if places and not places[0].is_dir():
+        whole = path.absolute()
+        above = next((p for p in whole.parents if os.path.lexists(p)), whole)
+        place = whole if path.is_dir() else above
+        if not place.is_dir():
             raise InputError(
-                f"{path.name} cannot be written: {places[0].name} is no folder",
+                f"{path.name} cannot be written: {place.name} is no folder",
                 remedy="name another place",
             )
-        if places and not os.access(places[0], os.W_OK | os.X_OK):
+        if not os.access(place, os.W_OK | os.X_OK):
             raise InputError(
-                f"{path.name} cannot be written: no right to write in {places[0].name}",
+                f"{path.name} cannot be written: no right to write in {place.name or place}",
                 remedy="name another place, or have its rights changed",
             )
     return path

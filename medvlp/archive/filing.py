@@ -148,6 +148,10 @@ class Filing:
         """
         self._refuse(self.source(Path(f"{table}#{row}")), "row", code, message)
 
+    def withdrawn_files(self) -> Iterator[Path]:
+        """Files of patients who have withdrawn; what is made of them may name nobody."""
+        return iter(self._gone)
+
     @contextmanager
     def judge(self, paths: Sequence[Path], stage: str) -> Iterator[None]:
         """Turn a `Reject` or `Ignore` raised in the block into the files' state."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ _REMEDIES = {
     "missing_file": "check the table's column of paths: they begin in the table's folder",
     "outside_root": "name what the links lead to, or give --set follow_links=true",
 }
-"""Of codes that may be why nothing was found; by default, the source or the kind is wrong."""
+"""Of codes that may be why nothing was found."""
 
 SourceKind = Callable[[Path, Intake], None]
 
@@ -152,7 +152,7 @@ class _Run:
         if not summary.samples and unread and not self.allow_empty:
             raise ArchiveError(
                 f"no sample of kind {self.kind} in the source: {_why(summary)}",
-                remedy=_REMEDIES.get(_chief(summary), "check the source folder and --kind"),
+                remedy=_remedy({code for _, code in summary.by_code}),
             )
         info |= {"kind": self.kind, "key_id": self.pseudonyms.key_id, "job": self.job}
         records = intake.books.records()
@@ -254,9 +254,9 @@ def _told_key(out: Path) -> str | None:
         return None
 
 
-def _chief(summary: Summary) -> str:
-    """The most frequent code."""
-    return max(summary.by_code, key=summary.by_code.__getitem__, default=("", ""))[1]
+def _remedy(codes: Set[str]) -> str:
+    found = [remedy for code, remedy in _REMEDIES.items() if code in codes]
+    return "; ".join([*found, "check the source folder and --kind"])
 
 
 def _why(summary: Summary) -> str:

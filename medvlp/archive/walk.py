@@ -48,6 +48,16 @@ def walk(root: Path, skip: Sequence[Path] = (), *, follow_links: bool = False) -
     return _Walk(root, skip, follow_links).entries()
 
 
+def is_junk(path: Path, root: Path) -> bool:
+    """Whether a path below a root is what operating systems and file servers leave behind."""
+    folders = path.relative_to(root).parts[:-1]
+    return _is_junk_file(path.name) or any(part.lower() in _JUNK_FOLDERS for part in folders)
+
+
+def _is_junk_file(name: str) -> bool:
+    return name.lower() in _JUNK or name.startswith("._")
+
+
 def linked_folders(root: Path) -> list[Path]:
     """Links to folders below a folder, and behind such links, that lead to something new.
 
@@ -58,10 +68,10 @@ def linked_folders(root: Path) -> list[Path]:
     while waiting:
         for folder, names, _ in os.walk(waiting.pop()):
             for path in (Path(folder, name) for name in sorted(names)):
-                target = os.path.realpath(path)
-                if not path.is_symlink() or _within(real, target):
+                if not path.is_symlink():
                     continue
-                if not any(_within(target, place) for place in known):
+                target = os.path.realpath(path)
+                if not any(_within(target, place) for place in known) and not _within(real, target):
                     known.append(target)
                     waiting.append(path)
                     found.append(path)
@@ -132,7 +142,7 @@ class _Walk:
         self._waiting += [path / name for name in sorted(names, reverse=True)]
 
     def _file(self, path: Path, status: os.stat_result, linked: bool) -> str | None:
-        if path.name.lower() in _JUNK or path.name.startswith("._"):
+        if _is_junk_file(path.name):
             return "hidden_junk"
         if not stat.S_ISREG(status.st_mode):
             return "not_regular"

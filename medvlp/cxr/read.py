@@ -15,6 +15,7 @@ from medvlp.archive.dicom.pixels import stored_digest
 from medvlp.archive.duplicates.fingerprint import fingerprint
 from medvlp.archive.pictures import is_picture, read_grey
 from medvlp.archive.probe import Probe, probe_picture
+from medvlp.archive.walk import is_junk
 from medvlp.errors import InputError
 
 
@@ -26,7 +27,7 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     """
     if path.is_file():
         return [(path,)]
-    found = sorted(p for p in path.rglob("*") if _may_be_xray(p))
+    found = sorted(p for p in path.rglob("*") if _may_be_xray(p) and not is_junk(p, path))
     if not found:
         raise InputError(
             "the input holds no DICOM, PNG, JPEG or TIFF file"

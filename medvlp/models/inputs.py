@@ -170,13 +170,12 @@ def _sources(position: int, one: Any, resolve: Resolve) -> list[Source]:
 
 def _resolved(path: Path, resolve: Resolve) -> list[tuple[Path, ...]]:
     """The samples in a path, and behind links to folders below it, which was named by the user."""
-    found: list[tuple[Path, ...]] = []
-    for link in linked_folders(path):
+    links = linked_folders(path)
+    if not links:
+        return resolve(path)
+    found: dict[tuple[Path, ...], tuple[Path, ...]] = {}
+    for place in (path, *links):
         with suppress(InputError):
-            found += resolve(link)
-    try:
-        return resolve(path) + found
-    except InputError:
-        if not found:
-            raise
-        return found
+            for paths in resolve(place):
+                found.setdefault(tuple(file.resolve() for file in paths), paths)
+    return list(found.values()) or resolve(path)

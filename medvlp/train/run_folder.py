@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,19 @@ def beginning(run: Path, *, new: bool) -> Iterator[None]:
         yield
     except MedvlpError:
         if new and not (run / "metrics.csv").exists():
-            shutil.rmtree(run.resolve(), ignore_errors=True)
+            _empty(run)
         raise
+
+
+def _empty(run: Path) -> None:
+    """Remove a folder; where it is a link, what it holds."""
+    if not run.is_symlink():
+        shutil.rmtree(run, ignore_errors=True)
+        return
+    for path in run.iterdir():
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 @contextmanager

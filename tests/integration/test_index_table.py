@@ -222,17 +222,21 @@ def test_names_in_a_table_s_columns_do_not_stay_in_its_reports(hospital, tmp_pat
     assert named == {"___ has edema, says ___. ___ knows."}
     with pytest.raises(ConfigError, match="no column 'Arztt'"):
         texts(tmp_path / "c", "columns.names=[Arztt]")
+    (hospital / "ris.csv").write_text("accession,told,Befunder\nA1,Edema is not seen.,not stated\n")
+    with pytest.raises(ConfigError, match="no column 'Arztt'"):
+        texts(tmp_path / "c", "columns.names=[Arztt]", "reports=ris.csv", "columns.text=told")
     # Beside pictures that a table names, a second table brings reports and the names in them.
     (hospital / "paths.csv").write_text(
         "path,patient,accession\nbilder/Schmidt_0.png,p,A1\nbilder/Okafor_1.png,q,A2\n"
     )
     (hospital / "ris.csv").write_text(
-        'accession,told,last_name\nA1,Meier has edema.,"Meier, Jo"\nA2,Meier has edema.,Other\n'
+        'accession,told,last_name\nA1,Meier has edema.,"Meier, Jo (1950)"\n'
+        "A2,Meier has edema. Chest not clear.,Chest Clinic / not stated\n"
     )
     index_archive(hospital / "paths.csv", kind="table", out=tmp_path / "d",
                   overrides=["domain=cxr", "reports=ris.csv", "columns.text=told"])  # fmt: skip
     rows = Manifest.open(tmp_path / "d").texts.filter(pl.col("level") == "report")
-    assert sorted(rows["text"]) == ["Meier has edema.", "___ has edema."]
+    assert sorted(rows["text"]) == ["Meier has edema. Chest not clear.", "___ has edema."]
 
 
 def test_reports_of_a_second_table_are_joined(hospital, tmp_path):

@@ -97,7 +97,7 @@ def test_a_run_that_could_not_begin_keeps_no_folder(experiment_file: Path, tmp_p
     (tmp_path / "latest").symlink_to(tmp_path / "scratch")
     with pytest.raises(ManifestError):
         train_run(experiment_file, mistyped, tmp_path / "latest")
-    assert not (tmp_path / "latest" / "config.yaml").exists()
+    assert not list((tmp_path / "scratch").iterdir())
     # One that was claimed before stays, whatever has become of its manifests meanwhile.
     claim(run, load_experiment(experiment_file, mistyped))
     with pytest.raises(ManifestError):

@@ -243,7 +243,7 @@ def test_the_supervised_control_learns_without_text(experiment_file: Path, tmp_p
         ("video", "seconds=8, size=64, fps=4"),
     ],
 )
-def test_a_smoke_run_writes_its_own_phantom_and_repeats(
+def test_a_smoke_run_makes_its_own_phantom_and_training_on_it_repeats(
     tmp_path: Path, read_losses: Losses, domain: str, settings: str
 ) -> None:
     config = Path(__file__).resolve().parents[2] / "configs" / domain / "smoke.yaml"

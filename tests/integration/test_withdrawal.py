@@ -191,7 +191,8 @@ def test_links_are_followed_to_a_place_and_refused_within(archive, tmp_path):
     links = [tmp_path / f"to-{place.name}" for place in places]
     for link, place in zip(links, places, strict=True):
         link.symlink_to(place)
-    (places[0] / "latest").symlink_to(places[1])  # where somebody looks, too
+    for place in places[1:3]:
+        (place / "latest").symlink_to(places[0])  # where somebody looks, too
     inner = places[0] / "more"
     inner.symlink_to(archive)
     for call in (lambda: forget(tmp_path / "m", [GONE], links),
@@ -206,6 +207,10 @@ def test_links_are_followed_to_a_place_and_refused_within(archive, tmp_path):
     assert ": 0 found" in check_forgotten(tmp_path / "m", places)
     assert ": 0 found" in check_forgotten(tmp_path / "to-m", links)
     assert all(link.is_symlink() for link in links)
+    assert all((place / "latest").is_symlink() for place in places[1:3])
+    inner.symlink_to(places[1] / "embeddings.npy")
+    with pytest.raises(InputError, match="1 links to files"):
+        forget(tmp_path / "m", [GONE], places)
     assert not (tmp_path / "to-m.private").exists()
 
 

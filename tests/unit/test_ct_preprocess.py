@@ -372,6 +372,11 @@ def test_a_name_that_two_volumes_bear_brings_neither_a_report(tmp_path):
             for r in top.iter_rows(named=True)}  # fmt: skip
     assert told == {"p2": "FINDINGS: CT of p2 beside it.", "p3": "An ___ CT."}
     assert manifest.info["notes"]["names_repeated"] == 2
+    # Nor does the other one's report become its own where one of them is refused.
+    (source / "p1/ct.nii.gz").write_bytes((source / "p1/ct.nii.gz").read_bytes()[:-99])
+    (source / "p2/ct.txt").unlink()
+    index_archive(source, kind="nifti", out=tmp_path / "n", overrides=["reports=r.csv"])
+    assert "Whose is it?" not in Manifest.open(tmp_path / "n").texts["text"].to_list()
 
 
 def test_nifti_volumes_are_compared_with_the_body_part_that_they_ought_to_show(tmp_path):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medvlp.archive.probe import Probe
 from medvlp.archive.stage.answer import Alive
 from medvlp.archive.verdict import Reject
+from medvlp.archive.walk import is_junk
 from medvlp.data.proxy_files import SUFFIX
 from medvlp.digest import nothing
 from medvlp.errors import InputError
@@ -132,7 +133,8 @@ def _tree(path: Path) -> list[tuple[Path, ...]]:
     found: list[tuple[Path, ...]] = []
     for folder, folders, names in os.walk(path):
         folders.sort()
-        here = sorted(Path(folder, name) for name in names)
+        paths = (Path(folder, name) for name in names)
+        here = sorted(file for file in paths if not is_junk(file, path))
         found += [(file,) for file in here if is_video(file)]
         frames = tuple(file for file in here if file.suffix.lower() in FRAME_SUFFIXES)
         found += [frames] if frames else []

@@ -37,6 +37,25 @@ SUFFIXES = (".nii", ".nii.gz")
 _STEP = 1 << 17
 """Voxels read at a time: few enough that what is made of them stays near the processor."""
 _NO_PLACE = frozenset({"no_geometry", "bad_affine", "bad_spacing"})
+_PLAIN = frozenset(
+    [
+        "ct",
+        "img",
+        "image",
+        "volume",
+        "vol",
+        "scan",
+        "series",
+        "chest",
+        "thorax",
+        "abdomen",
+        "head",
+        "nifti",
+        "data",
+    ]
+)
+"""Files' names that are words of reports and name nobody."""
+
 _FARTHEST = float(np.finfo(np.float32).max)
 
 Scale = tuple[float, float]
@@ -181,21 +200,23 @@ def index_nifti(root: Path, intake: Intake) -> None:
         told["grey"] = True
     reading = replace(READING, settings=told)
     sound: list[tuple[Path, Measured]] = []
+    # Masks are often called as their volumes; two volumes of one name are told apart by neither,
+    # also where one of them is refused or withdrawn.
+    called = Counter(map(stem, intake.withdrawn_files()))
     for (path,), found in intake.read(reading, items, "Reading NIfTI"):
         with intake.judge([path], "read"):
+            called[stem(path)] += not (isinstance(found, Ignore) and found.code == "label_map")
             if isinstance(found, Verdict):
                 raise found
             if not options.accept_not_hu:
                 refuse_not_hu(found.probe.flags)
             sound.append((path, found))
-    # Masks are often called as their volumes; two volumes of one name are told apart by neither.
-    called = Counter(stem(path) for path, _ in sound)
-    if repeated := sum(count for count in called.values() if count > 1):
+    if repeated := sum(called[stem(path)] > 1 for path, _ in sound):
         intake.notes["names_repeated"] = repeated
     for path, found in sound:
         with intake.judge([path], "read"):
             name = stem(path) if called[stem(path)] == 1 else None
-            sample = _accept(root, intake, options, path, found, name)
+            sample = _accept(root, intake, options, path, found)
             _attach_report(intake, reports, sample, path, name, texts)
             inside = _inside(root, path)
             annotations.apply(sample, accession=name, study_uid=name, path=inside)
@@ -282,9 +303,7 @@ def _inside(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path != root else path.name
 
 
-def _accept(
-    root: Path, intake: Intake, options: NiftiOptions, path: Path, found: Measured, name: str | None
-) -> str:
+def _accept(root: Path, intake: Intake, options: NiftiOptions, path: Path, found: Measured) -> str:
     inside = _inside(root, path)
     match = re.search(options.patient_pattern, inside) if options.patient_pattern else None
     if options.patient_pattern and match is None:
@@ -300,7 +319,7 @@ def _accept(
         study=inside,
         identity=inside,
         **columns,
-        identifiers=(name,) if name else (),
+        identifiers=(stem(path),) if stem(path).casefold() not in _PLAIN else (),
     )
 
 

@@ -18,6 +18,7 @@ from medvlp.archive.series.policy import Policy, part_of
 from medvlp.archive.series.qc import read_hu
 from medvlp.archive.series.read import choose, read_headers, read_series
 from medvlp.archive.verdict import Reject, Verdict
+from medvlp.archive.walk import is_junk
 from medvlp.data.flags import name_of
 from medvlp.errors import InputError
 from medvlp.progress import track
@@ -151,7 +152,7 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
     """
     if path.is_file() and is_picture(path):
         return [(path,)]
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else _files(path)
     volumes = [(file,) for file in files if is_nifti(file)]
     candidates = [file for file in files if may_be_dicom(file) and not is_nifti(file)]
     headers = _readable(candidates)
@@ -167,6 +168,11 @@ def resolve(path: Path) -> list[tuple[Path, ...]]:
             remedy="name a NIfTI file, or a folder of NIfTI files or DICOM series of CT",
         )
     return found
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if not is_junk(path, folder))
+    return sorted(path for path in found if path.is_file())
 
 
 def _readable(files: Sequence[Path]) -> list[Header]:

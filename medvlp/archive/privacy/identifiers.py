@@ -26,6 +26,9 @@ _CAPITALISED, _GENERIC_PLACES = (_WORDS[k] for k in ("capitalised", "generic_pla
 NAME_COLUMNS = _WORDS["columns"]
 """What columns of names are called in hospitals' tables, without case and marks."""
 
+NOBODY = _WORDS["nobody"] | _GENERIC_PLACES
+"""Words in such columns that name nobody."""
+
 _OPENERS = _WORDS["openers"] | _CAPITALISED
 
 _SHORT = "short number"

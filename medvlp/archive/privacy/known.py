@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterator
 
 from medvlp.archive.dicom.values import Fields
+from medvlp.archive.privacy.fold import fold
+from medvlp.archive.privacy.identifiers import NOBODY
+from medvlp.archive.privacy.pseudonyms import parse_date
 from medvlp.archive.verdict import Reject
 
 _PERSONS = (
@@ -39,6 +42,8 @@ _SEQUENCES = (
     "ReferringPhysicianIdentificationSequence", "ReferencedStudySequence",
 )  # fmt: skip
 
+_DATE = re.compile(r"(?<!\d)(\d{1,2})[./-](\d{1,2})[./-](\d{4})(?!\d)")
+
 
 def known_identifiers(fields: Fields) -> tuple[str, ...]:
     """Raw identifiers of a header, in the forms that `scrub` tells apart.
@@ -48,6 +53,30 @@ def known_identifiers(fields: Fields) -> tuple[str, ...]:
     """
     parts = (fields, *(item for name in _SEQUENCES for item in _items(fields, name)))
     return tuple(dict.fromkeys(word for part in parts for word in _identifiers(part)))
+
+
+def names_in(cell: str) -> tuple[str, ...]:
+    """What a cell of a table's column of names identifies by, in the forms that `scrub` knows.
+
+    Words as a person's name, dates as ISO, and what else has four digits. Cells that say that
+    nothing is known, and departments, name nobody.
+
+    >>> names_in("Weber, Anna *12.03.1950"), names_in("not stated")
+    (('Weber^Anna^', '1950-03-12', '1950-12-03'), ())
+    """
+    words = re.findall(r"[^\W\d_][\w'’.-]*", re.sub(r"\S*\d\S*", " ", cell))
+    names = [word for word in words if len(word) > 1 and fold(word.strip(".")).text not in NOBODY]
+    dates = [date for found in _DATE.findall(cell) for date in _readings(*found)]
+    numbers = [part for part in re.split(r"[\s,;()^]+", cell) if sum(map(str.isdigit, part)) > 3]
+    rest = [number for number in numbers if not _DATE.search(number)]
+    return (*(["^".join(names) + "^"] if names else []), *dates, *rest)
+
+
+def _readings(first: str, second: str, year: str) -> Iterator[str]:
+    """A date whose day stands first or second."""
+    for day, month in dict.fromkeys(((first, second), (second, first))):
+        if parse_date(f"{year}-{month:0>2}-{day:0>2}"):
+            yield f"{year}-{month:0>2}-{day:0>2}"
 
 
 def _identifiers(fields: Fields) -> Iterator[str]:

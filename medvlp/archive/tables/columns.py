@@ -10,6 +10,7 @@ from typing import Any
 from medvlp.archive.options import Columns
 from medvlp.archive.privacy.fold import fold
 from medvlp.archive.privacy.identifiers import NAME_COLUMNS
+from medvlp.archive.privacy.known import names_in
 from medvlp.archive.tables.tablefile import open_table
 from medvlp.errors import ConfigError
 
@@ -72,13 +73,26 @@ class UserTable:
             if number not in self.refused:
                 row = {field: _cell(cells[i]) for field, i in place.items()}
                 if self._names:
-                    row["names"] = [_person(str(v)) for i in self._names if (v := _cell(cells[i]))]
+                    told = (names_in(str(cells[i])) for i in self._names if _cell(cells[i]))
+                    row["names"] = [name for names in told for name in names]
                 yield number, row
 
     def list_refused(self, reject_row: Callable[[Path, int, str], None]) -> None:
         """Hand every row that cannot be believed to `Intake.reject_row`."""
         for number, code in self.refused.items():
             reject_row(self.path, number, code)
+
+    def check_all(self, others: Collection[str], fields: Collection[str]) -> None:
+        """See that what is named of `fields` is a column here or one of `others`.
+
+        Raises:
+            ConfigError: It is in no table.
+        """
+        named = self.columns.named()
+        asked = [named[field] for field in fields if field in named]
+        for name in (*asked, *self.columns.names):
+            if name not in others:
+                self._check([name])
 
     def _of_names(self, optional: Collection[str]) -> list[int]:
         """Where the columns are that `Columns.names` lists or that are called by `NAME_COLUMNS`."""
@@ -104,13 +118,6 @@ class UserTable:
 
 def _bare(column: str) -> str:
     return re.sub(r"[^a-z]", "", fold(column).text)
-
-
-def _person(cell: str) -> str:
-    """A name as DICOM writes it; dates, numbers and addresses as they stand."""
-    if "^" in cell or any(character.isdigit() for character in cell):
-        return cell
-    return re.sub(r"[\s,;]+", "^", cell) + "^"
 
 
 def _cell(cell: Any) -> Any:

@@ -70,11 +70,7 @@ def index_table(root: Path, intake: Intake) -> None:
     if intake.domain is None:
         raise ConfigError("kind table needs a domain", remedy="add --set domain=cxr or another")
     domain = get_domain(intake.domain)
-    options = intake.options(TableOptions)
-    if options.accept_not_hu and "CT" not in domain.modalities:
-        raise ConfigError(
-            f"options.accept_not_hu is for CT, not for {domain.name}", remedy="leave it out"
-        )
+    options = _options(intake, domain)
     elsewhere = OF_REPORTS if intake.config.reports else ()
     table = UserTable(root, intake.config.columns, _FIELDS, ("patient",), elsewhere)
     if not {"path", "text"} & set(table.column):
@@ -86,6 +82,8 @@ def index_table(root: Path, intake: Intake) -> None:
     intake.cover([root])
     table.list_refused(intake.reject_row)
     beside = _Beside(load_reports(intake), Annotations.load(intake))
+    if beside.reports is not None:
+        table.check_all(beside.reports.columns, OF_REPORTS)
     lines = list(_lines(intake, table))
     with_files = {line.path: line for line in lines if line.path is not None}
     items = ((path,) for path in with_files)
@@ -97,6 +95,15 @@ def index_table(root: Path, intake: Intake) -> None:
     for line in lines:
         if line.path is None:
             _take_text(intake, beside, root, line)
+
+
+def _options(intake: Intake, domain: Domain) -> TableOptions:
+    options = intake.options(TableOptions)
+    if options.accept_not_hu and "CT" not in domain.modalities:
+        raise ConfigError(
+            f"options.accept_not_hu is for CT, not for {domain.name}", remedy="leave it out"
+        )
+    return options
 
 
 def _lines(intake: Intake, table: UserTable) -> Iterator[_Line]:

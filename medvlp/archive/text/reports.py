@@ -83,6 +83,9 @@ class ReportIndex:
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
+        self.columns: set[str] = set()
+        """What the columns of its tables are called."""
+
         self._entries: list[_Entry] = []
         self._by_key: dict[tuple[str, str], list[int]] = defaultdict(list)
         self._claims: dict[Claim, list[str]] = defaultdict(list)
@@ -248,6 +251,10 @@ def load_reports(intake: Intake) -> ReportIndex | None:
     paths = list(_files(intake, path)) if folder else [path]
     tables = [p for p in paths if p.suffix.lower() in TABLES or not (folder or may_hold_reports(p))]
     _add_tables(intake, index, tables, folder=folder)
+    if intake.config.columns.names and not tables and not intake.root.is_file():
+        raise ConfigError(
+            "columns.names names columns, and there is no table of reports", remedy="leave it out"
+        )
     for other in paths:
         if other.suffix.lower() in UNREADABLE:
             _set_aside(intake, other, "report_format")
@@ -297,6 +304,7 @@ def _add_table(intake: Intake, index: ReportIndex, path: Path) -> None:
             f"(columns there: {', '.join(table.frame.columns)})",
             remedy="give --set columns.accession=<one of them> or columns.study_uid=<one of them>",
         )
+    index.columns.update(table.frame.columns)
     intake.reserve(path)
     intake.cover([path])
     table.list_refused(intake.reject_row)
