@@ -50,6 +50,8 @@ def step(two_tower: TwoTower, image: torch.Tensor) -> list[torch.Tensor]:
     return [loss.detach(), *gradients]
 
 
+# Torch's compiler imports parts of torch that torch calls outdated.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.soak)])
 def test_compiled_towers_compute_the_same_under_the_same_names(backend: str) -> None:
     plain, compiled = model(), model()
