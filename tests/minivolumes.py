@@ -45,3 +45,18 @@ def without_geometry(path: Path) -> Path:
     data[280:328] = np.full(12, np.nan, "<f4").tobytes()
     path.write_bytes(bytes(data))
     return path
+
+
+def marked_body(shape_whd=(20, 20, 20)) -> np.ndarray:
+    """Air with a bright mark on the patient's left, at the back, near the head (RAS axes)."""
+    values = np.full(shape_whd, -1000, dtype=np.int16)
+    values[2:18, 2:18, 2:18] = 40
+    values[3:7, 3:7, 13:17] = 1000  # small R, small A, large S: left, back, head
+    return values
+
+
+def saved(path: Path, values_whd: np.ndarray, affine_4x4: np.ndarray | None = None) -> Path:
+    """A NIfTI file in an existing folder; without an affine, of voxels of 2 mm along RAS."""
+    place = np.diag([2.0, 2, 2, 1]) if affine_4x4 is None else affine_4x4
+    nib.save(nib.Nifti1Image(values_whd, place), path)
+    return path

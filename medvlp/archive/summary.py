@@ -9,11 +9,17 @@ from typing import Any
 
 from rich.table import Table
 
-from medvlp.data.tables import DUPLICATE_KINDS, NO_PATIENT_ID, PATIENT_IS_IMAGE, SPLITS
+from medvlp.data.tables import (
+    DUPLICATE_KINDS,
+    NO_PATIENT_ID,
+    PATIENT_IS_IMAGE,
+    PATIENT_IS_VIDEO,
+    SPLITS,
+)
 
 _COPIES = "duplicates_"
 
-_NAMELESS = frozenset({PATIENT_IS_IMAGE, NO_PATIENT_ID})
+_NAMELESS = frozenset({PATIENT_IS_IMAGE, PATIENT_IS_VIDEO, NO_PATIENT_ID})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +104,7 @@ class Summary:
         if self.nameless:
             advice = (
                 "each counts as a patient of its own, and [bold]two of one person may fall into "
-                "training and test[/bold]; see patient_is_image in docs/verdicts.md"
+                "training and test[/bold]; see their flags in docs/verdicts.md"
             )
             table.add_row("samples without patient", f"{self.nameless:,}; {advice}")
         for domain in sorted({domain for domain, _ in self.by_split}):

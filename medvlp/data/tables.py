@@ -15,6 +15,9 @@ NO_INFORMATION = "no_information"
 PATIENT_IS_IMAGE = "patient_is_image"
 """The flag where nothing names patients, so that each image counts as a patient of its own."""
 
+PATIENT_IS_VIDEO = "patient_is_video"
+"""The same of recordings."""
+
 NO_PATIENT_ID = "no_patient_id"
 """The flag of an image that should name its patient and does not."""
 

@@ -98,7 +98,7 @@ def test_bad_spans_and_unknown_videos_are_listed_by_row(archive):
     assert info["notes"]["rows_unmatched"] == 1
     flags = {row["shape"][0]: row["flags"] for row in tables["samples"]}
     assert flags == {
-        30: ["patient_is_image", "rows_refused"], 10: ["no_text", "patient_is_image"],
+        30: ["patient_is_video", "rows_refused"], 10: ["no_text", "patient_is_video"],
     }  # fmt: skip
 
 

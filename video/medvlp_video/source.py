@@ -16,7 +16,7 @@ from medvlp.archive.measure import Measured
 from medvlp.archive.stage.reading import Item, Reading
 from medvlp.archive.verdict import Reject, Verdict
 from medvlp.config import STRICT
-from medvlp.data.tables import LEVELS, PATIENT_IS_IMAGE
+from medvlp.data.tables import LEVELS, PATIENT_IS_VIDEO
 from medvlp_video.check import Trial, looking, trying
 from medvlp_video.fast import has_decord
 from medvlp_video.folder import FRAME_SUFFIXES
@@ -116,7 +116,7 @@ def _take_in(
     about = next(iter(rows.get("videos", ())), None)
     cell = about.get if about is not None else lambda name: None
     if not cell("patient"):
-        flags.append(PATIENT_IS_IMAGE)
+        flags.append(PATIENT_IS_VIDEO)
     frames = is_frames(paths)
     sample = intake.accept(
         paths,

@@ -21,7 +21,7 @@ from medvlp.archive.measure import Measured
 from medvlp.archive.stage.reading import Item
 from medvlp.archive.tables.lists import SplitLists
 from medvlp.archive.verdict import Reject, Verdict
-from medvlp.data.tables import TEXT_ONLY
+from medvlp.data.tables import PATIENT_IS_VIDEO, TEXT_ONLY
 from medvlp.digest import digest_plain
 from medvlp_video.check import looking
 from medvlp_video.folder import DEFAULT_RATE, numbered
@@ -29,9 +29,6 @@ from medvlp_video.read import is_frames
 from medvlp_video.source import add_box, fast_files, list_bad_frames, videos_among
 from medvlp_video.spans import SLACK_S, Span, checked_span
 from medvlp_video.tree import Passage, Place, remark_hierarchy, write_texts
-
-PATIENT_IS_VIDEO = "patient_is_video"
-"""Flag where a set names no patients, so that each recording counts as a patient of its own."""
 
 SYNTHETIC = "synthetic:labels"
 """Source of sentences made from labels: marked, lest anybody takes them for a surgeon's."""
